@@ -1,7 +1,7 @@
 """overtone: decompose what a neural network computes into directions, name them, turn them up or down, and prove it.
 
-Importing this package costs nothing: no torch, no transformers. Rooms (`overtone.data`, `overtone.steering`, ...) and the public
-names below are imported when they are first used. Code inside the package never imports this module (tests/test_architecture.py).
+Importing this package costs nothing: no torch, no transformers. Rooms (`overtone.data`, `overtone.steering`, ...) and
+the public names below are imported when they are first used. Code inside the package never imports this module.
 """
 
 from importlib import import_module

@@ -1,0 +1,68 @@
+"""What holds for every test: one torch thread, no network, fixed seeds, shapes checked as they are declared.
+
+Helpers shared by tests live beside this file and are imported by name (`from house import ...`).
+"""
+
+import os
+
+# Before anything imports torch. The models under test are small: one thread each is faster than two, repeatable, and
+# leaves the second core to the second test process.
+os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+
+import random
+import sys
+
+import pytest
+from jaxtyping import install_import_hook
+
+from network_guard import refuse_network
+
+# Rooms in which arrays travel: their array annotations are checked at every call while tests run.
+SHAPED = (
+    "core", "models", "activations", "dictionaries", "training", "interpret", "directions", "steering", "evaluate", "discover",
+)  # fmt: skip
+install_import_hook([f"overtone.{room}" for room in SHAPED], "shape_checks.check")
+
+sys.addaudithook(refuse_network)
+
+
+def pytest_addoption(parser):
+    parser.addoption("--slow", action="store_true", help="also run the tests that take minutes")
+
+
+def pytest_collection_modifyitems(config, items):
+    if not config.getoption("--slow"):
+        for item in items:
+            if item.get_closest_marker("slow"):
+                item.add_marker(pytest.mark.skip(reason="takes minutes; run with --slow"))
+
+
+@pytest.fixture(autouse=True)
+def fixed_seeds():
+    """The same global random state before every test, whatever ran before; loads neither numpy nor torch by itself."""
+    random.seed(0)
+    if "numpy" in sys.modules:
+        sys.modules["numpy"].random.seed(0)
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(0)
+
+
+@pytest.fixture
+def generator():
+    """A seeded torch generator on the CPU, for everything that asks for its randomness."""
+    import torch
+
+    return torch.Generator().manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def gpu():
+    """The accelerator's device, or a skip that says why."""
+    import torch
+
+    if not torch.cuda.is_available():
+        pytest.skip("no accelerator on this machine")
+    return torch.device("cuda")
