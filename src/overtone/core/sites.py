@@ -1,0 +1,67 @@
+"""Sites: named places in a network where states are read and written.
+
+`Site("residual", layer=6)` prints and parses as ``residual.6``. Layers count blocks from 0; ``residual.L`` is the
+state AFTER block L and BEFORE any final norm. TransformerLens hook names are accepted and kept as an alias.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+from overtone.core.errors import SiteError, nearest
+
+KINDS = {
+    "residual": "residual stream after the block",
+    "residual_mid": "residual stream between attention and MLP",
+    "attn_out": "what attention adds to the residual stream",
+    "attn_heads": "input of the attention output projection, heads side by side",
+    "mlp_in": "input of the MLP, after its norm",
+    "mlp_out": "what the MLP adds to the residual stream",
+    "mlp_neurons": "input of the MLP's down projection",
+    "embedding": "residual stream before the first block",
+}
+_LENS = {
+    "hook_resid_post": "residual", "hook_resid_mid": "residual_mid", "hook_attn_out": "attn_out",
+    "attn.hook_z": "attn_heads", "hook_mlp_in": "mlp_in", "hook_mlp_out": "mlp_out", "mlp.hook_post": "mlp_neurons",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, order=True)
+class Site:
+    """A place in a network: one of KINDS and a layer (counted from 0; 0 for ``embedding``).
+
+    alias keeps the foreign name it was parsed from (not part of equality). Raises SiteError for an unknown
+    kind or a negative layer.
+    """
+
+    kind: str
+    layer: int = 0
+    alias: str | None = field(default=None, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise SiteError(f"{self.kind!r} is not a kind of site.{nearest(self.kind, KINDS)} Use one of: {', '.join(KINDS)}.")
+        if self.layer < 0 or (self.kind == "embedding" and self.layer != 0):
+            raise SiteError(f"layer={self.layer} is not a layer of {self.kind}. Layers count from 0; embedding has none.")
+
+    def __str__(self) -> str:
+        return self.kind if self.kind == "embedding" else f"{self.kind}.{self.layer}"
+
+    @classmethod
+    def parse(cls, name: str | Site) -> Site:
+        """The site a name stands for: ``residual.6``, ``embedding``, ``blocks.6.hook_resid_post`` (TransformerLens;
+        ``hook_resid_pre`` of block L is ``residual.L-1``), or a Site itself. Raises SiteError with the allowed forms."""
+        if isinstance(name, Site):
+            return name
+        if name in ("embedding", "hook_embed", "blocks.0.hook_resid_pre"):
+            return cls("embedding", alias=None if name == "embedding" else name)
+        lens = re.fullmatch(r"blocks\.(\d+)\.(.+)", name)
+        if lens and lens[2] in _LENS:
+            return cls(_LENS[lens[2]], int(lens[1]), alias=name)
+        if lens and lens[2] == "hook_resid_pre":
+            return cls("residual", int(lens[1]) - 1, alias=name)
+        own = re.fullmatch(r"([a-z_]+)\.(\d+)", name)
+        if own:
+            return cls(own[1], int(own[2]))
+        raise SiteError(f"{name!r} is not a site. Write it like residual.6, mlp_out.0, embedding or blocks.6.hook_resid_post.")

@@ -1,0 +1,211 @@
+"""Train the bundled reasoner from scratch: one command, seeded, resumable.
+
+    python tools/train_reasoner.py --out runs/reasoner
+
+Writes a plain `transformers` folder (config.json, model.safetensors, tokenizer.json ...) and training.json with
+the settings and the loss curve. Defaults are those of the bundled model. Cost: see docs/reasoner.md.
+Interrupt it (Ctrl-C or kill) and run the same command again: it goes on from the last checkpoint.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import time
+from pathlib import Path
+from random import Random
+
+import torch
+from safetensors.torch import load_file, save_file
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from overtone.data.countdown import grammar, policy, problems
+
+SPECIAL = ["<pad>", "<bos>", "<eos>", "<unk>", "\n\n"]
+
+
+def build_tokenizer() -> PreTrainedTokenizerFast:
+    """One token per integer, word, symbol and blank line; decodes to natural text."""
+    vocab = {w: i for i, w in enumerate(SPECIAL + grammar.vocabulary())}
+    tok = Tokenizer(models.WordLevel(vocab, unk_token="<unk>"))
+    tok.pre_tokenizer = pre_tokenizers.Split(Regex(r"\n\n|\d+|[a-z]+|[^\sa-z\d]"), behavior="removed", invert=True)
+    tidy = [("\n\n ", "\n\n"), (" \n\n", "\n\n"), *((f" {m}", m) for m in ",.?)"), ("( ", "(")]
+    tok.decoder = decoders.Sequence(
+        [decoders.WordPiece(prefix="##", cleanup=False), decoders.Fuse(), *(decoders.Replace(a, b) for a, b in tidy)]
+    )
+    tok.post_processor = processors.TemplateProcessing(single="<bos> $A", special_tokens=[("<bos>", vocab["<bos>"])])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tok, bos_token="<bos>", eos_token="<eos>", pad_token="<pad>", unk_token="<unk>",
+        padding_side="left", model_max_length=512, clean_up_tokenization_spaces=False,
+    )  # fmt: skip
+
+
+def write_rows(n_rows: int, longest: int, seed: int, share_sums: float, tokenizer) -> list[tuple[list[int], int]]:
+    """Token rows and the length of each prompt: <bos> prompt \\n\\n step \\n\\n ... step <eos>."""
+    rng = Random(seed)
+    pools = {k: problems.split_problems(k, held_out=False) for k in problems.KINDS}
+    ids = tokenizer.get_vocab()
+    split = __import__("overtone.data.countdown.parser", fromlist=["words"]).words
+    rows: list[tuple[list[int], int]] = []
+    while len(rows) < n_rows:
+        kind = "sums" if rng.random() < share_sums else "plain"
+        trace = policy.write_trace(rng.choice(pools[kind]), rng)
+        if trace is None:
+            continue
+        tokens = [ids["<bos>"], *(ids[w] for w in split(trace.prompt)), ids["\n\n"]]
+        n_prompt = len(tokens)
+        for step in trace.steps:
+            tokens += [*(ids[w] for w in split(step.text)), ids["\n\n"]]
+        tokens[-1] = ids["<eos>"]
+        if len(tokens) <= longest:
+            rows.append((tokens, n_prompt))
+    return rows
+
+
+def batches(rows, batch_tokens: int, seed: int):
+    """Endless batches of rows of similar length, shuffled; a pure function of the seed."""
+    rng = Random(seed)
+    while True:
+        order = sorted(range(len(rows)), key=lambda i: len(rows[i][0]) + rng.random() * 16)
+        groups, group, longest = [], [], 0
+        for i in order:
+            longest = max(longest, len(rows[i][0]))
+            if group and longest * (len(group) + 1) > batch_tokens:
+                groups.append(group)
+                group, longest = [], len(rows[i][0])
+            group.append(i)
+        rng.shuffle(groups)
+        yield from groups
+
+
+def collate(rows, pad: int) -> tuple[torch.Tensor, torch.Tensor]:
+    width = -(-max(len(t) for t, _ in rows) // 16) * 16
+    ids = torch.full((len(rows), width), pad)
+    labels = torch.full((len(rows), width), -100)
+    for i, (tokens, n_prompt) in enumerate(rows):
+        ids[i, : len(tokens)] = torch.tensor(tokens)
+        labels[i, n_prompt : len(tokens)] = torch.tensor(tokens[n_prompt:])
+    return ids, labels
+
+
+def learning_rate(step: int, n_steps: int) -> float:
+    """Share of the peak rate: 100 warm-up steps, constant for 30 %, then linear to 1 %."""
+    if step < 100:
+        return (step + 1) / 100
+    done = step / n_steps
+    return 1.0 if done < 0.3 else max(0.01, 1 - 0.99 * (done - 0.3) / 0.7)
+
+
+def save(folder: Path, model, optimisers, step: int, curve: list) -> None:
+    """Checkpoint everything a bit-exact continuation needs; each file replaced atomically, state.json last."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {f"model.{k}": v for k, v in model.state_dict().items() if k != "lm_head.weight"}
+    for n, optimiser in enumerate(optimisers):
+        for i, state in optimiser.state_dict()["state"].items():
+            tensors |= {f"optimiser{n}.{i}.{k}": v.clone() for k, v in state.items()}
+    save_file(tensors, folder / "state.tmp")
+    (folder / "state.tmp").replace(folder / "state.safetensors")
+    (folder / "state.json.tmp").write_text(json.dumps({"step": step, "curve": curve}))
+    (folder / "state.json.tmp").replace(folder / "state.json")
+
+
+def restore(folder: Path, model, optimisers) -> tuple[int, list]:
+    if not (folder / "state.json").exists():
+        return 0, []
+    tensors = load_file(folder / "state.safetensors")
+    model.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith("model.")}, strict=False)
+    for n, optimiser in enumerate(optimisers):
+        state: dict = {}
+        for key, value in tensors.items():
+            if key.startswith(f"optimiser{n}."):
+                _, i, name = key.split(".", 2)
+                state.setdefault(int(i), {})[name] = value
+        optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
+    info = json.loads((folder / "state.json").read_text())
+    return info["step"], info["curve"]
+
+
+def make_model(args, tokenizer) -> LlamaForCausalLM:
+    torch.manual_seed(args.seed)
+    return LlamaForCausalLM(LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=args.width, intermediate_size=args.mlp, num_hidden_layers=args.layers,
+        num_attention_heads=args.heads, num_key_value_heads=args.heads, max_position_embeddings=512,
+        tie_word_embeddings=True, rms_norm_eps=1e-5, initializer_range=0.05,
+        bos_token_id=1, eos_token_id=2, pad_token_id=0,
+    ))  # fmt: skip
+
+
+def make_optimisers(model) -> list[torch.optim.Optimizer]:
+    hidden = [p for n, p in model.named_parameters() if p.ndim == 2 and "embed" not in n]
+    other = [p for n, p in model.named_parameters() if not (p.ndim == 2 and "embed" not in n)]
+    return [torch.optim.Muon(hidden, lr=0.02, momentum=0.95, weight_decay=0.01),
+            torch.optim.AdamW(other, lr=3e-3, betas=(0.9, 0.98), weight_decay=0.0)]  # fmt: skip
+
+
+def train(args) -> None:
+    torch.set_num_threads(args.threads)
+    out, tokenizer = Path(args.out), build_tokenizer()
+    started = time.time()
+    rows = write_rows(args.rows, args.longest, args.seed, args.share_sums, tokenizer)
+    n_tokens = sum(len(t) for t, _ in rows)
+    print(f"{len(rows)} traces, {n_tokens / 1e6:.1f} M tokens, written in {time.time() - started:.0f} s", flush=True)
+    model = make_model(args, tokenizer)
+    print(f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters, {args.steps} steps", flush=True)
+    optimisers = make_optimisers(model)
+    peaks = [o.param_groups[0]["lr"] for o in optimisers]
+    first, curve = restore(out / "checkpoint", model, optimisers)
+    fast = torch.compile(model, dynamic=True) if args.compile else model
+    stream, started, seen, total = batches(rows, args.batch_tokens, args.seed + 1), time.time(), 0, 0.0
+    for step, group in zip(range(args.steps), stream, strict=False):
+        if step < first:
+            continue
+        ids, labels = collate([rows[i] for i in group], tokenizer.pad_token_id)
+        logits = fast(ids).logits
+        loss = torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten())
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        for optimiser, peak in zip(optimisers, peaks, strict=True):
+            optimiser.param_groups[0]["lr"] = peak * learning_rate(step, args.steps)
+            optimiser.step()
+            optimiser.zero_grad(set_to_none=True)
+        seen, total = seen + int((labels >= 0).sum()), total + loss.item()
+        if (step + 1) % args.every == 0:
+            rate = seen / (time.time() - started)
+            left = (args.steps - step - 1) * (time.time() - started) / (step + 1 - first)
+            print(
+                f"step {step + 1} loss {total / args.every:.4f} {rate:.0f} tokens/s {left / 60:.1f} min left",
+                flush=True,
+            )
+            curve.append([step + 1, round(total / args.every, 4)])
+            total = 0.0
+            assert math.isfinite(loss.item()), "the loss is not finite"
+            save(out / "checkpoint", model, optimisers, step + 1, curve)
+    export(args, model, tokenizer, curve)
+
+
+def export(args, model, tokenizer, curve) -> None:
+    out = Path(args.out)
+    model.config.torch_dtype = "float32"
+    model.generation_config.pad_token_id = 0
+    model.save_pretrained(out / "model")
+    tokenizer.save_pretrained(out / "model")
+    info = {"settings": {k: v for k, v in vars(args).items() if k != "out"}, "curve": curve}
+    (out / "model" / "training.json").write_text(json.dumps(info, indent=1))
+    print(f"saved {out / 'model'}", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", default="runs/reasoner")
+    for name, value in dict(width=160, layers=6, heads=5, mlp=480, rows=100_000, longest=384, batch_tokens=4096,
+                            steps=5000, seed=0, threads=2, every=100).items():  # fmt: skip
+        parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=value)
+    parser.add_argument("--share-sums", type=float, default=0.15)
+    parser.add_argument("--no-compile", dest="compile", action="store_false")
+    train(parser.parse_args())
+
+
+if __name__ == "__main__":
+    main()
