@@ -22,7 +22,8 @@ from network_guard import refuse_network
 
 # Rooms in which arrays travel: their array annotations are checked at every call while tests run.
 SHAPED = (
-    "core", "models", "activations", "dictionaries", "training", "interpret", "directions", "steering", "evaluate", "discover",
+    "core", "models", "activations", "dictionaries", "training", "interpret", "directions", "steering", "evaluate",
+    "discover",
 )  # fmt: skip
 install_import_hook([f"overtone.{room}" for room in SHAPED], "shape_checks.check")
 

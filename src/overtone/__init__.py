@@ -13,7 +13,13 @@ ROOMS = (
     "evaluate", "formats", "discover", "studies",
 )  # fmt: skip
 
-PUBLIC: dict[str, str] = {}
+PUBLIC: dict[str, str] = {
+    "ActivationBatch": "overtone.core.batch",
+    "Finding": "overtone.core.report",
+    "OvertoneError": "overtone.core.errors",
+    "Report": "overtone.core.report",
+    "Site": "overtone.core.sites",
+}
 """Public name -> the module that defines it. One line here is all that exporting a name takes."""
 
 __all__ = ["__version__", *PUBLIC]
