@@ -1,0 +1,1 @@
+"""The page: one self-contained HTML file made from the plain data of a report (see README.md)."""
