@@ -1,0 +1,39 @@
+"""Policy traces as token ids, as the bundled reasoner is trained on them.
+
+A row reads <bos> prompt blank step blank ... last step <eos>, where blank is the one token of a blank line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from overtone.data.countdown.parser import words
+from overtone.data.countdown.policy import Trace
+from overtone.data.countdown.problems import Problem
+from overtone.data.traces import ReasoningTrace
+
+
+def as_reasoning_trace(trace: Trace, vocabulary: Mapping[str, int], *, document: int = 0) -> ReasoningTrace:
+    """One written trace as ids of the bundled tokenizer (vocabulary: its `get_vocab()`).
+
+    Group is the problem; meta holds prompt, style, the behaviour of every step and whether the answer is right.
+    """
+    blank = vocabulary["\n\n"]
+    prompt_ids = (vocabulary["<bos>"], *(vocabulary[w] for w in words(trace.prompt)), blank)
+    response: list[int] = []
+    for step in trace.steps:
+        response += [*(vocabulary[w] for w in words(step.text)), blank]
+    response[-1] = vocabulary["<eos>"]
+    meta = {
+        "prompt": trace.prompt,
+        "style": trace.style,
+        "behaviours": [s.behaviour for s in trace.steps],
+        "finished": True,
+        "correct": trace.correct,
+    }
+    return ReasoningTrace(prompt_ids, tuple(response), document, group_of(trace.problem), meta)
+
+
+def group_of(problem: Problem) -> str:
+    """The key that traces of one problem share, such as "plain 3,7,12 -> 33"; splits never cut it."""
+    return f"{problem.kind} {','.join(map(str, problem.numbers))} -> {problem.target}"
