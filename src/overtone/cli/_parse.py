@@ -1,0 +1,80 @@
+"""From words on the command line to a frozen options object, with every mistake told in one line.
+
+The options of a verb are the fields of its `Options` class, read by tyro; tyro itself is imported only here, when a
+verb has been chosen.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import re
+from typing import Any, TypeVar
+
+from overtone.core.errors import SettingError, nearest
+
+_Options = TypeVar("_Options")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Shell:
+    """Options of every verb."""
+
+    json: bool = False
+    """Print one JSON document on standard output and nothing else there."""
+    quiet: bool = False
+    """Show no progress."""
+
+
+def parse(kind: type[_Options], verb: str, words: list[str]) -> _Options:
+    """The options that `words` stand for. Raises SettingError in one line for an unknown option (naming the nearest one),
+    a missing or a bad value; SystemExit(0) after printing help."""
+    import tyro
+
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            options, unknown = tyro.cli(
+                kind,
+                args=words,
+                prog=f"overtone {verb}",
+                config=(tyro.conf.FlagCreatePairsOff,),
+                return_unknown_args=True,
+            )
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        raise SettingError(f"{_sentence(said.getvalue())} See overtone {verb} --help.") from None
+    if unknown:
+        raise SettingError(_unknown(kind, verb, unknown))
+    return options
+
+
+def option_names(kind: type) -> list[str]:
+    """Every option of an options class as it is written (--like-this), nested settings included."""
+    return [word for f in dataclasses.fields(kind) for word in _names(f)]
+
+
+def _names(field: dataclasses.Field[Any]) -> list[str]:
+    inner = field.default_factory if dataclasses.is_dataclass(field.default_factory) else None
+    if isinstance(inner, type):
+        return option_names(inner)
+    return [f"--{'no-' if field.default is True else ''}{field.name.replace('_', '-')}"]
+
+
+def _unknown(kind: type, verb: str, words: list[str]) -> str:
+    options = [word for word in words if word.startswith("-")]
+    if not options:
+        return f"{verb} does not know what to do with {words[0]!r}. See overtone {verb} --help."
+    known = option_names(kind)
+    return f"{verb} has no option {options[0]}.{nearest(options[0].split('=')[0], known)} See overtone {verb} --help."
+
+
+def _sentence(box: str) -> str:
+    """The message inside the frame that tyro draws around an error, as one sentence."""
+    text = re.sub(r"\x1b\[[0-9;]*m", "", box)
+    lines = [line.strip(" │") for line in text.splitlines() if not re.match(r"\s*[╭╰]", line)]
+    until = next((i for i, line in enumerate(lines) if re.match(r"─+$", line)), len(lines))
+    sentence = " ".join(lines[:until]).strip() or "these options cannot be read."
+    return sentence if sentence.endswith((".", "?", "!")) else sentence + "."
