@@ -1,0 +1,1 @@
+"""Hugging Face models with named sites: reading, editing, cached decoding."""

@@ -1,0 +1,86 @@
+"""Where the sites of an architecture are: an `Adapter` holds module paths, and nothing that runs.
+
+`resolve(model)` finds one by the model's type in the catalogue (`adapters/`, one file per family), else by structure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from overtone.core.catalogue import entries
+from overtone.core.errors import ModelError, nearest
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """Module paths of one architecture: `layers`, `final_norm` and `head` start at the model, all others at a block.
+
+    layers: the list of blocks. attention, mlp: the two halves of a block ("" if it has none to tell apart).
+    final_norm: one path or several, applied in turn between the last block and the head ("" = none).
+    head: from normed states to logits ("" = the model has no vocabulary head).
+    attn_out, mlp_out: the module whose OUTPUT is added to the residual stream (default: attention, mlp).
+    attn_heads, mlp_in, mlp_neurons: the module whose INPUT is the site (mlp_in defaults to mlp).
+    residual_mid: the module whose OUTPUT is the stream between the halves; "" = stream + attn_out, as in every
+    sequential block without a norm on the stream.
+    absent: kind of site -> why this architecture has none. is_causal: False for encoders.
+    position_offset: what the model adds to position ids.
+    softcap, logit_scale: logits = logit_scale * softcap * tanh(logits / softcap), as far as the model does so.
+    """
+
+    layers: str
+    attention: str = ""
+    mlp: str = ""
+    final_norm: str | tuple[str, ...] = ""
+    head: str = ""
+    attn_out: str = ""
+    mlp_out: str = ""
+    attn_heads: str = ""
+    mlp_in: str = ""
+    mlp_neurons: str = ""
+    residual_mid: str = ""
+    absent: Mapping[str, str] = field(default_factory=dict)
+    is_causal: bool = True
+    position_offset: int = 0
+    softcap: float | None = None
+    logit_scale: float = 1.0
+
+    def path(self, kind: str) -> str:
+        """Path from a block to the module that carries a kind of site; "" if the adapter names none."""
+        default = {"attn_out": self.attention, "mlp_out": self.mlp, "mlp_in": self.mlp}
+        return getattr(self, kind) or default.get(kind, "")
+
+
+def submodule(root: nn.Module, path: str, what: str) -> nn.Module:
+    """The module at a dotted path. Raises ModelError naming `what`, the path and the nearest one there is."""
+    try:
+        return root.get_submodule(path)
+    except AttributeError:
+        names = [name for name, _ in root.named_modules() if name]
+        raise ModelError(
+            f"{what}={path!r} is no module of {type(root).__name__}.{nearest(path, names)} "
+            f"It has: {', '.join(name for name, _ in root.named_children())}."
+        ) from None
+
+
+def first_path(root: nn.Module, *paths: str) -> str:
+    """The first of several paths that is a module of `root`, or "" if none is."""
+    known = {name for name, _ in root.named_modules()}
+    return next((path for path in paths if path in known), "")
+
+
+def resolve(model: nn.Module) -> Adapter:
+    """The adapter of a model: by its `config.model_type`, else by structure. Raises ModelError as `by_structure`."""
+    model_type = getattr(getattr(model, "config", None), "model_type", "")
+    for entry in entries("adapters").values():
+        if model_type in entry.facts["model_types"]:
+            return entry.thing(model)
+    return by_structure(model)
+
+
+def by_structure(model: nn.Module) -> Adapter:
+    raise ModelError("no adapter")
