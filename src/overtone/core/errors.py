@@ -38,6 +38,10 @@ class StoreError(OvertoneError, RuntimeError):
     """A folder on disk is missing, truncated, foreign, or was made with other settings."""
 
 
+class DivergenceError(OvertoneError, ArithmeticError):
+    """A training's loss is no longer finite; the message says when that happened and what to change."""
+
+
 class CapabilityError(OvertoneError, TypeError):
     """This dictionary cannot do what was asked; the message names one that can."""
 

@@ -1,0 +1,1 @@
+"""Dictionaries that are fitted as a whole, without gradient steps."""

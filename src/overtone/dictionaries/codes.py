@@ -1,0 +1,170 @@
+"""Sparse codes: which latents are active in a row, and how strongly.
+
+`SparseCodes` is what travels: a rectangle of slots, the same number in each row. `Support` is what selection and
+training work with: the chosen places of many rows in one flat list, as many in a row as its selection wants.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from overtone.core.errors import ShapeError
+
+
+@dataclass(frozen=True, eq=False)
+class SparseCodes:
+    """Codes of some rows in their sparse form.
+
+    values: (rows, active) floating, signed values allowed, in units of the input; indices: (rows, active) int64, each in
+    [0, n_latents), no active latent twice in a row. A slot that is not used holds value 0 (at any index).
+    Raises ShapeError if the two differ in shape or are not rectangles.
+    """
+
+    values: Tensor
+    indices: Tensor
+    n_latents: int
+
+    def __post_init__(self) -> None:
+        if self.values.ndim != 2 or self.values.shape != self.indices.shape:
+            raise ShapeError(
+                f"values {tuple(self.values.shape)} and indices {tuple(self.indices.shape)} must be equal (rows, active)."
+            )
+
+    def __len__(self) -> int:
+        return self.values.shape[0]
+
+    @classmethod
+    def from_dense(cls, z: Float[Tensor, "rows latents"], k: int | None = None) -> "SparseCodes":
+        """The sparse form of dense codes: exact, or, with `k`, the k largest magnitudes of each row only."""
+        if k is None:
+            k = int((z != 0).sum(1).max()) if len(z) else 0
+        indices = z.abs().topk(min(k, z.shape[1]), dim=1).indices
+        return cls(z.gather(1, indices), indices, z.shape[1])
+
+    @classmethod
+    def joined(cls, parts: Sequence["SparseCodes"]) -> "SparseCodes":
+        """The rows of several codes of one dictionary, one after the other; narrower parts get unused slots.
+
+        Raises ShapeError if there is no part or the parts have different numbers of latents.
+        """
+        if not parts or len({part.n_latents for part in parts}) > 1:
+            raise ShapeError(f"joining needs codes of one dictionary, got latents {[p.n_latents for p in parts]}.")
+        slots = max(part.values.shape[1] for part in parts)
+        values = [torch.nn.functional.pad(p.values, (0, slots - p.values.shape[1])) for p in parts]
+        indices = [torch.nn.functional.pad(p.indices, (0, slots - p.indices.shape[1])) for p in parts]
+        return cls(torch.cat(values), torch.cat(indices), parts[0].n_latents)
+
+    @property
+    def is_active(self) -> Bool[Tensor, "rows active"]:
+        """True in the slots that are used: signed values count whatever their sign."""
+        return self.values != 0
+
+    def dense(self) -> Float[Tensor, "rows latents"]:
+        """(rows, n_latents) codes with zeros where a latent is not active. Differentiable."""
+        zeros = self.values.new_zeros(len(self), self.n_latents)
+        return zeros.scatter_add(1, self.indices, self.values)
+
+    def counts(self) -> Int[Tensor, " rows"]:
+        """Number of active latents of each row; its mean is L0."""
+        return self.is_active.sum(1)
+
+    def frequencies(self) -> Float[Tensor, " latents"]:
+        """Share of the rows in which each latent is active, in [0, 1] (zeros if there are no rows)."""
+        fired = torch.bincount(self.indices[self.is_active], minlength=self.n_latents)
+        return fired / max(len(self), 1)
+
+    def column(self, latent: int) -> Float[Tensor, " rows"]:
+        """The values of one latent over the rows, 0 where it is not active."""
+        return torch.where(self.indices == latent, self.values, 0).sum(1)
+
+    def select(self, rows: Tensor) -> "SparseCodes":
+        """The codes of some rows; `rows` is an index or boolean tensor."""
+        return SparseCodes(self.values[rows], self.indices[rows], self.n_latents)
+
+    def to(self, device: torch.device | str) -> "SparseCodes":
+        """The same codes on another device."""
+        return SparseCodes(self.values.to(device), self.indices.to(device), self.n_latents)
+
+
+@dataclass(frozen=True, eq=False)
+class Support:
+    """Chosen places of a (rows, latents) matrix in row order, without values.
+
+    rows, latents: (n,) int64, rows not decreasing; per_row: the number of places in a row where it is the same in all
+    rows, else None. Everything derived (offsets, the order by latent) is computed once, when first asked for.
+    """
+
+    rows: Tensor
+    latents: Tensor
+    n_rows: int
+    n_latents: int
+    per_row: int | None = None
+
+    @classmethod
+    def from_indices(cls, indices: Int[Tensor, "rows active"], n_latents: int) -> "Support":
+        """The support whose row r holds the latents indices[r]."""
+        n_rows, per_row = indices.shape
+        rows = torch.arange(n_rows, device=indices.device).repeat_interleave(per_row)
+        return cls(rows, indices.reshape(-1), n_rows, n_latents, per_row)
+
+    @classmethod
+    def from_mask(cls, mask: Bool[Tensor, "rows latents"]) -> "Support":
+        """The support of the true places of a mask."""
+        rows, latents = mask.nonzero(as_tuple=True)
+        return cls(rows, latents, *mask.shape)
+
+    @classmethod
+    def joined(cls, parts: Sequence["Support"]) -> "Support":
+        """The rows of several supports, one after the other."""
+        if len(parts) == 1:
+            return parts[0]
+        starts = torch.tensor([part.n_rows for part in parts]).cumsum(0).tolist()
+        rows = torch.cat([part.rows + start - part.n_rows for part, start in zip(parts, starts, strict=True)])
+        widths = {part.per_row for part in parts}
+        latents = torch.cat([part.latents for part in parts])
+        return cls(rows, latents, starts[-1], parts[0].n_latents, widths.pop() if len(widths) == 1 else None)
+
+    def kept(self, keep: Bool[Tensor, " places"]) -> "Support":
+        """The places for which `keep` is true."""
+        return Support(self.rows[keep], self.latents[keep], self.n_rows, self.n_latents)
+
+    def take(self, matrix: Tensor) -> Tensor:
+        """(n,) entries of a (rows, latents) matrix at these places. Differentiable."""
+        if self.per_row is not None:
+            return matrix.gather(1, self.latents.view(self.n_rows, self.per_row)).view(-1)
+        return matrix.reshape(-1)[self.rows * self.n_latents + self.latents]
+
+    def at(self, vector: Tensor) -> Tensor:
+        """(n,) entries of a (latents,) vector at these places. Differentiable."""
+        return vector.index_select(0, self.latents)
+
+    @cached_property
+    def row_starts(self) -> Tensor:
+        """(rows,) position in the list where each row begins."""
+        if self.per_row is not None:
+            return torch.arange(0, self.n_rows * self.per_row, max(self.per_row, 1), device=self.rows.device)[
+                : self.n_rows
+            ]
+        counts = torch.bincount(self.rows, minlength=self.n_rows)
+        return counts.cumsum(0) - counts
+
+    @cached_property
+    def by_latent(self) -> tuple[Tensor, Tensor, Tensor]:
+        """The transposed list: (order of the places by latent, their rows in that order, start of each latent)."""
+        _, order = torch.sort(self.latents.int(), stable=True)
+        counts = torch.bincount(self.latents, minlength=self.n_latents)
+        return order, self.rows[order], counts.cumsum(0) - counts
+
+    def codes(self, values: Float[Tensor, " places"]) -> SparseCodes:
+        """Values at these places as rectangular codes."""
+        if self.per_row is not None:
+            shape = (self.n_rows, self.per_row)
+            return SparseCodes(values.view(shape), self.latents.view(shape), self.n_latents)
+        slot = torch.arange(len(self.rows), device=self.rows.device) - self.row_starts[self.rows]
+        shape = (self.n_rows, int(slot.max()) + 1 if len(slot) else 0)
+        indices = self.latents.new_zeros(shape).index_put((self.rows, slot), self.latents)
+        return SparseCodes(values.new_zeros(shape).index_put((self.rows, slot), values), indices, self.n_latents)

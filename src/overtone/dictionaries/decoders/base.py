@@ -1,0 +1,30 @@
+"""The decoder slot: from codes to a reconstruction."""
+
+from torch import Tensor
+
+from overtone.dictionaries.codes import SparseCodes
+from overtone.dictionaries.parts import Part
+
+
+class Decoder(Part):
+    """Base of the decoder slot. `linear`: a reconstruction is the sum of the active atoms plus a constant."""
+
+    linear: bool = False
+    needs_input: bool = False
+    frozen: bool = False
+
+    def forward(self, codes: SparseCodes, x: Tensor | None = None) -> Tensor:
+        """(rows, width) reconstruction in the dictionary's units. Differentiable in codes and weights."""
+        raise NotImplementedError
+
+    def centre(self) -> Tensor:
+        """(width,) constant part of the reconstruction."""
+        raise NotImplementedError
+
+    def rows(self) -> Tensor:
+        """(latents, width) what each latent adds; for linear decoders."""
+        raise NotImplementedError
+
+    def norms(self) -> Tensor:
+        """(latents,) lengths of the rows; penalties and exports use this, so that a decoder may define its own."""
+        return self.rows().norm(dim=1)

@@ -1,0 +1,1 @@
+"""Encoders: from a state to pre-activations."""

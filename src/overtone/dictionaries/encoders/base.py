@@ -1,0 +1,29 @@
+"""The encoder slot: from a state to pre-activations, by one matrix and elementwise functions of the product."""
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+from overtone.dictionaries.decoders.base import Decoder
+from overtone.dictionaries.parts import Part
+
+Heads = dict[str, Tensor]
+"""Named pre-activations of equal shape, at least `u`."""
+At = Callable[[Tensor], Tensor]
+"""Brings a (latents,) vector into the shape of the heads: all latents of each row, or the places of a support."""
+
+
+class Encoder(Part):
+    """Base of the encoder slot.
+
+    The work is split so that a training step needs one dense product: `affine` gives the matrix, selection sees all
+    pre-activations without gradients, and only the selected ones are computed again with gradients.
+    """
+
+    def affine(self, decoder: Decoder) -> tuple[Tensor, Tensor]:
+        """(latents, width) matrix and (latents,) bias of the pre-activations; the decoder is there for tied encoders."""
+        raise NotImplementedError
+
+    def heads(self, u: Tensor, at: At) -> Heads:
+        """The heads that belong to affine pre-activations `u`, elementwise."""
+        raise NotImplementedError

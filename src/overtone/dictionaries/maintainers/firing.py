@@ -1,0 +1,48 @@
+"""Which latents are alive."""
+
+import torch
+from torch import Tensor
+
+from overtone.dictionaries.autoencoder import Autoencoder, Chosen
+from overtone.dictionaries.maintainers.base import Maintainer
+
+
+class Firing(Maintainer):
+    """Tokens since each latent was last active; `dead` lists those beyond `window` tokens.
+
+    Every training has one. An active latent counts whatever its sign. The list is renewed every window / 32 tokens, so
+    that an accelerator is not made to wait in every step.
+    """
+
+    def __init__(self, window: int) -> None:
+        super().__init__()
+        self.window = window
+
+    def begin(self, dictionary: Autoencoder) -> None:
+        """All alive."""
+        device = dictionary.decoder.centre().device
+        self.state = {
+            "idle_tokens": torch.zeros(dictionary.n_latents, dtype=torch.int64, device=device),
+            "dead": torch.zeros(0, dtype=torch.int64, device=device),
+            "unchecked_tokens": torch.zeros((), dtype=torch.int64),
+        }
+
+    @property
+    def dead(self) -> Tensor:
+        """(n,) int64 latents that count as dead."""
+        return self.state["dead"]
+
+    @torch.no_grad()
+    def observe(self, dictionary: Autoencoder, chosen: Chosen, values: Tensor, progress: float) -> None:
+        """Count this batch's tokens and the latents that fired in it."""
+        idle, tokens = self.state["idle_tokens"], chosen.support.n_rows
+        idle += tokens
+        idle[chosen.support.latents[values != 0]] = 0
+        self.state["unchecked_tokens"] += tokens
+        if int(self.state["unchecked_tokens"]) >= self.window / 32:
+            self.state["unchecked_tokens"].zero_()
+            self.state["dead"] = (idle >= self.window).nonzero().view(-1)
+
+    def share(self) -> float:
+        """Share of latents that are dead right now, in [0, 1]."""
+        return float((self.state["idle_tokens"] >= self.window).float().mean())

@@ -1,0 +1,1 @@
+"""Objectives: the terms of a training loss."""

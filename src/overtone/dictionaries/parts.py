@@ -1,0 +1,53 @@
+"""Parts: the small objects that fill a dictionary's slots, and how they are rebuilt from plain data.
+
+A part is a torch module that knows the plain arguments it was made with. `spec()` writes them down, `rebuild` makes an
+equal part (without its learned values, which travel as a state dict). A new part needs its file and nothing else: parts
+register themselves by the `kind` given in the class line, and `rebuild` reads every file of this room first.
+"""
+
+import importlib
+import pkgutil
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from torch import nn
+
+from overtone.core.errors import StoreError, nearest
+
+_KINDS: dict[str, type["Part"]] = {}
+_ROOM = "overtone.dictionaries"
+
+
+class Part(nn.Module):
+    """Base of everything that a saved dictionary is made of. Subclass as `class Linear(Encoder, kind="encoder.linear")`."""
+
+    kind: ClassVar[str] = ""
+
+    def __init_subclass__(cls, *, kind: str = "", **rest: Any) -> None:
+        super().__init_subclass__(**rest)
+        if kind:
+            cls.kind = kind
+            _KINDS[kind] = cls
+
+    def arguments(self) -> dict[str, Any]:
+        """The constructor's arguments as plain data (parts as their specs)."""
+        return {}
+
+    def spec(self) -> dict[str, Any]:
+        """Plain data from which `rebuild` makes an equal part, learned values aside."""
+        return {"kind": self.kind, **self.arguments()}
+
+    def scale_codes(self, factor: float) -> None:
+        """Change this part in place so that the dictionary's codes come out `factor` times as large (folding uses it)."""
+
+
+def rebuild(spec: Mapping[str, Any]) -> Any:
+    """The part that a spec describes. Raises StoreError for an unknown kind, naming the nearest known one."""
+    kind = spec.get("kind", "")
+    if kind not in _KINDS:
+        for module in pkgutil.walk_packages(importlib.import_module(_ROOM).__path__, _ROOM + "."):
+            importlib.import_module(module.name)
+    if kind not in _KINDS:
+        raise StoreError(f"this overtone has no part {kind!r}.{nearest(kind, _KINDS)} Update overtone, or train again.")
+    arguments = {k: rebuild(v) if isinstance(v, Mapping) and "kind" in v else v for k, v in spec.items() if k != "kind"}
+    return _KINDS[kind](**arguments)

@@ -1,0 +1,1 @@
+"""Presets: one small file per published method; the catalogue finds them."""

@@ -1,0 +1,1 @@
+"""Selections: which latents are active."""

@@ -1,0 +1,100 @@
+"""Ranks: a budget of active latents, spent within each row or over a batch of rows."""
+
+import torch
+from torch import Tensor
+
+from overtone.core.settings import require
+from overtone.dictionaries.codes import Support
+from overtone.dictionaries.selectors.base import Selection
+
+SMALL = 2048  # below so many latents, narrowing by groups pays (measured: 2x at 320 latents, nothing at 8192)
+
+
+class Rank(Selection, kind="selection.rank"):
+    """The `budget` best-scored latents of each row (scope "row"), or the best budget x rows of a batch (scope "batch").
+
+    In scope "batch" the inference form is one threshold on the score, `theta`, learned while training (the running mean
+    of the smallest selected score), so that eval mode treats rows alone.
+    Sources: Gao et al. 2024, arXiv 2406.04093; Bussmann et al. 2024, arXiv 2412.06410.
+    """
+
+    has_budget = True
+
+    def __init__(self, scope: str, budget: int) -> None:
+        super().__init__()
+        require(scope in ("row", "batch"), f"scope={scope!r}: a rank is taken over a 'row' or a 'batch'.")
+        require(budget >= 1, f"k={budget} active latents per row: use at least 1.")
+        self.scope, self.budget = scope, budget
+        self.rows_compete = self.has_threshold_form = scope == "batch"
+        self._pivot: float | None = None  # scores below it will not make the cut: a hint, only speed depends on it
+        if scope == "batch":
+            self.register_buffer("theta", torch.zeros(()))
+
+    def arguments(self) -> dict[str, str | int]:
+        """scope and budget."""
+        return {"scope": self.scope, "budget": self.budget}
+
+    def check(self, n_latents: int) -> None:
+        """Raise SettingError if the budget exceeds the latents."""
+        require(
+            self.budget <= n_latents,
+            f"k={self.budget} active latents per row, but there are only {n_latents} latents. "
+            f"Use k <= {n_latents}, or more latents.",
+        )
+
+    def nominate(self, scores: Tensor, *, company: bool) -> Support:
+        """The best of each row; or what exceeds the hint (in company) or the threshold (alone)."""
+        if self.scope == "row":
+            return Support.from_indices(top_indices(scores, self.budget), scores.shape[1])
+        if company and self._pivot is None:
+            self._pivot = self._guess(scores)
+        return Support.from_mask(scores > (self._pivot if company else self.theta))
+
+    def _guess(self, scores: Tensor) -> float:
+        """A score that about three times the budget exceeds, from at most 4096 of the scores."""
+        sample = scores.flatten()[:: max(1, scores.numel() // 4096)]
+        rank = len(sample) - int(3 * self.budget * len(sample) / scores.shape[1])
+        return max(0.0, float(sample.kthvalue(rank).values)) if rank > 0 else 0.0
+
+    def settle(self, nominees: Support, scores: Tensor) -> Tensor | None:
+        """The best budget x rows positive scores; equal scores at the cut go to earlier rows, then earlier latents."""
+        wanted = self.budget * nominees.n_rows
+        if len(scores) <= wanted:
+            return torch.ones_like(scores, dtype=torch.bool) if self._pivot == 0 else None
+        cut = torch.kthvalue(scores, len(scores) - wanted + 1).values
+        keep = scores > cut
+        ties = (scores == cut).nonzero().view(-1)
+        keep[ties[: wanted - int(keep.sum())]] = True
+        self._pivot = float(cut) * 0.8
+        return keep
+
+    def widen(self) -> None:
+        """Forget the hint."""
+        self._pivot = 0.0
+
+    def scale_codes(self, factor: float) -> None:
+        """Scale the threshold."""
+        if self.scope == "batch":
+            self.theta.mul_(factor)
+
+    def _apply(self, fn, recurse=True):  # noqa: ANN001  (torch's own signature)
+        theta = self.theta if self.scope == "batch" else None
+        super()._apply(fn, recurse)
+        if theta is not None and self.theta.dtype in (torch.float16, torch.bfloat16):
+            self.theta = theta.to(self.theta.device)  # a running mean would stand still in half precision
+        return self
+
+
+def top_indices(scores: Tensor, k: int) -> Tensor:
+    """(rows, k) int64 places of the k largest scores of each row, in no particular order.
+
+    Exact. With few latents it first keeps the k best of the groups of latents by their maxima: the k largest entries lie
+    in them, since every group left out is beaten by k others.
+    """
+    n_rows, n = scores.shape
+    groups = n // 8
+    if n > SMALL or n % 8 or groups <= k:
+        return scores.topk(k, dim=1, sorted=False).indices
+    best = scores.view(n_rows, 8, groups).amax(1).topk(k, dim=1, sorted=False).indices
+    places = (best[:, :, None] + torch.arange(0, n, groups, device=scores.device)).view(n_rows, 8 * k)
+    return places.gather(1, scores.gather(1, places).topk(k, dim=1, sorted=False).indices)

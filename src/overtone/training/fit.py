@@ -1,0 +1,240 @@
+"""Training: one loop that knows no method.
+
+    fitted = fit(TopK(n_latents=320, k=8), states, n_tokens=1_000_000)
+    fitted.dictionary.encode(states)
+
+Interrupted trainings (Ctrl-C) save themselves where a checkpoint folder is given and go on from there, bit for bit on CPU.
+"""
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from overtone.core.errors import SettingError
+from overtone.core.seeds import torch_generator
+from overtone.core.settings import require
+from overtone.core.sites import Site
+from overtone.dictionaries.dictionary import Dictionary
+from overtone.dictionaries.preset import Preset
+from overtone.dictionaries.storage import save_dictionary
+from overtone.training.checkpoint import load_checkpoint, save_checkpoint
+from overtone.training.feed import Feed, make_feed
+from overtone.training.record import Display, Record
+from overtone.training.run import Run
+from overtone.training.schedules import Schedule
+
+FIRST_ROWS = 16_384  # rows on which scale and centre are fitted
+RECORDS = 50  # records per training unless asked otherwise
+
+
+@dataclass(frozen=True)
+class Job:
+    """One dictionary to train: preset, site (None where the source holds one only), learning rate (None: the preset's),
+    seed of its initial values (None: the training's) and a name for messages and records."""
+
+    preset: Preset
+    site: Site | None = None
+    lr: float | None = None
+    seed: int | None = None
+    name: str = ""
+
+    @property
+    def label(self) -> str:
+        """The name, or what says as much."""
+        return self.name or " ".join(filter(None, (self.preset.name, str(self.site or ""))))
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A trained dictionary (eval mode, no gradients), the job it is from, and the course of its training."""
+
+    dictionary: Dictionary
+    job: Job
+    record: tuple[Record, ...] = ()
+    seed: int = 0
+
+    def save(
+        self, folder: str | Path, *, sources: Mapping[str, str] | None = None, facts: Mapping[str, Any] | None = None
+    ) -> Path:
+        """Save the dictionary with its record and its site; see `save_dictionary`."""
+        site = {"site": str(self.job.site)} if self.job.site else {}
+        return save_dictionary(
+            self.dictionary, folder, seed=self.seed, sources=sources, facts={**site, **(facts or {})},
+            record=[r.to_dict() for r in self.record],
+        )  # fmt: skip
+
+
+def fit(
+    preset: Preset, source: Any, *, site: Site | str | None = None, lr: float | None = None, **options: Any
+) -> Fitted:
+    """Train one dictionary on a (rows, width) tensor, a mapping site -> tensor, or an activation source.
+
+    lr: peak learning rate of Adam (None: the preset's own); options: as for `fit_many`, n_tokens among them.
+    """
+    job = Job(preset, None if site is None else Site.parse(site), lr)
+    return fit_many([job], source, **options)[0]
+
+
+def fit_many(
+    jobs: Sequence[Job], source: Any, *, n_tokens: int, batch_rows: int = 2048, seed: int = 0,
+    schedule: Schedule | None = None, device: str = "cpu", checkpoint: str | Path | None = None, resume: bool = True,
+    checkpoint_every_s: float = 60.0, record_every: int | None = None,
+    on_record: Callable[[Record], None] | None = None, quiet: bool | None = None,
+) -> list[Fitted]:  # fmt: skip
+    """Train several dictionaries on one stream of states; each sees the same batches. Returns them in the jobs' order.
+
+    n_tokens: rows to train on, over as many epochs as that takes; batch_rows: rows per update; record_every: tokens between
+    two records (None: 50 records); checkpoint: folder to save to, every so many seconds, at the end and on Ctrl-C, and to
+    resume from if `resume`. Raises SettingError, DataError or ShapeError for what cannot be trained on, StoreError for a
+    checkpoint of another training, DivergenceError when a loss is no longer finite.
+    """
+    require(bool(jobs), "there is nothing to train: give at least one job.")
+    require(n_tokens >= 1 and batch_rows >= 1, f"n_tokens={n_tokens} and batch_rows={batch_rows}: use at least 1.")
+    jobs = [replace(job, seed=seed if job.seed is None else job.seed) for job in jobs]
+    feed = make_feed(source, list(dict.fromkeys(job.site for job in jobs)), batch_rows, seed)
+    schedule = schedule or Schedule()
+    found: dict[int, Fitted] = {i: _fit_whole(job, feed, n_tokens) for i, job in enumerate(jobs) if job.preset.whole}
+    stepped = {i: _start(job, feed, schedule, n_tokens, device) for i, job in enumerate(jobs) if not job.preset.whole}
+    if stepped:
+        identity = _identity(jobs, n_tokens, batch_rows, seed, schedule, feed.fingerprint)
+        saver = _Saver(
+            None if checkpoint is None else Path(checkpoint), identity, checkpoint_every_s, list(stepped.values())
+        )
+        every = record_every or max(1, n_tokens // RECORDS)
+        _loop(list(stepped.values()), [jobs[i].site for i in stepped], feed, saver, resume, every, on_record, quiet)
+    for i, run in stepped.items():
+        found[i] = Fitted(run.model.eval().cpu().requires_grad_(False), jobs[i], tuple(run.records), jobs[i].seed or 0)
+    return [found[i] for i in range(len(jobs))]
+
+
+def _loop(
+    runs: list[Run], sites: list[Site | None], feed: Feed, saver: "_Saver", resume: bool, every: int,
+    on_record: Callable[[Record], None] | None, quiet: bool | None,
+) -> None:  # fmt: skip
+    n_tokens, display = runs[0].n_tokens, Display(runs[0].n_tokens, quiet)
+    if resume:
+        feed.position = saver.restore() or feed.position
+    if runs[0].tokens >= n_tokens:
+        return
+    batches = feed.batches()
+    with _deferred_interrupt() as interrupted, saver.on_interrupt(feed):
+        while runs[0].tokens < n_tokens and not interrupted():
+            batch = next(batches)
+            with saver.mid_step():
+                for run, site in zip(runs, sites, strict=True):
+                    run.advance(batch[site].to(run.model.decoder.centre().device))
+            saver.position = dict(feed.position)
+            if runs[0].tokens % every < len(batch[sites[0]]) or runs[0].tokens >= n_tokens:
+                records = [run.measure() for run in runs]
+                display.show(records)
+                for record in records if on_record else ():
+                    on_record(record)
+            saver.save_if_due()
+        display.close()
+        if interrupted():
+            raise KeyboardInterrupt
+    saver.save()
+
+
+def _start(job: Job, feed: Feed, schedule: Schedule, n_tokens: int, device: str) -> Run:
+    width = feed.widths()[job.site]
+    dictionary = job.preset.build(width, torch_generator(job.seed or 0, "dictionary"))
+    dictionary.origin = {"preset": job.preset.name, "settings": job.preset.to_dict()}
+    lr = job.preset.rate if job.lr is None else job.lr
+    require(lr > 0, f"lr={lr} for {job.label}: use a positive learning rate.")
+    run = Run(job.label, job.preset, dictionary.to(device).train(), lr=lr, schedule=schedule, n_tokens=n_tokens)
+    run.begin(feed.sample(job.site, FIRST_ROWS).to(device))
+    return run
+
+
+def _fit_whole(job: Job, feed: Feed, n_tokens: int) -> Fitted:
+    rows = feed.sample(job.site, n_tokens)
+    dictionary = job.preset.fitted(rows, torch_generator(job.seed or 0, "dictionary"))
+    dictionary.origin = {"preset": job.preset.name, "settings": job.preset.to_dict()}
+    return Fitted(dictionary.eval().requires_grad_(False), job, (), job.seed or 0)
+
+
+def _identity(
+    jobs: Sequence[Job], n_tokens: int, batch_rows: int, seed: int, schedule: Schedule, data: str
+) -> dict[str, Any]:
+    described = [[j.preset.name, j.preset.to_dict(), str(j.site), j.lr, j.seed] for j in jobs if not j.preset.whole]
+    return {"jobs": described, "n_tokens": n_tokens, "batch_rows": batch_rows, "seed": seed,
+            "schedule": schedule.to_dict(), "data": data}  # fmt: skip
+
+
+class _Saver:
+    """Knows when and where to save, and that the middle of a step is no time for it."""
+
+    def __init__(self, folder: Path | None, identity: dict[str, Any], every_s: float, runs: list[Run]) -> None:
+        self.folder, self.identity, self.every_s, self.runs = folder, identity, every_s, runs
+        self.position: dict[str, int] = {}
+        self.last, self.inside = time.monotonic(), False
+
+    def restore(self) -> dict[str, int] | None:
+        """The position to go on from, with all runs restored."""
+        if self.folder is not None:
+            self.position = load_checkpoint(self.folder, self.runs, self.identity) or {}
+        return self.position or None
+
+    @contextmanager
+    def mid_step(self) -> Iterator[None]:
+        """While inside, the runs are not in one state."""
+        self.inside = True
+        yield
+        self.inside = False
+
+    @contextmanager
+    def on_interrupt(self, feed: Feed) -> Iterator[None]:
+        """Save before an interrupt goes its way."""
+        try:
+            yield
+        except KeyboardInterrupt:
+            if not self.inside:
+                self.save()
+            raise
+
+    def save_if_due(self) -> None:
+        """Save if the last time is long enough ago."""
+        if time.monotonic() - self.last >= self.every_s:
+            self.save()
+
+    def save(self) -> None:
+        """Save, unless there is nothing to save or no folder."""
+        if self.folder is None or not self.position:
+            return
+        if not all(bool(torch.isfinite(p).all()) for run in self.runs for p in run.model.parameters()):
+            for run in self.runs:
+                run.measure()
+            raise SettingError("parameters are not finite although losses are; this cannot be resumed.")
+        save_checkpoint(self.folder, self.runs, self.position, self.identity)
+        self.last = time.monotonic()
+
+
+@contextmanager
+def _deferred_interrupt() -> Iterator[Callable[[], bool]]:
+    """Yield a function that says whether Ctrl-C was pressed; a second press interrupts at once. Outside the main thread
+    nothing is changed. The old handler comes back at the end."""
+    pressed: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    before = signal.getsignal(signal.SIGINT)
+
+    def note(number: int, frame: Any) -> None:
+        if pressed:
+            raise KeyboardInterrupt
+        pressed.append(number)
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield lambda: bool(pressed)
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,16 @@
+"""What the kernels compute, written densely with torch's own gradients. Slow; the oracle of tests and benchmarks."""
+
+from torch import Tensor
+
+from overtone.dictionaries.codes import Support
+
+
+def preactivations(x: Tensor, centre: Tensor | float, weight: Tensor, bias: Tensor, u: Tensor, at: Support) -> Tensor:
+    """(n,) entries of (x - centre) weight^T + bias at a support; `u` (the same values) is not used."""
+    return at.take((x - centre) @ weight.T + bias)
+
+
+def decode(values: Tensor, weight: Tensor, at: Support) -> Tensor:
+    """(rows, width) product of the sparse matrix that holds `values` at a support with `weight` (latents, width)."""
+    dense = values.new_zeros(at.n_rows * at.n_latents).index_add(0, at.rows * at.n_latents + at.latents, values)
+    return dense.view(at.n_rows, at.n_latents) @ weight

@@ -1,0 +1,114 @@
+"""One dictionary in training: its optimiser, its objectives, its maintainers, and one update."""
+
+import math
+import time
+
+import torch
+from torch import Tensor, nn
+
+from overtone.core.errors import CapabilityError, DivergenceError
+from overtone.dictionaries.autoencoder import Autoencoder
+from overtone.dictionaries.dictionary import Dictionary
+from overtone.dictionaries.maintainers.firing import Firing
+from overtone.dictionaries.preset import Preset
+from overtone.training.record import Record
+from overtone.training.schedules import Schedule
+from overtone.training.step import Step, forward
+
+CLIP = 1.0  # gradient norm; losses are dimensionless, so one number serves all data
+
+
+class Run:
+    """The state of one training. `advance` does one update; tensors() and load() save and restore everything."""
+
+    def __init__(
+        self, job: str, preset: Preset, dictionary: Dictionary, *, lr: float, schedule: Schedule, n_tokens: int
+    ) -> None:
+        if not isinstance(dictionary, Autoencoder):
+            raise CapabilityError(f"{dictionary.kind} has no gradient training; its preset must fit it as a whole.")
+        self.job, self.preset, self.model, self.schedule, self.n_tokens = job, preset, dictionary, schedule, n_tokens
+        self.objectives, self.firing = preset.objectives(), Firing(preset.window)
+        self.maintainers = (self.firing, *preset.maintainers())
+        self.lr, self.tokens, self.records = lr, 0, list[Record]()
+        self.optimiser = torch.optim.Adam([p for p in dictionary.parameters() if p.requires_grad], lr=lr, fused=True)
+        self._latest: tuple[Tensor, Step] | None = None
+        self._clock = (time.perf_counter(), 0)
+
+    def begin(self, rows: Tensor) -> None:
+        """Fit what is fitted beforehand on the first rows."""
+        self.model.start(rows)
+        for maintainer in self.maintainers:
+            maintainer.begin(self.model)
+
+    def advance(self, x: Tensor) -> None:
+        """One update on a batch of raw states (rows, width)."""
+        progress = self.tokens / self.n_tokens
+        step = forward(self.model, x, self.firing.dead, progress)
+        loss = torch.stack([objective(step) for objective in self.objectives]).sum()
+        loss.backward()
+        self._observe(step)
+        self._update(self.schedule.factor((self.tokens + len(x) / 2) / self.n_tokens))
+        self.tokens += len(x)
+        self._latest = loss.detach(), step
+
+    def _observe(self, step: Step) -> None:
+        values = step.values.detach()
+        values = values if values.ndim == 1 else step.chosen.support.take(values)
+        for maintainer in self.maintainers:
+            maintainer.observe(self.model, step.chosen, values, step.progress)
+
+    def _update(self, factor: float) -> None:
+        for maintainer in self.maintainers:
+            maintainer.before_update(self.model)
+        group = self.optimiser.param_groups[0]
+        nn.utils.clip_grad_norm_(group["params"], CLIP)
+        group["lr"] = self.lr * factor
+        self.optimiser.step()
+        self.optimiser.zero_grad(set_to_none=True)
+        for maintainer in self.maintainers:
+            maintainer.after_update(self.model)
+
+    def measure(self) -> Record:
+        """The record of the last update, which is also kept. Raises DivergenceError if the loss is not finite."""
+        assert self._latest is not None, "measure() follows advance()"
+        loss, step = self._latest
+        now, (then, tokens) = time.perf_counter(), self._clock
+        self._clock = now, self.tokens
+        error = (step.x - step.x_hat.detach()).square().sum() / (step.x - step.x.mean(0)).square().sum()
+        active = float((step.values.detach() != 0).sum()) / len(step.x)
+        speed = (self.tokens - tokens) / max(now - then, 1e-9)
+        record = Record(self.job, self.tokens, float(loss), float(error), active, self.firing.share(), speed)
+        if not math.isfinite(record.loss):
+            raise DivergenceError(
+                f"training {self.job} diverged after {self.tokens} tokens: the loss is {record.loss}"
+                f"{f' (before: {self.records[-1].loss:.3g})' if self.records else ''}. "
+                f"Use a smaller learning rate (lr={self.lr / 10:.1e}, now {self.lr:.1e}), or drop rows with extreme values."
+            )
+        self.records.append(record)
+        return record
+
+    # ---------------------------------------------------------------------------------------------------- saved state
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything that changes while training, by name: parameters, buffers, moments, maintainers' state."""
+        found = {f"model.{name}": value for name, value in self.model.state_dict().items()}
+        for i, parameter in enumerate(self.optimiser.param_groups[0]["params"]):
+            found |= {f"moments.{i}.{name}": value for name, value in self.optimiser.state[parameter].items()}
+        for i, maintainer in enumerate(self.maintainers):
+            found |= {f"maintainer.{i}.{name}": value for name, value in maintainer.state.items()}
+        return {name: value.detach().clone().contiguous() for name, value in found.items()}
+
+    def load(self, tensors: dict[str, Tensor], tokens: int, records: list[Record]) -> None:
+        """Restore what `tensors` gave, with the tokens seen and the records so far."""
+        device = self.model.decoder.centre().device
+
+        def part(prefix: str) -> dict[str, Tensor]:
+            return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+        self.model.load_state_dict(part("model."))
+        for i, parameter in enumerate(self.optimiser.param_groups[0]["params"]):
+            self.optimiser.state[parameter] = {k: v.to(device) for k, v in part(f"moments.{i}.").items()}
+        for i, maintainer in enumerate(self.maintainers):
+            maintainer.begin(self.model)
+            maintainer.state = {k: v.to(maintainer.state[k].device) for k, v in part(f"maintainer.{i}.").items()}
+        self.tokens, self.records = tokens, records
+        self._clock = (time.perf_counter(), tokens)

@@ -1,0 +1,91 @@
+"""One training step's forward pass: selection without gradients, then exact sparse values with gradients.
+
+Where more than a tenth of the latents are active (a rectifier before its penalty bites) the dense products are faster;
+the step then takes them. Which way it goes is decided on the batch itself, so that a resumed run decides the same.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import linear
+
+from overtone.dictionaries.autoencoder import Autoencoder, Chosen
+from overtone.dictionaries.codes import Support
+from overtone.dictionaries.selectors.rank import top_indices
+from overtone.training.kernels.sparse import decode, preactivations
+
+DENSE_FROM = 0.1  # share of active latents from which dense products are faster
+PROBED = 64  # rows on which that share is measured
+
+
+@dataclass(eq=False)
+class Step:
+    """The forward pass of one step; see `overtone.dictionaries.objectives.base.StepView` for the fields.
+
+    chosen: the active places (None after a dense pass); `values` are then (rows, latents) instead of (places,).
+    """
+
+    dictionary: Autoencoder
+    x: Tensor
+    dead: Tensor
+    progress: float
+    chosen: Chosen
+    values: Tensor
+    x_hat: Tensor
+    at: Callable[[Tensor], Tensor]
+
+    def decoded_from(self, latents: Tensor, k: int) -> Tensor:
+        """(rows, width) decoding, without the constant, of the k best-scored of some latents in each row."""
+        model = self.dictionary
+        weight, bias = model.encoder.affine(model.decoder)
+        with torch.no_grad():
+            few = linear(self.x - model.centre(), weight[latents], bias[latents])
+            scores = model.score(
+                model.encoder.heads(few, lambda vector: vector[latents]), lambda vector: vector[latents]
+            )
+            best = top_indices(scores, k)
+            support = Support.from_indices(latents[best], model.n_latents)
+        u = preactivations(self.x, model.centre(), weight, bias, few.gather(1, best).view(-1), support)
+        values = model.value(model.encoder.heads(u, support.at), support.at)
+        return decode(values, model.decoder.rows(), support)
+
+
+def forward(dictionary: Autoencoder, x: Tensor, dead: Tensor, progress: float) -> Step:
+    """The step of a dictionary on raw states (rows, width); dead and progress as in StepView."""
+    with torch.no_grad():
+        x_in = dictionary.normaliser(x)
+    sparse = dictionary.selection.has_budget or _share_active(dictionary, x_in[:PROBED]) < DENSE_FROM
+    return (_sparse if sparse else _dense)(dictionary, x_in, dead, progress)
+
+
+def _sparse(model: Autoencoder, x: Tensor, dead: Tensor, progress: float) -> Step:
+    with torch.no_grad():
+        chosen = model.choose(x, company=True)
+    support = chosen.support
+    weight, bias = model.encoder.affine(model.decoder)
+    u = preactivations(x, model.centre(), weight, bias, chosen.u, support)
+    values = model.value(model.encoder.heads(u, support.at), support.at)
+    x_hat = decode(values, model.decoder.rows(), support) + model.decoder.centre()
+    return Step(model, x, dead, progress, chosen, values, x_hat, support.at)
+
+
+def _dense(model: Autoencoder, x: Tensor, dead: Tensor, progress: float) -> Step:
+    u = linear(x - model.centre(), *model.encoder.affine(model.decoder))
+    heads = model.encoder.heads(u, _same)
+    with torch.no_grad():
+        support = model.selection.nominate(model.score(heads, _same), company=True)
+        mask = torch.zeros_like(u).view(-1).index_fill_(0, support.rows * u.shape[1] + support.latents, 1.0).view_as(u)
+    values = model.value(heads, _same) * mask
+    x_hat = torch.addmm(model.decoder.centre(), values, model.decoder.rows())
+    return Step(model, x, dead, progress, Chosen(support, support.take(u.detach())), values, x_hat, _same)
+
+
+@torch.no_grad()
+def _share_active(model: Autoencoder, x: Tensor) -> float:
+    return len(model.choose(x, company=True).u) / (len(x) * model.n_latents)
+
+
+def _same(vector: Tensor) -> Tensor:
+    return vector
