@@ -1,6 +1,6 @@
 """Where the sites of an architecture are: an `Adapter` holds module paths, and nothing that runs.
 
-`resolve(model)` finds one by the model's type in the catalogue (`adapters/`, one file per family), else by structure.
+`by_model_type` finds one in the catalogue (`adapters/`, one file per family); `generic` guesses one by structure.
 """
 
 from __future__ import annotations
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from torch import nn
 
 
+PARALLEL = "attention and MLP run side by side on the block's input, so there is no stream between them."
+
+
 @dataclass(frozen=True)
 class Adapter:
     """Module paths of one architecture: `layers`, `final_norm` and `head` start at the model, all others at a block.
@@ -27,9 +30,9 @@ class Adapter:
     attn_heads, mlp_in, mlp_neurons: the module whose INPUT is the site (mlp_in defaults to mlp).
     residual_mid: the module whose OUTPUT is the stream between the halves; "" = stream + attn_out, as in every
     sequential block without a norm on the stream.
-    absent: kind of site -> why this architecture has none. is_causal: False for encoders.
+    absent: kind of site (or "unembed") -> why this architecture has none. is_causal: False for encoders.
     position_offset: what the model adds to position ids.
-    softcap, logit_scale: logits = logit_scale * softcap * tanh(logits / softcap), as far as the model does so.
+    logit_scale, softcap: what the model does to the head's output y: softcap * tanh(logit_scale * y / softcap).
     """
 
     layers: str
@@ -52,7 +55,13 @@ class Adapter:
     def path(self, kind: str) -> str:
         """Path from a block to the module that carries a kind of site; "" if the adapter names none."""
         default = {"attn_out": self.attention, "mlp_out": self.mlp, "mlp_in": self.mlp}
-        return getattr(self, kind) or default.get(kind, "")
+        return getattr(self, kind, "") or default.get(kind, "")
+
+    @property
+    def readout(self) -> tuple[str, ...]:
+        """Paths from the last block's output to the logits, in the order they apply."""
+        norms = (self.final_norm,) if isinstance(self.final_norm, str) else self.final_norm
+        return tuple(path for path in (*norms, self.head) if path)
 
 
 def submodule(root: nn.Module, path: str, what: str) -> nn.Module:
@@ -73,14 +82,10 @@ def first_path(root: nn.Module, *paths: str) -> str:
     return next((path for path in paths if path in known), "")
 
 
-def resolve(model: nn.Module) -> Adapter:
-    """The adapter of a model: by its `config.model_type`, else by structure. Raises ModelError as `by_structure`."""
+def by_model_type(model: nn.Module) -> Adapter | None:
+    """The adapter that the catalogue holds for `model.config.model_type`, or None."""
     model_type = getattr(getattr(model, "config", None), "model_type", "")
     for entry in entries("adapters").values():
         if model_type in entry.facts["model_types"]:
             return entry.thing(model)
-    return by_structure(model)
-
-
-def by_structure(model: nn.Module) -> Adapter:
-    raise ModelError("no adapter")
+    return None

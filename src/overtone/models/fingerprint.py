@@ -31,6 +31,6 @@ def fingerprint(model: nn.Module) -> str:
 
 def _architecture(model: nn.Module) -> dict[str, Any]:
     config = getattr(model, "config", None)
-    if not hasattr(config, "to_dict"):
+    if config is None or not hasattr(config, "to_dict"):
         return {"class": type(model).__name__}
     return {key: value for key, value in config.to_dict().items() if key not in VOLATILE}

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from overtone.core.errors import DataError, ModelError, SettingError, ShapeError, SiteError
 from overtone.core.sites import KINDS, Site
-from overtone.models.adapter import Adapter, resolve, submodule
+from overtone.models import generic
+from overtone.models.adapter import Adapter, by_model_type, submodule
 from overtone.models.decoding import KeyValues, new_cache
 from overtone.models.fingerprint import fingerprint
 from overtone.models.hooks import Call, Editor, StopForward, Tap, Visit, attached
@@ -32,6 +33,11 @@ class HookedModel:
         self.model, self.tokenizer, self.name, self.adapter = model, tokenizer, name or type(model).__name__, adapter
         self._blocks = list(submodule(model, adapter.layers, "layers").children())
         self.n_layers = len(self._blocks)
+        if not self._blocks:
+            raise ModelError(f"layers={adapter.layers!r} holds no blocks. Give the path of the list of blocks.")
+        for path in {adapter.path(kind) for kind in KINDS} - {""}:
+            submodule(self._blocks[0], path, "a site of the block")
+        self._readout = [submodule(model, path, "final_norm or head") for path in adapter.readout]
         self._accepts = frozenset(inspect.signature(model.forward).parameters)
         self._call: Call | None = None  # the pass under way; None between passes
         self._widths: dict[Site, int] = {}
@@ -56,7 +62,11 @@ class HookedModel:
         adapter: where its sites are, for an architecture the catalogue does not know. Raises ModelError naming the
         paths to give if they cannot be found.
         """
-        return cls(model, tokenizer, name, adapter or resolve(model))
+        known = adapter or by_model_type(model)
+        if known is not None:
+            return cls(model, tokenizer, name, known)
+        guess = cls(model, tokenizer, name, generic.by_structure(model))
+        return cls(model, tokenizer, name, generic.verified(guess))
 
     # ------------------------------------------------------------------------------------------------------- facts
     @cached_property
@@ -72,8 +82,7 @@ class HookedModel:
     @property
     def is_causal(self) -> bool:
         """True if the state at a token depends on earlier tokens only (a decoder)."""
-        config = getattr(self.model, "config", None)
-        return self.adapter.is_causal or bool(getattr(config, "is_decoder", False))
+        return self.adapter.is_causal
 
     @property
     def vocab_size(self) -> int:
@@ -82,6 +91,14 @@ class HookedModel:
         if embeddings is not None:
             return int(embeddings.weight.shape[0])
         return next((m.num_embeddings for m in self.model.modules() if isinstance(m, nn.Embedding)), 2**31)
+
+    def need_tokenizer(self) -> Any:
+        """The tokenizer. Raises ModelError with the remedy where there is none."""
+        if self.tokenizer is None:
+            raise ModelError(
+                f"{self.name} has no tokenizer. Save it beside the model, or give HookedModel.wrap(..., tokenizer)."
+            )
+        return self.tokenizer
 
     # ------------------------------------------------------------------------------------------------------- sites
     def sites(self) -> list[Site]:
@@ -139,7 +156,7 @@ class HookedModel:
 
     # ---------------------------------------------------------------------------------------------- reading, editing
     def read(
-        self, tokens: Int[Tensor, "batch seq"], real: Bool[Tensor, "batch seq"] | None, sites: Sequence[Site]
+        self, tokens: Int[Tensor, "batch seq"], real: Bool[Tensor, "_ _"] | None, sites: Sequence[Site]
     ) -> dict[Site, Float[Tensor, "batch seq width"]]:
         """States at several sites in one pass that ends at the deepest of them; edits in force are seen.
 
@@ -158,9 +175,9 @@ class HookedModel:
             if len(found) == len(set(wanted)):
                 raise StopForward
 
-        with torch.no_grad(), attached((self._tap(site), partial(keep, site)) for site in dict.fromkeys(wanted)):
-            with suppress(StopForward):
-                self._run(call)
+        taps = [(self._tap(site), partial(keep, site)) for site in dict.fromkeys(wanted)]
+        with torch.no_grad(), attached(taps), suppress(StopForward):
+            self._run(call)
         missed = [str(site) for site in wanted if site not in found]
         if missed:
             raise SiteError(f"{', '.join(missed)}: the module was not called in this pass. Check the adapter's paths.")
@@ -210,7 +227,7 @@ class HookedModel:
 
     # ------------------------------------------------------------------------------------------------------ running
     def logits(
-        self, tokens: Int[Tensor, "batch seq"], real: Bool[Tensor, "batch seq"] | None = None
+        self, tokens: Int[Tensor, "batch seq"], real: Bool[Tensor, "_ _"] | None = None
     ) -> Float[Tensor, "batch seq vocabulary"]:
         """Logits at every token, without a cache and without gradient; edits in force apply. Encoders too.
 
@@ -218,12 +235,12 @@ class HookedModel:
         """
         self._require_head()
         with torch.no_grad():
-            return self._run(self._start(tokens, real, None, None)).logits
+            return _logits(self._run(self._start(tokens, real, None, None)))
 
     def forward(
         self,
         tokens: Int[Tensor, "batch seen"],
-        real: Bool[Tensor, "batch seen"] | None = None,
+        real: Bool[Tensor, "_ _"] | None = None,
         *,
         cache: KeyValues | None = None,
         prompt_columns: int | None = None,
@@ -244,12 +261,12 @@ class HookedModel:
         with torch.no_grad():
             out = self._run(call, past=kept.past, last_only=last_only)
         kept.columns = call.tokens.shape[1]
-        return out.logits, kept
+        return _logits(out), kept
 
     def logits_with(
         self,
         tokens: Int[Tensor, "batch seq"],
-        real: Bool[Tensor, "batch seq"] | None,
+        real: Bool[Tensor, "_ _"] | None,
         site: Site,
         replace: Callable[[Tensor], Tensor],
         *,
@@ -273,7 +290,7 @@ class HookedModel:
 
         call = self._start(tokens, real, None, None)
         with torch.no_grad(), _frozen(self.model), attached([(self._tap(site), swap)]):
-            return self._run(call, last_only=last_only).logits
+            return _logits(self._run(call, last_only=last_only))
 
     def unembed(self, rows: Float[Tensor, "rows width"]) -> Float[Tensor, "rows vocabulary"]:
         """Logits that rows of the residual stream would give after the last block (logit lens: final norm + head).
@@ -282,10 +299,11 @@ class HookedModel:
         """
         self._require_head()
         adapter = self.adapter
-        norms = (adapter.final_norm,) if isinstance(adapter.final_norm, str) else adapter.final_norm
-        for path in norms:
-            rows = submodule(self.model, path, "final_norm")(rows) if path else rows
-        logits = submodule(self.model, adapter.head, "head")(rows) * adapter.logit_scale
+        if why := adapter.absent.get("unembed"):
+            raise ModelError(f"{self.name} has no logit lens: {why}")
+        for module in self._readout:
+            rows = module(rows)
+        logits = rows * adapter.logit_scale
         return logits if not adapter.softcap else adapter.softcap * torch.tanh(logits / adapter.softcap)
 
     def _require_head(self) -> None:
@@ -323,7 +341,7 @@ class HookedModel:
         options: dict[str, Any] = {"use_cache": past is not None} if "use_cache" in self._accepts else {}
         if past is not None:
             options["past_key_values"] = past
-        if not bool(call.real.all()):
+        if self.adapter.position_offset or not bool(call.real.all()):
             options |= self._padding(call)
         if last_only and "logits_to_keep" in self._accepts:
             options["logits_to_keep"] = 1
@@ -342,6 +360,12 @@ class HookedModel:
             positions = (call.real.long().cumsum(1) - 1).clamp_min(0)[:, call.start :]
             options["position_ids"] = positions + self.adapter.position_offset
         return options
+
+
+def _logits(out: Any) -> Tensor:
+    """Transformers return an output object, plain modules a tensor or a tuple that starts with it."""
+    out = getattr(out, "logits", out)
+    return out if isinstance(out, Tensor) else out[0]
 
 
 @contextmanager

@@ -6,9 +6,9 @@ from overtone.core.catalogue import enrol
 from overtone.models.adapter import Adapter, first_path
 
 
-@enrol("adapters", "llama", model_types=("llama", "mistral", "qwen2", "qwen3"))
+@enrol("adapters", "llama", model_types=("llama", "mistral", "qwen2", "qwen3", "gemma", "phi3"))
 def llama(model: nn.Module) -> Adapter:
-    """Llama, Mistral, Qwen2 and Qwen3."""
+    """Llama, Mistral, Qwen2, Qwen3, Gemma 1 and Phi-3."""
     return Adapter(
         layers=first_path(model, "model.layers", "layers"),
         attention="self_attn",

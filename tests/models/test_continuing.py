@@ -1,0 +1,71 @@
+"""Going on from a site with gradient: `logits_with`."""
+
+import pytest
+import torch
+
+from models.miniatures import TABLE, WIDTH, build, miniature, padded, some_rows
+from overtone.core.errors import ShapeError
+from overtone.core.sites import Site
+from overtone.models.hooked import HookedModel
+
+
+@pytest.fixture
+def batch():
+    return padded(some_rows(), "left")
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_going_on_from_what_was_there_gives_the_logits(name, batch):
+    model = miniature(name)
+    logits = model.logits(*batch)
+    for site in (Site("embedding"), Site("residual", 1), Site("mlp_in", 1), Site("attn_out", 2)):
+        assert torch.equal(model.logits_with(*batch, site, lambda states: states), logits)
+
+
+def test_the_gradient_is_the_slope():
+    """Against finite differences in double precision, at every kind of site."""
+    model = HookedModel.wrap(build("gpt2").double())
+    tokens = torch.tensor([some_rows()[0]])
+
+    def entropy(push, site):
+        logits = model.logits_with(tokens, None, site, lambda states: states + push[: states.shape[-1]], last_only=True)
+        return torch.distributions.Categorical(logits=logits[:, -1]).entropy().sum()
+
+    for site in (site for site in model.sites() if site.layer < 2):
+        push = torch.zeros(64, dtype=torch.float64, requires_grad=True)
+        (slope,) = torch.autograd.grad(entropy(push, site), push)
+        towards = torch.randn(64, dtype=torch.float64)
+        step = 1e-5 * towards
+        measured = (entropy(push + step, site) - entropy(push - step, site)) / 2e-5
+        torch.testing.assert_close(slope @ towards, measured.detach(), rtol=1e-4, atol=1e-8)
+
+
+def test_no_gradient_reaches_the_parameters_or_the_part_before(batch):
+    module = build("gpt2")
+    model, handed = HookedModel.wrap(module), []
+    push = torch.zeros(WIDTH, requires_grad=True)
+
+    def replace(states):
+        handed.append(states)
+        return states + push
+
+    model.logits_with(*batch, Site("residual", 1), replace).logsumexp(-1).sum().backward()
+    assert push.grad.abs().sum() > 0
+    assert not handed[0].requires_grad
+    assert all(parameter.grad is None and parameter.requires_grad for parameter in module.parameters())
+
+
+@pytest.mark.parametrize("outside", [True, False])
+def test_the_gradient_mode_of_the_caller_stays(batch, outside):
+    model, push = miniature("llama"), torch.zeros(WIDTH, requires_grad=True)
+    with torch.set_grad_enabled(outside):
+        assert model.logits_with(*batch, Site("residual", 1), lambda states: states + push).requires_grad
+        with pytest.raises(ZeroDivisionError):
+            model.logits_with(*batch, Site("residual", 1), lambda states: 1 / 0)
+        assert torch.is_grad_enabled() == outside
+    assert all(parameter.requires_grad for parameter in model.model.parameters())
+
+
+def test_a_replacement_of_another_shape_is_refused(batch):
+    with pytest.raises(ShapeError, match=r"replace at residual.1: expected \(4, 9, 32\), got \(4, 9\)"):
+        miniature("llama").logits_with(*batch, Site("residual", 1), lambda states: states.sum(-1))
