@@ -45,6 +45,6 @@ def show(data: dict[str, Any], console: Console) -> None:
     """Findings, doses and separability as tables, then where the report lies."""
     from overtone.discover.terminal import tables
 
-    for table in tables(data):
+    for table in tables(data, console.width):
         console.print(table)
     console.print(f"\nreport: [bold]{data['written'][-1]}[/bold]  (numbers: {data['written'][0]})")

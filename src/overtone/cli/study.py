@@ -45,5 +45,5 @@ def show(data: dict[str, Any], console: Console) -> None:
     """The findings, and the tables of whatever else the report holds."""
     from overtone.discover.terminal import tables
 
-    for table in tables(data):
+    for table in tables(data, console.width):
         console.print(table)

@@ -1,0 +1,139 @@
+"""A report as one HTML document that needs nothing else: text by jinja2, charts drawn in the browser from embedded JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from overtone.discover.page import words
+from overtone.discover.page.colours import behaviours, colours
+from overtone.discover.page.sections import UNNAMED_BELOW
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+SECTIONS = (
+    ("findings", "Findings"), ("atoms", "Map"), ("separability", "Layers"), ("auroc", "Recovery"), ("doses", "Steering"),
+    ("traces", "Traces"), ("features", "Features"), ("clusters", "Clusters"), ("confidence", "Confidence"),
+    ("length", "Length"), ("transfer", "Transfer"), ("model", "Model"), ("provenance", "Provenance"),
+)  # fmt: skip
+"""Key of the report -> what the page's index calls it, in the order of the page."""
+
+CHARTED = ("findings", "atoms", "separability", "auroc", "doses", "confidence", "length", "transfer", "model")
+SCRIPTS = ("svg.js", "charts.js", "figures.js", "page.js")
+
+
+def render(report: Mapping[str, Any]) -> str:
+    """The page of a report: a complete HTML document, self-contained, typically 0.3 to 2 MB.
+
+    report: the plain data of `Report.to_dict()` with the sections of README.md; missing ones are left out.
+    """
+    named = colours(behaviours(report))
+    env = _environment(list(named))
+    return env.get_template("page.html").render(
+        report=report,
+        here=[(key, label) for key, label in SECTIONS if _present(report.get(key))],
+        colours=list(named.values()),
+        style=_asset("style.css"),
+        script="\n".join(_asset(name) for name in SCRIPTS),
+        data=_embedded(report, list(named)),
+        cross=cross_effects(report.get("doses") or []),
+        features=in_turn(report.get("features") or []),
+        named_clusters=[c for c in report.get("clusters") or [] if is_named(c)],
+        unnamed_clusters=[c for c in report.get("clusters") or [] if not is_named(c)],
+    )
+
+
+def is_named(cluster: Mapping[str, Any]) -> bool:
+    """Whether a cluster's label says what it is: it has one, and its purity is high enough."""
+    return bool(cluster.get("label")) and (cluster.get("purity") or 0.0) >= UNNAMED_BELOW
+
+
+def in_turn(cards: list[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The cards so that labels take turns, each label's own order kept: the first few show the variety."""
+    turn: dict[str, int] = {}
+    keys = []
+    for card in cards:
+        label = card.get("label") or ""
+        turn[label] = turn.get(label, -1) + 1
+        keys.append(turn[label])
+    return [card for _, card in sorted(zip(keys, cards, strict=True), key=lambda pair: pair[0])]
+
+
+def cross_effects(doses: list[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """What each vector does to each behaviour at its largest strength: rows of {vector, strength, cells}, and each cell
+    {behaviour, ratio} with the ratio of rates to those at strength 0 (None where that cannot be said)."""
+    rows = []
+    for curve in doses:
+        points = {
+            p["strength"]: p.get("rates") or {} for s in curve["series"] if s["role"] == "steered" for p in s["points"]
+        }
+        if 0 in points and len(points) > 1:
+            top = max(points)
+            cells = [{"behaviour": b, "ratio": _ratio(points[top].get(b), base)} for b, base in points[0].items()]
+            rows.append({"vector": curve["behaviour"], "strength": top, "cells": cells})
+    return rows
+
+
+def _ratio(at: Mapping[str, Any] | None, base: Mapping[str, Any] | None) -> float | None:
+    numerator, denominator = (at or {}).get("value"), (base or {}).get("value")
+    return None if numerator is None or not denominator else numerator / denominator
+
+
+def _present(section: Any) -> bool:
+    """Whether there is anything to show: a map needs points, everything else some content."""
+    if isinstance(section, Mapping) and "points" in section:
+        return bool(section["points"])
+    return bool(section)
+
+
+def _environment(names: list[str]) -> Environment:
+    from jinja2 import Environment, PackageLoader, select_autoescape
+
+    env = Environment(
+        loader=PackageLoader("overtone.discover.page", "assets"),
+        autoescape=select_autoescape(["html"]),
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    env.filters |= {name: getattr(words, name) for name in ("number", "percent", "estimate", "signed", "duration")}
+    env.globals |= {
+        "interval": words.interval,
+        "percent": words.percent,
+        "colour": lambda name: f"b{names.index(name)}" if name in names else "plain",
+        "shade": _shade,
+        "is_table": lambda value: isinstance(value, Mapping),
+    }
+    return env
+
+
+def _shade(ratio: float | None) -> str:
+    """Style of a cell: how far a ratio is from 1, in log units; full colour from a factor of 4."""
+    if not ratio or ratio <= 0:
+        return "--v: 0%"
+    size = min(1.0, abs(math.log(ratio)) / math.log(4))
+    return f"--v: {100 * size:.0f}%; --hue: var(--{'up' if ratio > 1 else 'down'})"
+
+
+def _asset(name: str) -> str:
+    from importlib.resources import files
+
+    return (files("overtone.discover.page") / "assets" / name).read_text(encoding="utf-8")
+
+
+def _embedded(report: Mapping[str, Any], names: list[str]) -> str:
+    """The numbers of the charts as JSON that may stand inside a script element."""
+    data = {key: _rounded(report[key]) for key in CHARTED if report.get(key)}
+    text = json.dumps({**data, "behaviours": names}, separators=(",", ":"), ensure_ascii=False)
+    return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+
+
+def _rounded(value: Any) -> Any:
+    """The same data with numbers to five significant digits: what a screen can show."""
+    if isinstance(value, float):
+        return float(f"{value:.5g}") if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {k: _rounded(v) for k, v in value.items()}
+    return [_rounded(v) for v in value] if isinstance(value, list | tuple) else value
