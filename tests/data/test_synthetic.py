@@ -1,4 +1,4 @@
-"""Planted dictionaries keep what they promise: coherence, sparsity, range and noise; the control breaks structure only."""
+"""Planted dictionaries keep what they promise: coherence, sparsity, range, noise; the control only breaks structure."""
 
 import pytest
 import torch

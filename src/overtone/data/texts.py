@@ -31,7 +31,7 @@ def read_texts(path: str | Path, *, name: str | None = None, limit: int | None =
 
     .jsonl: one object or string per line. .json: a list of objects or strings, or an object holding one such list.
     .txt: one text per line, empty lines skipped. name: the field of an object that holds the text (default: the first
-    of FIELDS that is there); "group" in an object is its group, else equal texts share one. limit: read at most so many.
+    of FIELDS that is there); "group" in an object is its group, else equal texts share one. limit: read that many.
     Raises DataError naming file and record for anything that is missing, empty, not text or not JSON.
     """
     path = Path(path)

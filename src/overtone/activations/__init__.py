@@ -1,0 +1,1 @@
+"""States read from a model: which positions, live or from disk, in what order, on what scale."""
