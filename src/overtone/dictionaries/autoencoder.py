@@ -81,8 +81,7 @@ class Autoencoder(Dictionary, kind="dictionary.autoencoder"):
 
     def encode(self, x: Float[Tensor, "rows width"]) -> SparseCodes:
         """Codes of states, in the states' units. In training mode rows compete where the selection says so."""
-        x_in = self.normaliser(self.checked(x))
-        chosen = self.choose(x_in, company=self.training)
+        chosen = self.choose(self.normaliser(self.checked(x)) - self.centre(), company=self.training)
         z = self.value(self.encoder.heads(chosen.u, chosen.support.at), chosen.support.at) / self.normaliser.unit
         return chosen.support.codes(z if z.dtype == torch.float64 else z.float())
 
@@ -120,17 +119,19 @@ class Autoencoder(Dictionary, kind="dictionary.autoencoder"):
         """What is subtracted before encoding."""
         return self.decoder.centre() if self.centred else 0.0
 
-    def choose(self, x_in: Tensor, *, company: bool) -> Chosen:
-        """The active places of states in the dictionary's units and their pre-activations, computed block by block."""
+    def choose(self, centred: Tensor, *, company: bool) -> Chosen:
+        """The active places of states in the dictionary's units, less the centre, and their pre-activations, computed
+        block by block."""
         weight, bias = self.encoder.affine(self.decoder)
-        parts = [self._nominate(rows, weight, bias, company) for rows in self._blocks(x_in - self.centre())]
-        support, u = Support.joined([p.support for p in parts]), torch.cat([p.u for p in parts])
+        parts = [self._nominate(rows, weight, bias, company) for rows in self._blocks(centred)]
+        support = Support.joined([p.support for p in parts])
+        u = parts[0].u if len(parts) == 1 else torch.cat([p.u for p in parts])
         if not (company and self.selection.rows_compete):
             return Chosen(support, u)
         keep = self.selection.settle(support, self.score(self.encoder.heads(u, support.at), support.at))
         if keep is None:
             self.selection.widen()
-            return self.choose(x_in, company=company)
+            return self.choose(centred, company=company)
         return Chosen(support.kept(keep), u[keep])
 
     def _nominate(self, rows: Tensor, weight: Tensor, bias: Tensor, company: bool) -> Chosen:
@@ -141,8 +142,8 @@ class Autoencoder(Dictionary, kind="dictionary.autoencoder"):
             )
         return Chosen(support, support.take(u))
 
-    def _blocks(self, x_in: Tensor) -> Iterator[Tensor]:
-        yield from x_in.split(max(1, BLOCK // self.n_latents))
+    def _blocks(self, centred: Tensor) -> Iterator[Tensor]:
+        yield from centred.split(max(1, BLOCK // self.n_latents))
 
 
 def _everywhere(vector: Tensor) -> Tensor:

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from overtone.core.errors import SettingError
 from overtone.core.seeds import torch_generator

@@ -15,7 +15,7 @@ class Schedule(Settings):
 
     def __post_init__(self) -> None:
         require(
-            0 <= self.warm_up and 0 <= self.decay and self.warm_up + self.decay <= 1,
+            min(self.warm_up, self.decay) >= 0 and self.warm_up + self.decay <= 1,
             f"warm_up={self.warm_up} and decay={self.decay} are shares of the training: not negative, together at most 1.",
         )
 

@@ -24,11 +24,13 @@ PROBED = 64  # rows on which that share is measured
 class Step:
     """The forward pass of one step; see `overtone.dictionaries.objectives.base.StepView` for the fields.
 
-    chosen: the active places (None after a dense pass); `values` are then (rows, latents) instead of (places,).
+    centred: x less the dictionary's centre, without gradients; chosen: the active places and their pre-activations.
+    After a dense pass `values` are (rows, latents) instead of (places,).
     """
 
     dictionary: Autoencoder
     x: Tensor
+    centred: Tensor
     dead: Tensor
     progress: float
     chosen: Chosen
@@ -41,13 +43,13 @@ class Step:
         model = self.dictionary
         weight, bias = model.encoder.affine(model.decoder)
         with torch.no_grad():
-            few = linear(self.x - model.centre(), weight[latents], bias[latents])
+            few = linear(self.centred, weight[latents], bias[latents])
             scores = model.score(
                 model.encoder.heads(few, lambda vector: vector[latents]), lambda vector: vector[latents]
             )
             best = top_indices(scores, k)
             support = Support.from_indices(latents[best], model.n_latents)
-        u = preactivations(self.x, model.centre(), weight, bias, few.gather(1, best).view(-1), support)
+        u = preactivations(self.centred, model.centre(), weight, bias, few.gather(1, best).view(-1), support)
         values = model.value(model.encoder.heads(u, support.at), support.at)
         return decode(values, model.decoder.rows(), support)
 
@@ -55,23 +57,24 @@ class Step:
 def forward(dictionary: Autoencoder, x: Tensor, dead: Tensor, progress: float) -> Step:
     """The step of a dictionary on raw states (rows, width); dead and progress as in StepView."""
     with torch.no_grad():
-        x_in = dictionary.normaliser(x)
-    sparse = dictionary.selection.has_budget or _share_active(dictionary, x_in[:PROBED]) < DENSE_FROM
-    return (_sparse if sparse else _dense)(dictionary, x_in, dead, progress)
+        x = dictionary.normaliser(x)
+        centred = x - dictionary.centre()
+    sparse = dictionary.selection.has_budget or _share_active(dictionary, centred[:PROBED]) < DENSE_FROM
+    return (_sparse if sparse else _dense)(dictionary, x, centred, dead, progress)
 
 
-def _sparse(model: Autoencoder, x: Tensor, dead: Tensor, progress: float) -> Step:
+def _sparse(model: Autoencoder, x: Tensor, centred: Tensor, dead: Tensor, progress: float) -> Step:
     with torch.no_grad():
-        chosen = model.choose(x, company=True)
+        chosen = model.choose(centred, company=True)
     support = chosen.support
     weight, bias = model.encoder.affine(model.decoder)
-    u = preactivations(x, model.centre(), weight, bias, chosen.u, support)
+    u = preactivations(centred, model.centre(), weight, bias, chosen.u, support)
     values = model.value(model.encoder.heads(u, support.at), support.at)
     x_hat = decode(values, model.decoder.rows(), support) + model.decoder.centre()
-    return Step(model, x, dead, progress, chosen, values, x_hat, support.at)
+    return Step(model, x, centred, dead, progress, chosen, values, x_hat, support.at)
 
 
-def _dense(model: Autoencoder, x: Tensor, dead: Tensor, progress: float) -> Step:
+def _dense(model: Autoencoder, x: Tensor, centred: Tensor, dead: Tensor, progress: float) -> Step:
     u = linear(x - model.centre(), *model.encoder.affine(model.decoder))
     heads = model.encoder.heads(u, _same)
     with torch.no_grad():
@@ -79,12 +82,13 @@ def _dense(model: Autoencoder, x: Tensor, dead: Tensor, progress: float) -> Step
         mask = torch.zeros_like(u).view(-1).index_fill_(0, support.rows * u.shape[1] + support.latents, 1.0).view_as(u)
     values = model.value(heads, _same) * mask
     x_hat = torch.addmm(model.decoder.centre(), values, model.decoder.rows())
-    return Step(model, x, dead, progress, Chosen(support, support.take(u.detach())), values, x_hat, _same)
+    chosen = Chosen(support, support.take(u.detach()))
+    return Step(model, x, centred, dead, progress, chosen, values, x_hat, _same)
 
 
 @torch.no_grad()
-def _share_active(model: Autoencoder, x: Tensor) -> float:
-    return len(model.choose(x, company=True).u) / (len(x) * model.n_latents)
+def _share_active(model: Autoencoder, centred: Tensor) -> float:
+    return len(model.choose(centred, company=True).u) / (len(centred) * model.n_latents)
 
 
 def _same(vector: Tensor) -> Tensor:

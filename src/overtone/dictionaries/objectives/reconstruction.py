@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from torch import Tensor
+from torch.nn.functional import mse_loss
 
 from overtone.dictionaries.objectives.base import Objective, StepView
 
@@ -13,4 +14,4 @@ class Reconstruction(Objective):
 
     def __call__(self, step: StepView) -> Tensor:
         """The unexplained share, 0 or more."""
-        return (step.x - step.x_hat).square().sum() / len(step.x) / step.dictionary.normaliser.spread
+        return mse_loss(step.x_hat, step.x, reduction="sum") / (len(step.x) * step.dictionary.normaliser.spread)

@@ -5,8 +5,12 @@ from torch import Tensor
 from overtone.dictionaries.codes import Support
 
 
-def preactivations(x: Tensor, centre: Tensor | float, weight: Tensor, bias: Tensor, u: Tensor, at: Support) -> Tensor:
-    """(n,) entries of (x - centre) weight^T + bias at a support; `u` (the same values) is not used."""
+def preactivations(
+    centred: Tensor, centre: Tensor | float, weight: Tensor, bias: Tensor, u: Tensor, at: Support
+) -> Tensor:
+    """(n,) entries of (x - centre) weight^T + bias at a support, where `centred` = x - centre; `u` (the same values) is
+    not used."""
+    x = (centred + centre).detach()
     return at.take((x - centre) @ weight.T + bias)
 
 

@@ -15,14 +15,16 @@ from torch.nn.functional import embedding_bag
 from overtone.dictionaries.codes import Support
 
 
-def preactivations(x: Tensor, centre: Tensor | float, weight: Tensor, bias: Tensor, u: Tensor, at: Support) -> Tensor:
-    """(n,) entries of (x - centre) weight^T + bias at a support.
+def preactivations(
+    centred: Tensor, centre: Tensor | float, weight: Tensor, bias: Tensor, u: Tensor, at: Support
+) -> Tensor:
+    """(n,) entries of (x - centre) weight^T + bias at a support, where `centred` (rows, width) = x - centre.
 
     u: (n,) these values as selection computed them (without gradients); they are passed through, and the gradient is that
     of the dense product for weight, bias and centre. x gets none: states are data.
     """
-    centre = centre if isinstance(centre, Tensor) else x.new_zeros(())
-    return _PreActivations.apply(x, centre, weight, bias, u, at)
+    centre = centre if isinstance(centre, Tensor) else centred.new_zeros(())
+    return _PreActivations.apply(centred, centre, weight, bias, u, at)
 
 
 def decode(values: Tensor, weight: Tensor, at: Support) -> Tensor:
@@ -32,17 +34,19 @@ def decode(values: Tensor, weight: Tensor, at: Support) -> Tensor:
 
 class _PreActivations(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, centre: Tensor, weight: Tensor, bias: Tensor, u: Tensor, at: Support) -> Tensor:
-        ctx.save_for_backward(x, centre, weight)
+    def forward(
+        ctx: Any, centred: Tensor, centre: Tensor, weight: Tensor, bias: Tensor, u: Tensor, at: Support
+    ) -> Tensor:
+        ctx.save_for_backward(centred, weight)
         ctx.at = at
         return u.view_as(u)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, centre, weight = ctx.saved_tensors
+        centred, weight = ctx.saved_tensors
         of_bias = torch.zeros_like(weight[:, 0]).index_add_(0, ctx.at.latents, grad)
-        of_weight = sum_by_latent(grad, x - centre, ctx.at) if ctx.needs_input_grad[2] else None
+        of_weight = sum_by_latent(grad, centred, ctx.at) if ctx.needs_input_grad[2] else None
         of_centre = -(of_bias @ weight) if ctx.needs_input_grad[1] else None
         return None, of_centre, of_weight, of_bias, None, None
 
