@@ -87,8 +87,9 @@ def test_an_estimate_that_most_draws_lack_has_no_interval():
 
 def test_wilson_equals_the_textbook_values():
     """Newcombe 1998, table I, method 3: 81/263, 15/148, 0/20, 1/29."""
-    for successes, n, low, high in [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0, 0.1611), (1, 29,
-    0.0061, 0.1718)]:  # fmt: skip found = wilson(successes, n)
+    table = [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0, 0.1611), (1, 29, 0.0061, 0.1718)]
+    for successes, n, low, high in table:
+        found = wilson(successes, n)
         assert (found.low, found.high) == pytest.approx((low, high), abs=5e-5)
 
 

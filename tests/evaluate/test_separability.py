@@ -64,10 +64,11 @@ def test_the_interval_of_an_auroc_is_over_groups_and_starts_from_the_plain_value
     found = auroc_estimate(scores, positive, groups.tolist(), resampling)
     assert found.value == pytest.approx(roc_auc_score(positive, scores))
     assert found.low < found.value < found.high and found.excludes(0.5)
-    drawn = np.concatenate([np.flatnonzero(groups == g) for g in np.repeat(np.arange(60),
-    resampling.weights[7].astype(int))])  # fmt: skip by_weights = auroc_estimate(scores, positive, groups.tolist(),
-    Resampling(resampling.names, np.tile(resampling.weights[7], (11, 1))))  # fmt: skip assert by_weights.value ==
-    pytest.approx(roc_auc_score(positive[drawn], scores[drawn]))
+    draw = resampling.weights[7]
+    drawn = np.concatenate([np.flatnonzero(groups == g) for g in np.repeat(np.arange(60), draw.astype(int))])
+    only_this = Resampling(resampling.names, np.tile(draw, (11, 1)))
+    by_weights = auroc_estimate(scores, positive, groups.tolist(), only_this)
+    assert by_weights.value == pytest.approx(roc_auc_score(positive[drawn], scores[drawn]))
 
 
 def clouds(rng, n=60, apart=1.0, classes=3, width=8):

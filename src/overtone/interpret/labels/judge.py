@@ -69,8 +69,8 @@ class Judge:
     """A judge behind an endpoint, with its kept answers.
 
     A step whose answer was missing, double or not a class gets no label (None): a failure. Every call raises JudgeError
-    if the endpoint cannot be reached or refuses (answers so far stay in the cache; running again goes on from there), or
-    if replay meets a request that was never answered.
+    if the endpoint cannot be reached or refuses (answers so far stay in the cache; running again goes on from there),
+    or if replay meets a request that was never answered.
     """
 
     def __init__(self, settings: JudgeSettings) -> None:
