@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from overtone.core.catalogue import entries
 from overtone.core.errors import ModelError, nearest
+from overtone.core.sites import KINDS
 
 if TYPE_CHECKING:
     from torch import nn
@@ -30,7 +31,7 @@ class Adapter:
     attn_heads, mlp_in, mlp_neurons: the module whose INPUT is the site (mlp_in defaults to mlp).
     residual_mid: the module whose OUTPUT is the stream between the halves; "" = stream + attn_out, as in every
     sequential block without a norm on the stream.
-    absent: kind of site (or "unembed") -> why this architecture has none. is_causal: False for encoders.
+    absent: kind of site, "unembed" or "padding" -> why this architecture has none. is_causal: False for encoders.
     position_offset: what the model adds to position ids.
     logit_scale, softcap: what the model does to the head's output y: softcap * tanh(logit_scale * y / softcap).
     """
@@ -56,6 +57,12 @@ class Adapter:
         """Path from a block to the module that carries a kind of site; "" if the adapter names none."""
         default = {"attn_out": self.attention, "mlp_out": self.mlp, "mlp_in": self.mlp}
         return getattr(self, kind, "") or default.get(kind, "")
+
+    @property
+    def block_paths(self) -> dict[str, str]:
+        """The paths that start at a block, by field."""
+        named = {name: getattr(self, name, "") for name in ("attention", "mlp", *KINDS)}
+        return {name: path for name, path in named.items() if path}
 
     @property
     def readout(self) -> tuple[str, ...]:

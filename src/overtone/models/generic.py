@@ -26,6 +26,8 @@ NEURONS = ("down_proj", "c_proj", "fc2", "dense_4h_to_h", "fc_out", "w2", "lin2"
 FINAL_NORM = ("norm", "ln_f", "final_layer_norm", "final_layernorm", "final_norm", "ln_final", "norm_f")
 HEAD = ("lm_head", "embed_out", "head", "unembed", "output")
 TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-6}  # relative; coarser types get 5e-2
+HALVES = ("attn_out", "mlp_out", "residual_mid")
+UNKNOWN = "without both halves of the block it cannot be checked what they add; give an Adapter."
 NOT_ADDED = "what these modules return does not add up to what the block adds to the stream; give an Adapter."
 
 
@@ -94,13 +96,15 @@ def _head(model: nn.Module) -> str:
 
 
 # ------------------------------------------------------------------------------------------------------------ the check
+@torch.no_grad()
 def verified(guess: HookedModel) -> Adapter:
     """The guessed adapter with everything absent that four tokens refute. Raises ModelError if the model cannot be run.
 
     Checked: each site is reached; stream + attn_out + mlp_out is the next stream; the MLP reads what attention added
-    (else the block is parallel); later tokens leave earlier states alone; final norm and head give the logits.
+    (else the block is parallel); later tokens leave earlier states alone; final norm and head give the logits; padding
+    changes nothing.
     """
-    tokens = (torch.arange(4) % guess.vocab_size)[None]
+    tokens = _some_tokens(guess)
     absent: dict[str, str] = {}
 
     def states(kind: str, layer: int, ids: Tensor = tokens) -> Tensor:
@@ -113,17 +117,44 @@ def verified(guess: HookedModel) -> Adapter:
             states(kind, 0)
         except OvertoneError as error:
             absent[kind] = str(error).rpartition(": ")[2]
-    if not absent.keys() & {"attn_out", "mlp_out"} and not _adds_up(guess, states):
-        absent |= {"attn_out": NOT_ADDED, "mlp_out": NOT_ADDED, "residual_mid": NOT_ADDED}
-    elif "residual_mid" not in absent and "mlp_in" not in absent and not _mlp_reads_attention(guess, states):
+    if absent.keys() & {"attn_out", "mlp_out"}:
+        absent = dict.fromkeys(HALVES, UNKNOWN) | absent
+    elif not _adds_up(guess, states):
+        absent |= dict.fromkeys(HALVES, NOT_ADDED)
+    elif "mlp_in" not in absent and not _mlp_reads_attention(guess, states):
         absent["residual_mid"] = PARALLEL
     last = guess.n_layers - 1
     stream = states("residual", last)
     changed = torch.cat([tokens[:, :-1], (tokens[:, -1:] + 1) % guess.vocab_size], dim=1)
     is_causal = _close(states("residual", last, changed)[:, :-1], stream[:, :-1], guess)
-    if guess.adapter.head and not _close(guess.unembed(_last_rows(guess, tokens)).float(), _run(guess, tokens), guess):
+    if guess.adapter.head and not _reads_out(guess, tokens):
         absent["unembed"] = "final norm and head alone do not give its logits; give an Adapter."
-    return replace(guess.adapter, absent=absent, is_causal=is_causal)
+    offset = _position_offset(guess, tokens)
+    if offset is None:
+        absent["padding"] = "padding changes its states at real tokens; give an Adapter."
+    return replace(guess.adapter, absent=absent, is_causal=is_causal, position_offset=offset or 0)
+
+
+def _some_tokens(guess: HookedModel) -> Tensor:
+    """(1, 4) token ids; padding is not among them, as some models number positions by it."""
+    pad = getattr(getattr(guess.model, "config", None), "pad_token_id", None)
+    return torch.tensor([[token for token in range(min(5, guess.vocab_size)) if token != pad][:4]])
+
+
+def _position_offset(guess: HookedModel, tokens: Tensor) -> int | None:
+    """What to add to position ids so that a padded row has the states of the row alone; None if nothing does."""
+    site = Site("residual", guess.n_layers - 1)
+    alone = guess.read(tokens, None, [site])[site]
+    padding = torch.zeros(1, 2, dtype=torch.int64)
+    padded, real = torch.cat([padding, tokens], dim=1), torch.tensor([[False] * 2 + [True] * tokens.shape[1]])
+    pad = getattr(getattr(guess.model, "config", None), "pad_token_id", None) or 0
+    for offset in (0, pad + 1):
+        shifted = type(guess)(guess.model, None, guess.name, replace(guess.adapter, position_offset=offset))
+        if not shifted.takes_padding:
+            return 0
+        if _close(shifted.read(padded, real, [site])[site][:, 2:].float(), alone.float(), guess):
+            return offset
+    return None
 
 
 def _run(guess: HookedModel, tokens: Tensor) -> Tensor:
@@ -158,6 +189,14 @@ def _mlp_reads_attention(guess: HookedModel, states: Callable[..., Tensor]) -> b
     plain = states("mlp_in", 0)
     with guess.editing({Site("attn_out", 0): double}):
         return not torch.equal(states("mlp_in", 0), plain)
+
+
+def _reads_out(guess: HookedModel, tokens: Tensor) -> bool:
+    try:
+        logits = guess.unembed(_last_rows(guess, tokens)).float()
+    except RuntimeError:  # widths that do not fit: something stands between norm and head
+        return False
+    return _close(logits, _run(guess, tokens), guess)
 
 
 def _close(a: Tensor, b: Tensor, guess: HookedModel) -> bool:

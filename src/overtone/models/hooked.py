@@ -35,8 +35,8 @@ class HookedModel:
         self.n_layers = len(self._blocks)
         if not self._blocks:
             raise ModelError(f"layers={adapter.layers!r} holds no blocks. Give the path of the list of blocks.")
-        for path in {adapter.path(kind) for kind in KINDS} - {""}:
-            submodule(self._blocks[0], path, "a site of the block")
+        for field, path in adapter.block_paths.items():
+            submodule(self._blocks[0], path, field)
         self._readout = [submodule(model, path, "final_norm or head") for path in adapter.readout]
         self._accepts = frozenset(inspect.signature(model.forward).parameters)
         self._call: Call | None = None  # the pass under way; None between passes
@@ -83,6 +83,11 @@ class HookedModel:
     def is_causal(self) -> bool:
         """True if the state at a token depends on earlier tokens only (a decoder)."""
         return self.adapter.is_causal
+
+    @property
+    def takes_padding(self) -> bool:
+        """True if the model can be told which tokens are padding."""
+        return "attention_mask" in self._accepts
 
     @property
     def vocab_size(self) -> int:
@@ -353,8 +358,9 @@ class HookedModel:
 
     def _padding(self, call: Call) -> dict[str, Tensor]:
         """Attention mask and position ids: a row's first real token is at position 0 wherever it stands."""
-        if "attention_mask" not in self._accepts:
-            raise ModelError(f"{self.name} takes no attention_mask, so rows cannot be padded. Pass rows of one length.")
+        why = self.adapter.absent.get("padding") or ("" if self.takes_padding else "it takes no attention_mask.")
+        if why:
+            raise ModelError(f"rows for {self.name} cannot be padded: {why} Pass rows of one length.")
         options = {"attention_mask": call.real.long()}
         if "position_ids" in self._accepts:
             positions = (call.real.long().cumsum(1) - 1).clamp_min(0)[:, call.start :]

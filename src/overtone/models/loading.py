@@ -1,9 +1,13 @@
 """Models and tokenizers from a folder or the hub, and what a user reads when that fails."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
+from safetensors import SafetensorError
 from torch import nn
 
 from overtone.core.errors import ModelError, SettingError, nearest
@@ -22,8 +26,8 @@ def load_model(
         )
     name, is_folder = _where(name_or_folder)
     options: dict[str, Any] = {"local_files_only": is_folder}
-    config = _retold(name, is_folder, lambda: _auto("AutoConfig").from_pretrained(name, **options))
-    loader = _auto(_class_for(config))
+    config = _retold(name, is_folder, lambda: transformers.AutoConfig.from_pretrained(name, **options))
+    loader = getattr(transformers, _class_for(config))
     model, info = _retold(
         name,
         is_folder,
@@ -53,12 +57,6 @@ def _where(name_or_folder: str | Path) -> tuple[str, bool]:
     return name, False
 
 
-def _auto(name: str) -> Any:
-    import transformers
-
-    return getattr(transformers, name)
-
-
 def _class_for(config: Any) -> str:
     """The auto class that restores every weight of the checkpoint, vocabulary head included."""
     for architecture in getattr(config, "architectures", None) or ():
@@ -72,10 +70,9 @@ def _class_for(config: Any) -> str:
 
 def _retold(name: str, is_folder: bool, action: Any) -> Any:
     """Run a loader; what fails is told in one line at the level of the user's call."""
-    from safetensors import SafetensorError
-
     try:
-        return action()
+        with _quiet(is_folder):
+            return action()
     except (OSError, ValueError, RuntimeError, KeyError, ImportError, SafetensorError) as error:
         reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:200]
         if is_folder:
@@ -86,12 +83,25 @@ def _retold(name: str, is_folder: bool, action: Any) -> Any:
         ) from None
 
 
+@contextmanager
+def _quiet(is_folder: bool) -> Iterator[None]:
+    """No progress bar for reading from disk; downloads keep theirs. The library's setting is restored."""
+    shown = transformers.utils.logging.is_progress_bar_enabled()
+    if is_folder:
+        transformers.utils.logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            transformers.utils.logging.enable_progress_bar()
+
+
 def _tokenizer(name: str, is_folder: bool) -> Any:
     """The tokenizer beside the model, or None where there is none."""
     if is_folder and not any((Path(name) / file).exists() for file in TOKENIZER_FILES):
         return None
     try:
-        return _auto("AutoTokenizer").from_pretrained(name, local_files_only=is_folder)
+        return transformers.AutoTokenizer.from_pretrained(name, local_files_only=is_folder)
     except (OSError, ValueError, ImportError, KeyError) as error:
         if not is_folder:
             return None

@@ -12,8 +12,8 @@ def bundled_folder() -> Path:
     folder = Path(str(resources.files("overtone.data").joinpath("bundled", "reasoner")))
     if not (folder / "config.json").is_file():
         raise ModelError(
-            "the bundled reasoner is not in this checkout. Train it with `python tools/train_reasoner.py` and copy "
-            f"runs/reasoner/model to {folder.parent.name}/{folder.name} in the package's data folder."
+            "the bundled reasoner is not in this checkout. Make it with `python tools/train_reasoner.py --out "
+            "runs/reasoner` and copy runs/reasoner/model to src/overtone/data/bundled/reasoner."
         )
     return folder
 
