@@ -23,9 +23,10 @@ MISTAKE, INTERRUPTED = 2, 130
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code: 0 done, 2 a user's mistake (one line on standard error), 130 interrupted.
+    """Run one command and return its exit code: 0 done, 2 a mistake in what was asked (one line on standard error),
+    130 interrupted. Any other exception is ours and propagates.
 
-    words: the command line without the program's name; default sys.argv. Any other exception is ours and propagates.
+    words: the command line without the program's name; default sys.argv.
     """
     words = list(sys.argv[1:] if words is None else words)
     if not words or words[0] in ("-h", "--help"):

@@ -10,7 +10,7 @@ import contextlib
 import dataclasses
 import io
 import re
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from overtone.core.errors import SettingError, nearest
 
@@ -28,8 +28,11 @@ class Shell:
 
 
 def parse(kind: type[_Options], verb: str, words: list[str]) -> _Options:
-    """The options that `words` stand for. Raises SettingError in one line for an unknown option (naming the nearest one),
-    a missing or a bad value; SystemExit(0) after printing help."""
+    """The options that `words` stand for.
+
+    Raises SettingError, in one line, for an unknown option (naming the nearest one), a missing or a bad value, and
+    SystemExit(0) after printing help.
+    """
     import tyro
 
     said = io.StringIO()
@@ -52,23 +55,19 @@ def parse(kind: type[_Options], verb: str, words: list[str]) -> _Options:
 
 
 def option_names(kind: type) -> list[str]:
-    """Every option of an options class as it is written (--like-this), nested settings included."""
-    return [word for f in dataclasses.fields(kind) for word in _names(f)]
+    """Every option of an options class as it is written (--like-this, --nested.like-this), those of its help."""
+    import tyro
 
-
-def _names(field: dataclasses.Field[Any]) -> list[str]:
-    inner = field.default_factory if dataclasses.is_dataclass(field.default_factory) else None
-    if isinstance(inner, type):
-        return option_names(inner)
-    return [f"--{'no-' if field.default is True else ''}{field.name.replace('_', '-')}"]
+    helptext = tyro.extras.get_parser(kind, config=(tyro.conf.FlagCreatePairsOff,)).format_help()
+    return sorted(set(re.findall(r"(?<![\w-])--[a-z][\w.-]*", helptext)))
 
 
 def _unknown(kind: type, verb: str, words: list[str]) -> str:
     options = [word for word in words if word.startswith("-")]
     if not options:
         return f"{verb} does not know what to do with {words[0]!r}. See overtone {verb} --help."
-    known = option_names(kind)
-    return f"{verb} has no option {options[0]}.{nearest(options[0].split('=')[0], known)} See overtone {verb} --help."
+    hint = nearest(options[0].split("=")[0], option_names(kind))
+    return f"{verb} has no option {options[0]}.{hint} See overtone {verb} --help."
 
 
 def _sentence(box: str) -> str:
@@ -77,4 +76,5 @@ def _sentence(box: str) -> str:
     lines = [line.strip(" │") for line in text.splitlines() if not re.match(r"\s*[╭╰]", line)]
     until = next((i for i, line in enumerate(lines) if re.match(r"─+$", line)), len(lines))
     sentence = " ".join(lines[:until]).strip() or "these options cannot be read."
+    sentence = re.sub(r"^Error parsing (?!-)[\w.]+: ", "", sentence)  # a settings class speaks for itself
     return sentence if sentence.endswith((".", "?", "!")) else sentence + "."

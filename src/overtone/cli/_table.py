@@ -22,8 +22,8 @@ def overview() -> str:
             "",
             *lines,
             "",
-            "`overtone VERB --help` explains a verb and shows an example. Every verb takes --json (one JSON document on",
-            "standard output, progress on standard error) and --quiet (no progress). Exit codes: 0 done, 2 a mistake in",
-            "what was asked, 130 interrupted, 1 a fault of overtone.",
+            "`overtone VERB --help` explains a verb and shows an example. Every verb takes --json (one JSON document",
+            "on standard output, progress on standard error) and --quiet (no progress). Exit codes: 0 done, 2 a",
+            "mistake in what was asked, 130 interrupted, 1 a fault of overtone.",
         ]
     )

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from tyro.conf import OmitArgPrefixes
+import tyro
 
 from overtone.cli._parse import Shell
 from overtone.discover.settings import DiscoverSettings
@@ -26,7 +26,7 @@ class Options(Shell):
     Example: overtone discover --model my-model/ --prompts prompts.jsonl --layers 12 20 --out runs/mine
     """
 
-    settings: OmitArgPrefixes[DiscoverSettings] = field(default_factory=DiscoverSettings)
+    settings: Annotated[DiscoverSettings, tyro.conf.arg(name="")] = field(default_factory=DiscoverSettings)
     out: Path = Path("runs/discover")
     """Folder of the run."""
     resume: bool = False

@@ -26,7 +26,7 @@ class Options(Shell):
 
 
 def run(options: Options) -> list[dict[str, Any]]:
-    """One dict per study: name, paper, summary, and scores (scale, held, failed, untestable) of the reports that exist."""
+    """Per study: name, paper, summary, and the scores (scale, held, failed, untestable) of existing reports."""
     from overtone.core.catalogue import entries
 
     return [

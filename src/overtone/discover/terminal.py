@@ -57,7 +57,7 @@ def findings_table(findings: list[Mapping[str, Any]], wide: bool = True) -> Tabl
 
 
 def dose_table(doses: list[Mapping[str, Any]], wide: bool = True) -> Table:
-    """Per vector and strength: share of its behaviour's steps, steered and under random directions, and what else changes."""
+    """Per vector and strength: share of its behaviour's steps, steered and under random directions, and the rest."""
     right = ("strength", "share", "random", "accuracy", "tokens", *(("steps", "arithmetic", "KL") if wide else ()))
     table = _table("Dose and response", ("vector", "left"), *((name, "right") for name in right))
     for curve in doses:
@@ -74,32 +74,38 @@ def dose_table(doses: list[Mapping[str, Any]], wide: bool = True) -> Table:
 
 
 def _dose_row(behaviour: str, point: Mapping[str, Any], random: Mapping[str, Any] | None) -> list[str]:
-    def value(at: Mapping[str, Any] | None, key: str) -> Any:
-        found = (at or {}).get(key) or {}
-        return (found.get(behaviour) or {}).get("value") if key in ("rates", "counts") else found.get("value")
+    def own(at: Mapping[str, Any] | None, key: str) -> Any:
+        return (((at or {}).get(key) or {}).get(behaviour) or {}).get("value")
+
+    def of(key: str) -> Any:
+        return (point.get(key) or {}).get("value")
 
     return [
-        f"[bold]{percent(value(point, 'rates'))}[/bold]", percent(value(random, "rates")), percent(value(point, "accuracy")),
-        _fixed(value(point, "tokens"), 0), _fixed(value(point, "counts"), 2), percent(value(point, "validity")),
-        _fixed(value(point, "kl"), 2),
-    ]  # fmt: skip
+        f"[bold]{percent(own(point, 'rates'))}[/bold]",
+        percent(own(random, "rates")),
+        percent(of("accuracy")),
+        _fixed(of("tokens"), 0),
+        _fixed(own(point, "counts"), 2),
+        percent(of("validity")),
+        _fixed(of("kl"), 2),
+    ]
 
 
 def auroc_table(rows: list[Mapping[str, Any]], wide: bool = True) -> Table:
-    """Per behaviour and split: the best single latent's AUROC with its interval (if wide), and that of every control."""
+    """Per behaviour and split: AUROC of the best single latent, with its interval if wide, and of every control."""
     controls = list(dict.fromkeys(name for row in rows for name in row.get("controls") or {}))
-    table = _table(
-        "Best single latent, AUROC on held-out data", ("behaviour", "left"), ("held out", "left"),
-        *((("latent", "left"),) if wide else ()), ("AUROC", "right"), *((("95 %", "right"),) if wide else ()), *((name.replace(" ", "\n"), "right") for name in controls),
-    )  # fmt: skip
+    ours = (("latent", "left"), ("AUROC", "right"), ("95 %", "right")) if wide else (("AUROC", "right"),)
+    theirs = ((name.replace(" ", "\n"), "right") for name in controls)
+    title = "Best single latent, AUROC on held-out data"
+    table = _table(title, ("behaviour", "left"), ("held out", "left"), *ours, *theirs)
     for i, row in enumerate(rows):
         if i and row["split"] != rows[i - 1]["split"]:
             table.add_section()
         latent = f"{row.get('site') or ''} #{row['latent']}" if row.get("latent") is not None else "–"
         found = [_fixed((row["controls"].get(name) or {}).get("value"), 3) for name in controls]
-        own = row["auroc"]
-        spread = _plain(interval(own.get("low"), own.get("high"), lambda v: _fixed(v, 3)))
-        cells = [latent, _fixed(own["value"], 3), spread] if wide else [_fixed(own["value"], 3)]
+        best = row["auroc"]
+        spread = _plain(interval(best.get("low"), best.get("high"), lambda v: _fixed(v, 3)))
+        cells = [latent, _fixed(best["value"], 3), spread] if wide else [_fixed(best["value"], 3)]
         table.add_row(_plain(row["behaviour"]), _plain(row["split"]), *cells, *found)
     return table
 

@@ -11,14 +11,14 @@ from typing import Any
 
 FIXED: dict[str, tuple[str, str]] = {
     "planning": ("#3a9bd1", "#6cc0ee"),
-    "execution": ("#7d8896", "#929dab"),
+    "execution": ("#6a7482", "#808b99"),
     "reflection": ("#0067a8", "#3f9be0"),
     "backtracking": ("#c95200", "#f07f35"),
-    "alternative": ("#d99400", "#f0b53a"),
+    "alternative": ("#c88700", "#f0b53a"),
     "confidence": ("#00896a", "#2dbd98"),
-    "conclusion": ("#b9608f", "#dd8fbb"),
+    "conclusion": ("#c462a9", "#ffa6d6"),
     "transition": ("#8a7a00", "#c9b93a"),
-    "unknown": ("#a9a79f", "#76757a"),
+    "unknown": ("#94928a", "#7c7b80"),
 }
 """Behaviour -> (colour on a light page, on a dark page)."""
 
@@ -36,25 +36,22 @@ KEYED = {"counts", "rates", "profile", "shares"}  # keys whose value maps behavi
 
 
 def behaviours(report: Mapping[str, Any]) -> list[str]:
-    """Every behaviour that a report's plain data names: those with a fixed colour first, in the order of FIXED, the rest
-    in order of appearance; findings and provenance are not looked at."""
+    """Every behaviour that a report's plain data names, findings and provenance left aside: those with a fixed colour
+    first, in the order of FIXED, then the rest in order of appearance."""
     parts = [value for key, value in report.items() if key not in ("findings", "provenance")]
     seen = dict.fromkeys(name for name in _names(parts) if name)
     return [name for name in FIXED if name in seen] + [name for name in seen if name not in FIXED]
 
 
 def _names(data: Any) -> Iterator[str]:
-    if isinstance(data, Mapping):
-        for key, value in data.items():
-            if key in NAMED and isinstance(value, str):
-                yield value
-            elif key in KEYED and isinstance(value, Mapping):
-                yield from value
-            else:
-                yield from _names(value)
-    elif isinstance(data, list | tuple):
-        for item in data:
-            yield from _names(item)
+    pairs = data.items() if isinstance(data, Mapping) else ((None, item) for item in data)
+    for key, value in pairs:
+        if key in NAMED and isinstance(value, str):
+            yield value
+        elif key in KEYED and isinstance(value, Mapping):
+            yield from value
+        elif isinstance(value, Mapping | list | tuple):
+            yield from _names(value)
 
 
 def colours(names: Iterable[str]) -> dict[str, tuple[str, str]]:

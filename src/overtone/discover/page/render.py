@@ -1,4 +1,4 @@
-"""A report as one HTML document that needs nothing else: text by jinja2, charts drawn in the browser from embedded JSON."""
+"""A report as one HTML document that needs nothing else: text by jinja2, charts drawn from JSON by the page."""
 
 from __future__ import annotations
 
@@ -15,10 +15,20 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 SECTIONS = (
-    ("findings", "Findings"), ("atoms", "Map"), ("separability", "Layers"), ("auroc", "Recovery"), ("doses", "Steering"),
-    ("traces", "Traces"), ("features", "Features"), ("clusters", "Clusters"), ("confidence", "Confidence"),
-    ("length", "Length"), ("transfer", "Transfer"), ("model", "Model"), ("provenance", "Provenance"),
-)  # fmt: skip
+    ("findings", "Findings"),
+    ("atoms", "Map"),
+    ("separability", "Layers"),
+    ("auroc", "Recovery"),
+    ("doses", "Steering"),
+    ("traces", "Traces"),
+    ("features", "Features"),
+    ("clusters", "Clusters"),
+    ("confidence", "Confidence"),
+    ("length", "Length"),
+    ("transfer", "Transfer"),
+    ("model", "Model"),
+    ("provenance", "Provenance"),
+)
 """Key of the report -> what the page's index calls it, in the order of the page."""
 
 CHARTED = ("findings", "atoms", "separability", "auroc", "doses", "confidence", "length", "transfer", "model")
@@ -125,15 +135,8 @@ def _asset(name: str) -> str:
 
 def _embedded(report: Mapping[str, Any], names: list[str]) -> str:
     """The numbers of the charts as JSON that may stand inside a script element."""
-    data = {key: _rounded(report[key]) for key in CHARTED if report.get(key)}
-    text = json.dumps({**data, "behaviours": names}, separators=(",", ":"), ensure_ascii=False)
+    data = {key: report[key] for key in CHARTED if report.get(key)}
+    # Five significant digits are what a screen can show; NaN and infinity become null.
+    short = json.loads(json.dumps(data), parse_float=lambda t: float(f"{float(t):.5g}"), parse_constant=lambda _: None)
+    text = json.dumps({**short, "behaviours": names}, separators=(",", ":"), ensure_ascii=False)
     return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
-
-
-def _rounded(value: Any) -> Any:
-    """The same data with numbers to five significant digits: what a screen can show."""
-    if isinstance(value, float):
-        return float(f"{value:.5g}") if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {k: _rounded(v) for k, v in value.items()}
-    return [_rounded(v) for v in value] if isinstance(value, list | tuple) else value

@@ -23,13 +23,13 @@ class Section:
 
 def plain(value: Any) -> Any:
     """`value` with every Section, mapping and sequence in it turned into plain data."""
+    if value is None or isinstance(value, str | int | float):
+        return value
     if isinstance(value, Section):
         return value.to_dict()
     if isinstance(value, Mapping):
         return {str(k): plain(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(v) for v in value]
-    return value
+    return [plain(v) for v in value] if isinstance(value, list | tuple) else value
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ class AtomMap(Section):
 class LayerSeparability(Section):
     """Cosine silhouette (-1..1) of the labelled atoms of one layer against permuted labels.
 
-    null_*: mean and 5th/95th percentile over permutations; pairs: "reflection / backtracking" -> silhouette of that pair.
+    null_*: mean, 5th and 95th percentile over permutations; pairs: "reflection / backtracking" -> that of the two.
     """
 
     site: str
@@ -241,7 +241,7 @@ UNNAMED_BELOW = 0.6
 @dataclass(frozen=True)
 class DosePoint(Section):
     """What was measured at one strength. counts: behaviour -> steps per response; rates: behaviour -> share of steps;
-    tokens, steps: per response; validity: share of arithmetic statements that are right; kl: nats per edited position."""
+    tokens, steps: per response; validity: share of arithmetic statements that are right; kl: nats per edited state."""
 
     strength: float
     counts: Mapping[str, Estimate] = field(default_factory=dict)
@@ -258,9 +258,9 @@ class DosePoint(Section):
 class DoseSeries(Section):
     """One direction, or a set of control directions, over all strengths.
 
-    role: "steered" (the discovered vector; exactly one per curve), "rival" (another vector of the same behaviour, such as
-    the difference of means), "random" (random directions of equal norm: drawn as a band), "shuffled" (labels permuted),
-    "bias" (the logit-bias baseline).
+    role: "steered" (the discovered vector; exactly one per curve), "rival" (another vector of the same behaviour, such
+    as the difference of means), "random" (random directions of equal norm: drawn as a band), "shuffled" (labels
+    permuted), "bias" (the logit-bias baseline).
     """
 
     name: str
@@ -272,7 +272,7 @@ class DoseSeries(Section):
 class DoseCurve(Section):
     """Dose and response of one behaviour's vector. unit: of the strengths, in words ("typical projections");
     positive strength amplifies. effect: log ratio of the target's rate at the largest and the smallest strength;
-    control_effect: the largest |log ratio| of the random directions; spearman: of strength and mean rate; n: problems."""
+    control_effect: largest |log ratio| of the random directions; spearman: of strength and mean rate; n: problems."""
 
     behaviour: str
     site: str
@@ -288,7 +288,7 @@ class DoseCurve(Section):
 
 @dataclass(frozen=True)
 class TraceStep(Section):
-    """One step as printed. edited: the state before it was edited; valid: its arithmetic is right (None: makes no claim)."""
+    """One step as printed. edited: the state before it was edited; valid: its arithmetic is right (None: no claim)."""
 
     text: str
     behaviour: str = ""
@@ -321,8 +321,8 @@ class TraceComparison(Section):
 
 @dataclass(frozen=True)
 class TransferRow(Section):
-    """A vector used on a second task distribution, as it is. Values: steps of the behaviour per response, or their share
-    (see unit); control: a random direction at the amplifying strength."""
+    """A vector used on a second task distribution, as it is. Values: steps of the behaviour per response, or their
+    share (see unit); control: a random direction at the amplifying strength."""
 
     behaviour: str
     distribution: str

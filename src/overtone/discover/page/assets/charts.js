@@ -61,7 +61,7 @@ function hoverLines(svg, spec, shown, box, x) {
     const at = (event.clientX - svg.getBoundingClientRect().left) * (svg.viewBox.baseVal.width / svg.getBoundingClientRect().width);
     const i = spec.xs.reduce((best, value, k) => (Math.abs(x(value) - at) < Math.abs(x(spec.xs[best]) - at) ? k : best), 0);
     build(guide, { x1: x(spec.xs[i]), x2: x(spec.xs[i]), visibility: "visible" }, []);
-    const rows = shown.filter((one) => isNumber(one.y[i])).map((one) =>
+    const rows = [...shown].reverse().filter((one) => isNumber(one.y[i])).map((one) =>
       [one.color, one.name, write(one.y[i]), withInterval({ low: one.low?.[i], high: one.high?.[i] }, write)]);
     tip.show(event, h("b", {}, spec.xTip ? spec.xTip(spec.xs[i]) : `${spec.xLabel || ""} ${tickText(spec.xs[i])}`), tip.rows(rows));
   };

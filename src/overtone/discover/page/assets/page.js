@@ -11,7 +11,7 @@ function press(button) {
 const widths = new WeakMap();
 const resized = new ResizeObserver((entries) => {
   for (const { target } of entries)
-    if (Math.abs(widths.get(target) - target.clientWidth) >= 1) { widths.set(target, target.clientWidth); requestAnimationFrame(() => draw(target)); }
+    if (Math.abs(widths.get(target) - target.clientWidth) >= 1) { widths.set(target, target.clientWidth); setTimeout(() => draw(target), 0); }
 });
 for (const host of document.querySelectorAll("[data-chart]")) { draw(host); widths.set(host, host.clientWidth); resized.observe(host); }
 addEventListener("beforeprint", () => document.querySelectorAll("[data-chart]").forEach(draw));
