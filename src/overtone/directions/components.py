@@ -55,7 +55,7 @@ def principal_components(
 
 def principal_of_pairs(
     positive: Float[Tensor, "pairs width"],
-    negative: Float[Tensor, "pairs width"],
+    negative: Float[Tensor, "_ _"],
     site: Site | str,
     *,
     centred: bool = False,

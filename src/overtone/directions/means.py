@@ -21,7 +21,7 @@ from overtone.directions.direction import Direction, unit_direction
 
 def mean_difference(
     positive: Float[Tensor, "n_positive width"],
-    negative: Float[Tensor, "n_negative width"],
+    negative: Float[Tensor, "n_negative _"],
     site: Site | str,
     *,
     model: str = "",

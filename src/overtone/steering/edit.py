@@ -23,7 +23,7 @@ CONSERVED = {
     "size": "the absolute projection on the direction",
     "zero": "rows without a component along the direction",
     "angle_away": "the direction of the part of each row orthogonal to the direction (its length may change)",
-    "error": "the dictionary's reconstruction error of each row, for codes that do not change elsewhere",
+    "error": "what the dictionary does not explain: h' minus the decoded changed code is h minus the decoded code",
 }
 
 

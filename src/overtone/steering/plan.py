@@ -45,7 +45,7 @@ class Plan:
         """Go on with some rows of the present batch, in this order."""
         self.of_row, self.row_ids = self.of_row[rows], self.row_ids[rows]
 
-    def editors(self) -> dict[Site, Editor]:
+    def editors(self) -> "dict[Site, Editor]":
         """One editor per site, for `HookedModel.editing`."""
         return {site: self._editor(turns) for site, turns in self._edits.items() if site is not None}
 

@@ -98,8 +98,7 @@ def require_latent(dictionary: "Dictionary", latent: int) -> None:
 
 def latent_values(dictionary: "Dictionary", latent: int, rows: Float[Tensor, "rows width"]) -> Float[Tensor, " rows"]:
     """z_j of every row, in the code's units; 0 where the latent is not active."""
-    codes = dictionary.encode(rows)
-    return torch.where(codes.indices == latent, codes.values, 0).sum(1)
+    return dictionary.encode(rows).column(latent).to(rows)
 
 
 def atom(dictionary: "Dictionary", latent: int, rows: Tensor, direction: Direction) -> Float[Tensor, " width"]:

@@ -38,7 +38,7 @@ class Clamp(Edit):
     def apply(self, rows: Float[Tensor, "rows width"], direction: Direction) -> Float[Tensor, "rows width"]:
         """h + (c - v.h) v, where the side asks for it."""
         v = direction.like(rows)
-        missing = as_strength(self.value).absolute(direction) - rows @ v
+        missing = as_strength(self.value).absolute(direction) - direction.project(rows)
         moved = rows + missing[:, None] * v
         if self.side == "both":
             return moved

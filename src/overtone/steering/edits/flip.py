@@ -23,4 +23,4 @@ class Flip(Edit):
     def apply(self, rows: Float[Tensor, "rows width"], direction: Direction) -> Float[Tensor, "rows width"]:
         """h - 2 v v.h."""
         v = direction.like(rows)
-        return rows - 2 * (rows @ v)[:, None] * v
+        return rows - 2 * direction.project(rows)[:, None] * v

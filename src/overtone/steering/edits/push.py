@@ -35,4 +35,4 @@ class Push(Edit):
         v = direction.like(rows)
         if self.is_identity:
             return rows
-        return rows + as_strength(self.strength).absolute(direction) * (rows @ v).sign()[:, None] * v
+        return rows + as_strength(self.strength).absolute(direction) * direction.project(rows).sign()[:, None] * v

@@ -29,4 +29,4 @@ class Remove(Edit):
     def apply(self, rows: Float[Tensor, "rows width"], direction: Direction) -> Float[Tensor, "rows width"]:
         """h - v v.h."""
         v = direction.like(rows)
-        return rows - (rows @ v)[:, None] * v
+        return rows - direction.project(rows)[:, None] * v

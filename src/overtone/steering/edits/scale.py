@@ -34,4 +34,4 @@ class Scale(Edit):
     def apply(self, rows: Float[Tensor, "rows width"], direction: Direction) -> Float[Tensor, "rows width"]:
         """h + (g - 1) v v.h."""
         v = direction.like(rows)
-        return rows if self.is_identity else rows + (self.factor - 1) * (rows @ v)[:, None] * v
+        return rows if self.is_identity else rows + (self.factor - 1) * direction.project(rows)[:, None] * v

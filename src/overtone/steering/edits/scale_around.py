@@ -41,4 +41,4 @@ class ScaleAround(Edit):
         if self.is_identity:
             return rows
         r = as_strength(direction.mean_projection if self.centre is None else self.centre).absolute(direction)
-        return rows + (self.factor - 1) * (rows @ v - r)[:, None] * v
+        return rows + (self.factor - 1) * (direction.project(rows) - r)[:, None] * v
