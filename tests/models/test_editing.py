@@ -80,6 +80,24 @@ def test_edits_stack_in_order_and_nested_blocks_come_later(batch):
     assert torch.equal(model.read(*batch, [site])[site], plain)
 
 
+@pytest.mark.parametrize("inner", ["embedding", "residual_mid.0"])
+def test_the_stream_between_the_halves_sees_edits_before_the_block(batch, push, inner):
+    """Whichever of the two edits comes into force first."""
+    model, sites = miniature("llama"), [Site("embedding"), Site("residual_mid", 0)]
+    seen = {}
+
+    def look(states, call):
+        seen["middle"] = states.clone()
+        return states
+
+    editors = dict(zip(sites, [push, look], strict=True))
+    late = Site.parse(inner)
+    (early,) = set(sites) - {late}
+    with model.editing({early: editors[early]}), model.editing({late: editors[late]}):
+        found = model.read(*batch, [Site("embedding"), Site("attn_out", 0)])
+    torch.testing.assert_close(seen["middle"], found[Site("embedding")] + found[Site("attn_out", 0)])
+
+
 def test_an_editor_is_told_the_history_and_what_is_prompt(batch):
     model, calls = miniature("llama"), []
     with model.editing({Site("residual", 0): lambda states, call: calls.append(call) or states}):
@@ -170,6 +188,11 @@ def test_what_was_read_is_a_copy_without_gradient(batch):
     states = model.read(*batch, [site])[site]
     states += 1
     assert not states.requires_grad and not torch.equal(states, model.read(*batch, [site])[site])
+
+
+def test_a_text_longer_than_the_positions_is_refused():
+    with pytest.raises(DataError, match="a row has 65 tokens; .* takes at most 64"):
+        miniature("gpt2").read(torch.full((1, 65), 3), None, [Site("residual", 0)])
 
 
 @pytest.mark.parametrize(

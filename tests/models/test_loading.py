@@ -145,6 +145,11 @@ def test_an_unknown_dtype_is_refused(tmp_path):
         HookedModel.load(tmp_path, dtype="float3")
 
 
+def test_a_device_that_is_not_there_is_refused(tmp_path):
+    with pytest.raises(SettingError, match="device='nonesuch' cannot be used here"):
+        HookedModel.load(tmp_path, device="nonesuch")
+
+
 def test_loading_leaves_the_progress_bars_of_the_library_as_they_were(save):
     folder = save()
     shown = transformers.utils.logging.is_progress_bar_enabled()

@@ -97,6 +97,11 @@ class HookedModel:
             return int(embeddings.weight.shape[0])
         return next((m.num_embeddings for m in self.model.modules() if isinstance(m, nn.Embedding)), 2**31)
 
+    @property
+    def max_tokens(self) -> int | None:
+        """Longest text the model was made for, in tokens; None if it does not say."""
+        return getattr(getattr(self.model, "config", None), "max_position_embeddings", None)
+
     def need_tokenizer(self) -> Any:
         """The tokenizer. Raises ModelError with the remedy where there is none."""
         if self.tokenizer is None:
@@ -353,6 +358,11 @@ class HookedModel:
         before, self._call = self._call, call
         try:
             return self.model(call.tokens[:, call.start :], **options)
+        except IndexError as error:
+            longest, most = int(call.real.sum(1).max()), self.max_tokens
+            if most is None or longest <= most:
+                raise
+            raise DataError(f"a row has {longest} tokens; {self.name} takes at most {most}. Cut the texts.") from error
         finally:
             self._call = before
 

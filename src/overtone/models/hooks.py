@@ -79,17 +79,26 @@ def _register(tap: Tap, visit: Visit) -> list[Any]:
         def hold(module: nn.Module, args: tuple, kwargs: dict) -> None:
             held[:] = [_first_input(module, args, kwargs)]
 
+        hold.sees_edits = True  # type: ignore[attr-defined]
         return [
             tap.plus.register_forward_pre_hook(hold, with_kwargs=True),
             tap.module.register_forward_hook(lambda module, args, out: _on_output(module, out, _on_sum(visit, held))),
         ]
     if tap.side == "output":
         return [tap.module.register_forward_hook(lambda module, args, out: _on_output(module, out, visit))]
-    return [
-        tap.module.register_forward_pre_hook(
-            lambda module, args, kwargs: _on_input(module, args, kwargs, visit), with_kwargs=True
-        )
-    ]
+    handle = tap.module.register_forward_pre_hook(
+        lambda module, args, kwargs: _on_input(module, args, kwargs, visit), with_kwargs=True
+    )
+    _holds_last(tap.module)
+    return [handle]
+
+
+def _holds_last(module: nn.Module) -> None:
+    """What remembers a block's input must see it as edited, also by an edit registered after it."""
+    hooks: Any = module._forward_pre_hooks  # an OrderedDict, called in order
+    for key, hook in list(hooks.items()):
+        if getattr(hook, "sees_edits", False):
+            hooks.move_to_end(key)
 
 
 def _on_sum(visit: Visit, held: list[Tensor]) -> Visit:

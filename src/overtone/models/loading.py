@@ -24,6 +24,11 @@ def load_model(
         raise SettingError(
             f"dtype={dtype!r} is not supported.{nearest(dtype, DTYPES)} Use one of: {', '.join(DTYPES)}."
         )
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).split("\n")[0]
+        raise SettingError(f"device={device!r} cannot be used here: {reason} Use cpu.") from None
     name, is_folder = _where(name_or_folder)
     options: dict[str, Any] = {"local_files_only": is_folder}
     config = _retold(name, is_folder, lambda: transformers.AutoConfig.from_pretrained(name, **options))
@@ -37,7 +42,7 @@ def load_model(
         raise ModelError(
             f"{name} lacks {len(missing)} of its weights (first: {missing[0]}). Fetch or save the model again."
         )
-    return model.to(device).eval(), _tokenizer(name, is_folder), Path(name).name if is_folder else name
+    return model.to(device).eval(), _tokenizer(name, is_folder), Path(name).resolve().name if is_folder else name
 
 
 def _where(name_or_folder: str | Path) -> tuple[str, bool]:
