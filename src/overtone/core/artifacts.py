@@ -38,7 +38,9 @@ class Manifest:
     @property
     def fingerprint(self) -> str:
         """Hash of the content (not of the folder's name or age): 16 hex digits."""
-        text = json.dumps([self.kind, self.schema, dict(sorted(self.files.items())), dict(self.facts)], sort_keys=True, default=str)
+        text = json.dumps(
+            [self.kind, self.schema, dict(sorted(self.files.items())), dict(self.facts)], sort_keys=True, default=str
+        )
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

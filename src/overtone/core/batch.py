@@ -61,7 +61,9 @@ class ActivationBatch:
     def at(self, site: Site) -> Tensor:
         """The (rows, width) states at a site. Raises DataError if the batch does not hold it."""
         if site not in self.x:
-            raise DataError(f"this batch holds {', '.join(map(str, self.x))}; {site} was not collected. Collect it first.")
+            raise DataError(
+                f"this batch holds {', '.join(map(str, self.x))}; {site} was not collected. Collect it first."
+            )
         return self.x[site]
 
     def select(self, rows: Tensor) -> ActivationBatch:
@@ -71,7 +73,9 @@ class ActivationBatch:
             return None if part is None else {s: t[rows] for s, t in part.items()}
 
         weights = None if self.weights is None else self.weights[rows]
-        return replace(self, x=pick(self.x) or {}, where=self.where.select(rows), y=pick(self.y), g=pick(self.g), weights=weights)
+        return replace(
+            self, x=pick(self.x) or {}, where=self.where.select(rows), y=pick(self.y), g=pick(self.g), weights=weights
+        )
 
 
 def require_finite(x: torch.Tensor, what: str) -> torch.Tensor:

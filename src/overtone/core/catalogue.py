@@ -65,7 +65,9 @@ def entries(kind: str) -> dict[str, Entry]:
     Raises SettingError for an unknown kind.
     """
     if kind not in FOLDERS:
-        raise SettingError(f"{kind!r} is not a kind of the catalogue.{nearest(kind, FOLDERS)} Use one of {', '.join(FOLDERS)}.")
+        raise SettingError(
+            f"{kind!r} is not a kind of the catalogue.{nearest(kind, FOLDERS)} Use one of {', '.join(FOLDERS)}."
+        )
     package = importlib.import_module(FOLDERS[kind])
     for module in pkgutil.iter_modules(package.__path__):
         importlib.import_module(f"{FOLDERS[kind]}.{module.name}")

@@ -11,7 +11,9 @@ _Item = TypeVar("_Item")
 QUIET = False  # set by the command line's --quiet and --json; library calls pass quiet= explicitly
 
 
-def track(items: Iterable[_Item], label: str, *, total: int | None = None, quiet: bool | None = None) -> Iterator[_Item]:
+def track(
+    items: Iterable[_Item], label: str, *, total: int | None = None, quiet: bool | None = None
+) -> Iterator[_Item]:
     """Yield items while showing how far along they are, with the time left; total defaults to len(items).
 
     quiet=None follows the process default, which the command line sets.
@@ -28,9 +30,22 @@ def track(items: Iterable[_Item], label: str, *, total: int | None = None, quiet
 
 def _bar(items: Iterable[_Item], label: str, total: int | None) -> Iterator[_Item]:
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=Console(stderr=True)) as progress:
         task = progress.add_task(label, total=total)
         for item in items:

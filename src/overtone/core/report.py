@@ -49,7 +49,12 @@ class Report:
     def to_dict(self) -> dict[str, Any]:
         """Plain data: title, findings, provenance, then the sections."""
         rest = {k: _finite(v) for k, v in self.sections.items()}
-        return {"title": self.title, "findings": [f.to_dict() for f in self.findings], "provenance": self.provenance, **rest}
+        return {
+            "title": self.title,
+            "findings": [f.to_dict() for f in self.findings],
+            "provenance": self.provenance,
+            **rest,
+        }
 
     def finding(self, id: str) -> Finding:
         """The finding of an id. Raises KeyError listing the known ids."""

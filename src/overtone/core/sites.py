@@ -41,9 +41,13 @@ class Site:
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
-            raise SiteError(f"{self.kind!r} is not a kind of site.{nearest(self.kind, KINDS)} Use one of: {', '.join(KINDS)}.")
+            raise SiteError(
+                f"{self.kind!r} is not a kind of site.{nearest(self.kind, KINDS)} Use one of: {', '.join(KINDS)}."
+            )
         if self.layer < 0 or (self.kind == "embedding" and self.layer != 0):
-            raise SiteError(f"layer={self.layer} is not a layer of {self.kind}. Layers count from 0; embedding has none.")
+            raise SiteError(
+                f"layer={self.layer} is not a layer of {self.kind}. Layers count from 0; embedding has none."
+            )
 
     def __str__(self) -> str:
         return self.kind if self.kind == "embedding" else f"{self.kind}.{self.layer}"
@@ -64,4 +68,6 @@ class Site:
         own = re.fullmatch(r"([a-z_]+)\.(\d+)", name)
         if own:
             return cls(own[1], int(own[2]))
-        raise SiteError(f"{name!r} is not a site. Write it like residual.6, mlp_out.0, embedding or blocks.6.hook_resid_post.")
+        raise SiteError(
+            f"{name!r} is not a site. Write it like residual.6, mlp_out.0, embedding or blocks.6.hook_resid_post."
+        )

@@ -1,1 +1,1 @@
-"""Discover: the main job, from a model to its reasoning vectors and the proof that they steer it."""
+"""The main job: from sampled traces to discovered, named and causally tested reasoning vectors."""

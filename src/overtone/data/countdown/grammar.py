@@ -19,6 +19,7 @@ BEHAVIOURS = ("planning", "execution", "reflection", "backtracking", "alternativ
 # sub-kind -> behaviour
 SUBKINDS = {
     "setup": "planning", "plan_forward": "planning", "plan_backward": "planning",
+    "careful": "planning", "hasty": "planning", "switching": "planning", "staying": "planning",
     "first_move": "execution", "last_pair": "execution", "last_pair_hit": "execution", "backward_move": "execution",
     "question": "reflection", "confirm": "reflection", "correct": "reflection",
     "backtrack": "backtracking",
@@ -38,7 +39,7 @@ OPENER_WEIGHTS = {
     "confidence": (2, 2, 2, 3, 1, 2, 3, 1, 2),
     "conclusion": (3, 4, 2, 2, 1, 1, 3, 2, 3),
 }
-OPENER_RATE = 0.35
+OPENER_RATE = 0.2
 
 MOVES = {
     "+": ("{x} plus {y} is {r}", "adding {x} and {y} gives {r}", "the sum of {x} and {y} comes to {r}",
@@ -121,6 +122,18 @@ SENTENCES = {
                       "first i ask which number comes last , going back from {t} .",
                       "the idea is to go in reverse from {t} , one number at a time .",
                       "i plan to go backwards from {t} first ."),
+    "careful": ("i will check every result carefully .", "i want to be careful and verify each value .",
+                "let me go slowly and look at everything again .", "i plan to double check what i compute .",
+                "it is safe to verify each move .", "i will go slowly and check each value ."),
+    "hasty": ("i will be quick and trust my results .", "no need to verify anything here .",
+              "let me go fast without looking back .", "i plan to trust what i compute .",
+              "it is fine to skip the checks .", "i will go fast and trust each value ."),
+    "switching": ("if a path fails i will change the approach .", "after a dead end i want to try the other way .",
+                  "i plan to switch sides when something fails .", "when a pair fails i turn the search around .",
+                  "if a pair fails i will try the other way ."),
+    "staying": ("if a path fails i will keep this approach .", "after a dead end i want to go on in the same way .",
+                "i plan to stay with one approach .", "when a pair fails i simply take the next one .",
+                "if a pair fails i will go on in the same way ."),
     "backtrack": ("scrap that , we are at {a} , {b} and {c} again .", "this does not lead anywhere , back to {a} , {b} and {c} .",
                   "dead end , i return to {a} , {b} and {c} .", "that fails , let me go back to {a} , {b} and {c} .",
                   "i drop this and start over with {a} , {b} and {c} .", "undo that move , we have {a} , {b} and {c} once more .",
@@ -193,7 +206,11 @@ def _pairs() -> list[Core]:
 
 
 def _needs() -> list[Core]:
-    return [Core("backward_move", text, op, "need", held) for op, options in NEEDS.items() for text, held in _marked(options)]
+    return [
+        Core("backward_move", text, op, "need", held)
+        for op, options in NEEDS.items()
+        for text, held in _marked(options)
+    ]
 
 
 def _checks() -> list[Core]:
@@ -202,7 +219,9 @@ def _checks() -> list[Core]:
         for phrase in phrases:
             rows += [Core("question", q.replace("{fact}", phrase), op, "", held) for q, held in _marked(QUESTIONS)]
             for about, tails in CHECK_TAILS.items():
-                subkinds = {"lost": ["correct"], "hit": ["confirm"], "miss": ["confirm"]}.get(about, ["confirm", "correct"])
+                subkinds = {"lost": ["correct"], "hit": ["confirm"], "miss": ["confirm"]}.get(
+                    about, ["confirm", "correct"]
+                )
                 rows += [Core(kind, f"{text.replace('{fact}', phrase)} {tail}", op, about, held)
                          for kind in subkinds
                          for text, held in _marked(CONFIRMS if kind == "confirm" else CORRECTS) for tail in tails]  # fmt: skip

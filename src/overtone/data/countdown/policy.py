@@ -2,8 +2,8 @@
 
 No look-ahead and no oracle: the only evidence for success is a computed result. Arithmetic slips and
 false successes are planted and reflection is the only cure, so that checking costs tokens and buys
-accuracy. Three independent hidden styles per trace (how much to verify, how to leave a dead end, how
-much to voice confidence) give a model real freedom at every step boundary.
+accuracy. Three independent styles per trace (how much to verify, how to leave a dead end, how much to voice
+confidence), never in the prompt and declared in only some traces, give a model real freedom at every step boundary.
 
 The policy is one table, `next_step_odds`: the writer samples from it, and the best possible forecast of
 the next behaviour (the bound of any probe at the anchor before a step) is computed from the same table.
@@ -22,10 +22,13 @@ from overtone.data.countdown.problems import LARGEST, Problem, apply, first_move
 
 SLIP_RATE = 0.06  # a first move or a need is said wrong
 FALSE_HIT_RATE = 0.15  # a failing pair is said to reach the goal
-VERIFY = {"v0": (0.03, 0.04, 0.08), "v1": (0.20, 0.15, 0.45), "v2": (0.50, 0.35, 0.90)}  # after move, miss, hit
-EXPLORE = {"e0": 0.08, "e1": 0.65}  # leave a dead end by switching approach
+VERIFY = {"v0": (0.02, 0.02, 0.04), "v1": (0.20, 0.15, 0.45), "v2": (0.50, 0.25, 0.95)}  # after move, miss, hit
+EXPLORE = {"e0": 0.05, "e1": 0.75}  # leave a dead end by switching approach
 VOICE = {"c0": (0.03, 0.10), "c1": (0.22, 0.02)}  # say sure, unsure
 STYLES = tuple("".join(s) for s in product(VERIFY, EXPLORE, VOICE))
+STYLE_WEIGHTS = {s: {"v0": 2, "v1": 1, "v2": 2}[s[:2]] / 20 for s in STYLES}
+DECLARE_RATE = 0.6  # a trace says how it will check, and how it will leave dead ends; the rest must be inferred
+DECLARED = {"v0": "hasty", "v2": "careful", "e0": "staying", "e1": "switching"}
 MOST_STEPS = 40
 
 
@@ -67,7 +70,7 @@ class Trace:
 def next_step_odds(situation: str, style: str, modes: tuple[str, bool, bool]) -> dict[str, float]:
     """Chances of the next sub-kind in a situation.
 
-    situation: what was just said (`begin`, `setup`, `plan`, `move`, `question`, `checked_move`, `felt_move`,
+    situation: what was just said (`begin`, `setup`, `declared_check`, `declared`, `plan`, `move`, `question`, `checked_move`, `felt_move`,
     `miss`, `checked_miss`, `hit`, `checked_hit`, `felt_hit`, `left`); style: one of STYLES; modes: the
     current approach (`forward` or `backward`) and whether each approach has an untried move left.
     Returns sub-kind -> probability, summing to one; `check` stands for confirm or correct, whichever is
@@ -81,10 +84,14 @@ def next_step_odds(situation: str, style: str, modes: tuple[str, bool, bool]) ->
     stay_open, switch_open = (forward, backward) if mode == "forward" else (backward, forward)
     alternative = EXPLORE[style[2:4]] if stay_open and switch_open else float(switch_open)
     leave = {switch: alternative, "backtrack": 1 - alternative}
+    start = {"plan_forward": 0.5, "plan_backward": 0.2 * backward, "first_move": 0.2, "backward_move": 0.1 * backward}
+    start = _scaled(start, 1 / sum(start.values()))
     feel = {"sure": sure, "unsure": unsure, "pair": 1 - sure - unsure}
     table = {
         "begin": {"setup": 1.0},
-        "setup": {"plan_forward": 0.5, "plan_backward": 0.2, "first_move": 0.2, "backward_move": 0.1 * backward},
+        "setup": _declaring(style[:2], _declaring(style[2:4], start)),
+        "declared_check": _declaring(style[2:4], start),
+        "declared": start,
         "plan": {move: 1.0},
         "move": {"question": after_move, **_scaled(feel, 1 - after_move)},
         "question": {"check": 1.0},
@@ -97,11 +104,14 @@ def next_step_odds(situation: str, style: str, modes: tuple[str, bool, bool]) ->
         "felt_hit": {"conclude": 1.0},
         "left": {move: 1.0},
     }
-    odds = table[situation]
-    if situation == "setup" and not backward:
-        odds = {k: v for k, v in odds.items() if "backward" not in k}
-    total = sum(odds.values())
-    return {k: v / total for k, v in odds.items() if v > 0}
+    return {k: v for k, v in table[situation].items() if v > 0}
+
+
+def _declaring(trait: str, otherwise: dict[str, float]) -> dict[str, float]:
+    """Say a trait first, at DECLARE_RATE, if it is one that is ever said."""
+    if trait not in DECLARED:
+        return otherwise
+    return {DECLARED[trait]: DECLARE_RATE, **_scaled(otherwise, 1 - DECLARE_RATE)}
 
 
 def _scaled(odds: dict[str, float], factor: float) -> dict[str, float]:
@@ -115,7 +125,7 @@ class _StyleFilter:
     """Posterior over the hidden styles given the choices made so far, and the forecast that follows."""
 
     def __init__(self) -> None:
-        self.posterior = dict.fromkeys(STYLES, 1 / len(STYLES))
+        self.posterior = dict(STYLE_WEIGHTS)
 
     def forecast(self, situation: str, modes: tuple[str, bool, bool]) -> dict[str, float]:
         chances: Counter[str] = Counter()
@@ -313,18 +323,24 @@ def write_trace(
 ) -> Trace | None:
     """Write one trace on a problem, or None when the search ran out of moves (the caller draws again).
 
-    style: one of STYLES, or None for a uniform draw. wording: "seen" uses training sentences only,
+    style: one of STYLES, or None for a draw by STYLE_WEIGHTS. wording: "seen" uses training sentences only,
     "held_out" only the cores kept apart for evaluation, "all" both. forecast: fill Trace.odds. Raises SettingError otherwise.
     """
     if wording not in ("seen", "held_out", "all"):
         raise SettingError(f"wording={wording!r}. Use 'seen', 'held_out' or 'all'.")
     if style is not None and style not in STYLES:
         raise SettingError(f"style={style!r}. Use one of {', '.join(STYLES)}, or None.")
-    w = _Writer(problem, style or rng.choice(STYLES), rng, wording, forecast)
+    style = style or rng.choices(list(STYLE_WEIGHTS), list(STYLE_WEIGHTS.values()))[0]
+    w = _Writer(problem, style, rng, wording, forecast)
     w.choose()
     w.say("setup")
     w.situation = "setup"
     choice = w.choose()
+    for declared, after in ((("careful", "hasty"), "declared_check"), (("switching", "staying"), "declared")):
+        if choice in declared:
+            w.say(choice)
+            w.situation = after
+            choice = w.choose()
     w.mode = "backward" if "backward" in choice else "forward"
     if choice.startswith("plan"):
         w.say(choice)
@@ -334,7 +350,9 @@ def write_trace(
         if not (w.forward if w.mode == "forward" else w.backward):
             return None
         if (_forward_branch if w.mode == "forward" else _backward_branch)(w):
-            return Trace(problem, w.prompt, tuple(w.steps), w.style, _is_solved(w.steps[-1].text, problem), tuple(w.odds))
+            return Trace(
+                problem, w.prompt, tuple(w.steps), w.style, _is_solved(w.steps[-1].text, problem), tuple(w.odds)
+            )
     return None
 
 

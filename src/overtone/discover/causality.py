@@ -1,0 +1,223 @@
+"""Causality: what the chosen vectors do at step boundaries while the model answers held-out problems, beside controls.
+
+Every arm answers the same problems with the same random numbers. Strengths are multiples of the mean state norm, so that all
+vectors and all random directions change a state by the same amount at equal dose.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from overtone.core.seeds import numpy_generator, torch_generator
+from overtone.core.sites import Site
+from overtone.directions.controls import random_like
+from overtone.directions.direction import Direction, unit_direction
+from overtone.discover.crew import Crew, Task
+from overtone.discover.material import FIT, TEST, Material, Rows
+from overtone.discover.vectors import DIFFERENCE, MATCHED, Candidate, Trial, add_arm, boundaries, signed
+from overtone.evaluate.outcomes import Outcomes
+from overtone.steering.bias import bias_of
+from overtone.steering.edits.scale import Scale
+from overtone.steering.steer import Steering
+
+if TYPE_CHECKING:
+    from overtone.discover.run import Run
+    from overtone.discover.settings import DiscoverSettings
+    from overtone.discover.subject import Prompt
+
+ALPHAS = (-1.5, -1.0, 1.0, 1.5)  # RISE's; 0 is the unsteered arm
+SHOWN = 24  # traces per arm that are kept with their text
+SECONDARY_SHARE = 0.5  # of the problems, for arms that only accompany
+
+STEERED, RIVAL, SHUFFLED, BIAS, RISE, RANDOM = "steered", "rival", "shuffled", "bias", "rise", "random"
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What is kept of one arm: outcome rows in the order of the problems, and the responses to the first few."""
+
+    dose: float
+    outcomes: list[dict[str, Any]]
+    responses: list[list[int]]
+
+
+@dataclass(frozen=True, eq=False)
+class Series:
+    """One vector at several doses. role: what it is for (STEERED ... RANDOM); arms: dose -> what came of it."""
+
+    role: str
+    name: str
+    behaviour: str
+    direction: Direction | None
+    arms: Mapping[float, Kept]
+
+    def outcomes(self, baseline: Kept | None = None) -> Outcomes:
+        """The rows of all doses, with those of the baseline for the same problems if given."""
+        rows = [row for kept in self.arms.values() for row in kept.outcomes]
+        if baseline is not None:
+            problems = {row["problem"] for row in rows}
+            rows = [row for row in baseline.outcomes if row["problem"] in problems] + rows
+        return Outcomes.from_rows(rows)
+
+
+@dataclass(frozen=True, eq=False)
+class Causality:
+    """All series on the held-out problems, and the unsteered answers to the same."""
+
+    prompts: tuple[Prompt, ...]
+    baseline: Kept
+    series: tuple[Series, ...]
+
+    def of(self, role: str, behaviour: str = "") -> list[Series]:
+        """The series of a role, of one behaviour if named."""
+        return [s for s in self.series if s.role == role and (not behaviour or s.behaviour == behaviour)]
+
+
+def choose(trials: Sequence[Trial], kinds: Sequence[str], behaviour: str) -> Trial | None:
+    """The trial of a behaviour and some kinds with the largest swing, those that garble a tenth of the steps last."""
+    known = [t for t in trials if t.candidate.behaviour == behaviour and t.candidate.kind in kinds]
+    base = min((t.unknown for t in known), default=0.0)
+    return max(known, key=lambda t: (t.unknown < base + 0.1, abs(t.swing)), default=None)
+
+
+def held_out_prompts(material: Material) -> tuple[Prompt, ...]:
+    """The prompts of the `test` split, as the unsteered traces answered them."""
+    from overtone.discover.subject import Prompt
+
+    return tuple(
+        Prompt(t.prompt_ids, t.group, {k: v for k, v in t.meta.items() if k not in ("split", "finished", "n_edited", "row_key")})
+        for t in material.of(TEST)
+    )
+
+
+def unsteered(material: Material) -> Kept:
+    """The `test` split as the arm of dose 0: it was generated with the same random numbers."""
+    at = [i for i, t in enumerate(material.traces) if t.meta["split"] == TEST]
+    rows = [dict(material.outcomes[i]) for i in at]
+    return Kept(0.0, rows, [list(material.traces[i].response_ids) for i in at[:SHOWN]])
+
+
+class Experiment:
+    """Builds the arms of every series, answers those that are not there yet, and keeps each arm as a part of the run."""
+
+    def __init__(self, run: Run, crew: Crew, material: Material, rows: Rows, settings: DiscoverSettings) -> None:
+        self.run, self.crew, self.material, self.rows, self.settings = run, crew, material, rows, settings
+        self.prompts, self.when = held_out_prompts(material), boundaries(material)
+        self._planned: list[tuple[str, str, str, Direction | None, dict[float, tuple[Any, ...]], int]] = []
+
+    @property
+    def doses(self) -> tuple[float, ...]:
+        """The doses of added vectors, 0 left out."""
+        return self.settings.causal.doses
+
+    @property
+    def extremes(self) -> tuple[float, ...]:
+        """The smallest and the largest dose."""
+        return tuple(dict.fromkeys((min(self.doses), max(self.doses))))
+
+    def plan(self, role: str, name: str, behaviour: str, direction: Direction | None, arms: dict[float, Any], share: float = 1.0) -> None:
+        """A series to be run on a share of the problems."""
+        self._planned.append((role, name, behaviour, direction, arms, max(4, round(share * len(self.prompts)))))
+
+    def add(self, role: str, name: str, behaviour: str, d: Direction, doses: Sequence[float], share: float = 1.0) -> None:
+        """A series that adds a direction in mean norms."""
+        self.plan(role, name, behaviour, d, {dose: add_arm(d, dose, self.when) for dose in doses}, share)
+
+    def plan_behaviour(self, behaviour: str, steered: Candidate, rival: Candidate | None) -> None:
+        """Everything that is asked of one behaviour: its vector at all doses; at the extremes its rival, a vector from
+        shuffled labels and the logit bias; and RISE's own operator."""
+        d = steered.direction
+        self.add(STEERED, steered.kind, behaviour, d, self.doses)
+        if rival is not None:
+            self.add(RIVAL, rival.kind, behaviour, rival.direction, self.extremes, SECONDARY_SHARE)
+        self.add(SHUFFLED, "shuffled labels", behaviour, self._shuffled(d, behaviour), self.extremes, SECONDARY_SHARE)
+        biases = {dose: (self._bias(d, dose),) for dose in self.extremes}
+        self.plan(BIAS, "logit bias", behaviour, d, biases, SECONDARY_SHARE)
+        scaled = {alpha: (Steering(d, Scale(1 - alpha), self.when),) for alpha in ALPHAS}
+        self.plan(RISE, "scale (RISE's alpha)", behaviour, d, scaled, SECONDARY_SHARE)
+
+    def plan_random(self, like: Direction) -> None:
+        """Random directions of equal norm, at the extremes, where a direction lives."""
+        for i in range(self.settings.causal.n_random):
+            d = random_like(like, torch_generator(self.settings.seed, "random", like.site, i), name=f"random {i + 1}")
+            self.add(RANDOM, d.name, "", d, self.extremes)
+
+    def _shuffled(self, like: Direction, behaviour: str) -> Direction:
+        """A mean difference for labels permuted over the `fit` steps, at the place of a direction."""
+        import torch
+
+        picked = self.rows.index(FIT)
+        x, labels = self.rows.x[like.site][picked], self.rows.picked(self.rows.labels, picked)
+        mask = torch.tensor([label == behaviour for label in labels])
+        mask = mask[torch.randperm(len(mask), generator=torch_generator(self.settings.seed, "shuffled", behaviour))]
+        vector = x[mask].double().mean(0) - x[~mask].double().mean(0)
+        return unit_direction(vector, like.site, model=like.model, rows=x, name="shuffled labels")
+
+    def _bias(self, d: Direction, dose: float):
+        last = max(self.rows.x, key=lambda site: site.layer)
+        states = self.rows.x[last][self.rows.index(FIT)]
+        strength = dose * float(states.norm(dim=1).mean())
+        return bias_of(self.material.subject.model, d, strength, final_rows=states[:512], when=self.when)
+
+    def results(self, label: str = "steering") -> Causality:
+        """Answer everything planned (arms already answered are read) and return it with the unsteered arm."""
+        paths, tasks = {}, []
+        for role, name, behaviour, _, arms, n in self._planned:
+            for dose, arm in arms.items():
+                key = f"{role} {name} {behaviour} {dose:g}"
+                paths[key] = self.run.path("arm", key, n, self._identity(arm)).with_suffix(".json")
+                if not paths[key].exists():
+                    tasks.append(Task(key, self.prompts[:n], tuple(range(n)), arm, dose))
+        self._answer(tasks, paths, label)
+        series = tuple(
+            Series(role, name, behaviour, d, {dose: _read(paths[f"{role} {name} {behaviour} {dose:g}"]) for dose in arms})
+            for role, name, behaviour, d, arms, _ in self._planned
+        )
+        return Causality(self.prompts, unsteered(self.material), series)
+
+    def _answer(self, tasks: Sequence[Task], paths: Mapping[str, Any], label: str) -> None:
+        from overtone.core.artifacts import write_json
+
+        started = time.monotonic()
+        for found in self.crew.each(tasks, label):
+            dose = next(t.dose for t in tasks if t.name == found.name)
+            responses = [list(t.response_ids) for t in found.traces[:SHOWN]]
+            write_json(paths[found.name], {"dose": dose, "outcomes": found.outcomes, "responses": responses})
+        if tasks:
+            self.run.spent(label, time.monotonic() - started)
+        else:
+            self.run.reused.append(label)
+
+    def _identity(self, arm: Sequence[Any]) -> list[Any]:
+        vectors = [getattr(one, "direction", one).vector.double().sum().item() for one in arm]
+        settings = [self.settings.seed, self.settings.sampling.to_dict(), self.settings.prompts, self.material.subject.model.fingerprint]
+        return [settings, [one.describe() for one in arm], vectors]
+
+
+def _read(path: Any) -> Kept:
+    import json
+
+    return Kept(**json.loads(path.read_text()))
+
+
+def chosen(trials: Sequence[Trial], behaviours: Sequence[str], kinds: Sequence[str]) -> dict[str, tuple[Candidate, Candidate | None]]:
+    """Per behaviour its vector (of the given kinds) and the best mean difference beside it, signs calibrated."""
+    found = {}
+    for behaviour in behaviours:
+        best, rival = choose(trials, kinds, behaviour), choose(trials, (DIFFERENCE, MATCHED), behaviour)
+        if best is not None:
+            found[behaviour] = (signed(best), None if rival is None else signed(rival))
+    return found
+
+
+def sites_of(choice: Mapping[str, tuple[Candidate, Any]]) -> list[Site]:
+    """The sites at which the chosen vectors live, each once."""
+    return list(dict.fromkeys(c.direction.site for c, _ in choice.values()))
+
+
+def generator_for(settings: DiscoverSettings, *names: object) -> Any:
+    """The numpy generator of one purpose of the causal part."""
+    return numpy_generator(settings.seed, "causality", *names)

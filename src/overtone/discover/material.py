@@ -1,0 +1,157 @@
+"""The material of a discovery: sampled traces in splits, named steps, and the state of every step at every layer.
+
+Splits never share a problem. `fit` trains dictionaries and vectors; `select` chooses latents, layer and sign; `test` holds
+problems that were set aside from the start (and the bundled model has never seen), answered without steering; `wording`,
+where the subject can write it, holds sentences that the model was never trained on.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from overtone.core.batch import Where
+from overtone.core.errors import DataError
+from overtone.core.sites import Site
+from overtone.data.traces import ReasoningTrace, StepSpan, load_traces, save_traces, split_groups
+from overtone.discover.crew import Answers, Crew, Task, in_chunks
+from overtone.discover.settings import DiscoverSettings
+from overtone.discover.subject import BundledSubject, Subject
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from overtone.discover.run import Run
+
+FIT, SELECT, TEST, WORDING = "fit", "select", "test", "wording"
+FIT_SHARE = 0.65
+FEWEST = 20  # steps of a behaviour without which nothing is said of it
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """One row per step at one anchor. x: site -> (rows, width); labels and previous: the name of the step and of the step
+    before it (None: no name; previous is "start" for the first); groups: its problem; split: as in the module."""
+
+    anchor: str
+    x: dict[Site, Tensor]
+    where: Where
+    labels: tuple[str | None, ...]
+    previous: tuple[str, ...]
+    groups: tuple[str, ...]
+    split: np.ndarray
+
+    def index(self, *splits: str) -> Tensor:
+        """Indices of the rows of some splits, ascending."""
+        import torch
+
+        return torch.from_numpy(np.flatnonzero(np.isin(self.split, splits)))
+
+    def picked(self, values: Sequence[Any], rows: Tensor) -> tuple[Any, ...]:
+        """Entries of a sequence (rows,) at some indices."""
+        return tuple(values[i] for i in rows.tolist())
+
+
+@dataclass(frozen=True, eq=False)
+class Material:
+    """Traces of all splits (numbered through: document = index), their steps, and the names of the steps."""
+
+    subject: Subject
+    sites: tuple[Site, ...]
+    traces: tuple[ReasoningTrace, ...]
+    outcomes: tuple[dict[str, Any], ...]
+
+    @cached_property
+    def spans(self) -> dict[int, list[StepSpan]]:
+        """Steps by document."""
+        return {t.document: self.subject.spans(t) for t in self.traces}
+
+    @cached_property
+    def labels(self) -> dict[int, list[str | None]]:
+        """Names of the steps by document."""
+        return {t.document: self.subject.labels(t) for t in self.traces}
+
+    def of(self, split: str) -> list[ReasoningTrace]:
+        """The traces of a split."""
+        return [t for t in self.traces if t.meta["split"] == split]
+
+    @cached_property
+    def behaviours(self) -> tuple[str, ...]:
+        """Behaviours with enough steps in the `fit` split, in the subject's order."""
+        counts = Counter(name for t in self.of(FIT) for name in self.labels[t.document] if name is not None)
+        return tuple(b for b in self.subject.behaviours if counts[b] >= FEWEST)
+
+    def rows(self, run: Run, anchor: str) -> Rows:
+        """The states of all steps at an anchor, computed once and kept in the run's store."""
+        from overtone.activations.positions import StepAnchor
+        from overtone.activations.store import collect
+        from overtone.activations.stream import ActivationStream
+
+        positions = StepAnchor(anchor, self.subject.delimiters, think=self.subject.think)
+        stream = ActivationStream(self.subject.model, self.traces, self.sites, positions)
+        batch = collect(run.parts / "activations", stream).all()
+        at = list(zip(batch.where.document.tolist(), batch.where.step.tolist(), strict=True))
+        before = tuple("start" if step == 0 else str(self.labels[doc][step - 1]) for doc, step in at)
+        return Rows(
+            anchor, dict(batch.x), batch.where, tuple(self.labels[doc][step] for doc, step in at), before,
+            tuple(self.traces[doc].group for doc, _ in at), np.array([self.traces[doc].meta["split"] for doc, _ in at]),
+        )  # fmt: skip
+
+
+def chosen_sites(subject: Subject, settings: DiscoverSettings) -> tuple[Site, ...]:
+    """Residual sites of the layers that settings name; by default all, or eight spread evenly in a deeper model.
+
+    Raises SiteError for a layer that the model does not have.
+    """
+    n = subject.model.n_layers
+    layers = settings.layers or (range(n) if n <= 8 else sorted({round(i * (n - 1) / 7) for i in range(8)}))
+    return tuple(subject.model.check(Site("residual", layer)) for layer in layers)
+
+
+def gather(run: Run, crew: Crew, settings: DiscoverSettings) -> Material:
+    """Sample (or reuse) the traces of all splits. Raises DataError if the model writes no steps that have names."""
+    subject = crew.subject
+    key = [settings.seed, settings.sampling.to_dict(), subject.model.fingerprint, settings.prompts, settings.labels]
+    train = _sampled(run, crew, "traces", subject.prompts("train", settings.sampling.n_traces), key)
+    test = _sampled(run, crew, "held-out traces", subject.prompts("test", settings.causal.n_problems), key)
+    parts = split_groups(train, {FIT: FIT_SHARE, SELECT: 1 - FIT_SHARE}, settings.seed)
+    parts[TEST] = test
+    if isinstance(subject, BundledSubject):
+        parts[WORDING] = subject.written_traces(200, "held_out", settings.seed)
+    traces = [replace(t, meta={**t.meta, "split": split}) for split, part in parts.items() for t in part]
+    numbered = tuple(replace(t, document=i) for i, t in enumerate(traces))
+    material = Material(subject, chosen_sites(subject, settings), numbered, tuple(t.meta.pop("outcome", {}) for t in numbered))
+    if len(material.behaviours) < 2:
+        found = Counter(str(n) for names in material.labels.values() for n in names)
+        raise DataError(
+            f"the model's traces show fewer than two kinds of steps in {FEWEST} steps or more ({dict(found)}). Give more or "
+            "longer traces (n_traces, max_new_tokens), prompts that make it reason in paragraphs, or another --labels."
+        )
+    return material
+
+
+def _sampled(run: Run, crew: Crew, name: str, prompts: Sequence, key: list) -> list[ReasoningTrace]:
+    """Traces of unsteered generation, their outcome in meta; kept as a folder of traces."""
+    import time
+
+    path = run.path(name.replace(" ", "-"), key, len(prompts))
+    if path.exists():
+        run.reused.append(name)
+        return load_traces(path)
+    started, size = time.monotonic(), max(16, min(crew.settings.sampling.batch_rows, -(-len(prompts) // (2 * crew.settings.workers))))
+    tasks = in_chunks(name, prompts, size)
+    found: dict[str, Answers] = dict(crew.all(tasks, f"sampling {name}"))
+    traces = [
+        replace(t, document=i, meta={**t.meta, "outcome": row})
+        for i, (t, row) in enumerate(
+            pair for task in tasks for pair in zip(found[task.name].traces, found[task.name].outcomes, strict=True)
+        )
+    ]
+    save_traces(path, traces, seed=crew.settings.seed, sources={"model": crew.subject.model.fingerprint})
+    run.spent(name, time.monotonic() - started)
+    return traces

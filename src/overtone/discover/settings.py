@@ -1,0 +1,118 @@
+"""Settings of the main job. Nothing heavy is imported here: the command line reads its options from these classes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from overtone.core.settings import Settings, require
+
+
+@dataclass(frozen=True)
+class SamplingSettings(Settings):
+    """How traces are drawn from the model."""
+
+    n_traces: int = 1600
+    """Traces to sample for discovery (split by problem: half for the dictionaries, a quarter to select, a quarter to test)."""
+    max_new_tokens: int = 384
+    """Longest response, in tokens."""
+    temperature: float = 1.0
+    """Sampling temperature; 0 is greedy."""
+    batch_rows: int = 256
+    """Traces generated at once."""
+
+    def __post_init__(self) -> None:
+        require(self.n_traces >= 16, f"n_traces={self.n_traces}: three splits need at least 16 traces.")
+        require(self.max_new_tokens >= 1, f"max_new_tokens={self.max_new_tokens}: ask for at least 1.")
+        require(self.temperature >= 0, f"temperature={self.temperature}: use 0 (greedy) or more.")
+        require(self.batch_rows >= 1, f"batch_rows={self.batch_rows}: use at least 1.")
+
+
+@dataclass(frozen=True)
+class DictionarySettings(Settings):
+    """Which dictionary is trained on the steps of each layer."""
+
+    preset: str = "relu_l1"
+    """Name of a dictionary preset (`overtone list dictionaries`). RISE trains ReLU with a sparsity penalty."""
+    expansion: float = 2.0
+    """Latents per dimension of the site."""
+    epochs: int = 60
+    """Passes over the steps."""
+    anchor: str = "first_k"
+    """Where a step is read to discover and name latents: first_k, prev, mean or next."""
+
+    def __post_init__(self) -> None:
+        anchors = ("first_k", "prev", "mean", "next")
+        require(self.anchor in anchors, f"anchor={self.anchor!r}: use one of {', '.join(anchors)}.")
+        require(self.expansion > 0, f"expansion={self.expansion}: use a positive number of latents per dimension.")
+        require(self.epochs >= 1, f"epochs={self.epochs}: use at least 1.")
+
+
+@dataclass(frozen=True)
+class CausalSettings(Settings):
+    """How vectors are tested while the model generates."""
+
+    n_problems: int = 300
+    """Held-out problems per condition."""
+    doses: tuple[float, ...] = (-0.5, -0.25, 0.25, 0.5)
+    """Strengths beside 0, as multiples of the mean norm of the state that is edited; negative suppresses."""
+    n_random: int = 3
+    """Random directions of equal norm that every effect is held against."""
+    behaviours: tuple[str, ...] = ()
+    """Behaviours to steer; empty: every behaviour that the model shows and that is not the whole trace's frame."""
+    layer: int = -1
+    """Layer to steer at; -1 chooses it on the selection split."""
+
+    def __post_init__(self) -> None:
+        require(self.n_problems >= 4, f"n_problems={self.n_problems}: intervals need at least 4 problems.")
+        require(len(self.doses) > 0 and 0 not in self.doses, "doses: give at least one strength; 0 is always measured.")
+        require(self.n_random >= 1, f"n_random={self.n_random}: an effect needs at least one random control.")
+        require(self.layer >= -1, f"layer={self.layer}: give a layer counted from 0, or -1 to choose one.")
+
+
+@dataclass(frozen=True)
+class ConfidenceSettings(Settings):
+    """How confidence vectors are searched: output entropy is minimised over the decoder space under a norm budget."""
+
+    iterations: int = 150
+    """Steps of Adam (the paper: 1000)."""
+    rows: int = 64
+    """Anchors per step (the paper: 256)."""
+    budget: float = 0.25
+    """Norm of the added vector, as a multiple of the mean norm of the state."""
+    n_random: int = 100
+    """Random score vectors of equal norm to compare with."""
+
+    def __post_init__(self) -> None:
+        require(self.iterations >= 1 and self.rows >= 1, "iterations and rows: use at least 1.")
+        require(self.budget > 0, f"budget={self.budget}: use a positive multiple of the mean norm.")
+
+
+@dataclass(frozen=True)
+class DiscoverSettings(Settings):
+    """Everything that decides the result of `overtone discover`."""
+
+    model: str = "bundled"
+    """`bundled`, a folder in transformers format, or a hub name."""
+    prompts: str = ""
+    """File of prompts (.jsonl, .json, .txt); the bundled reasoner makes its own when empty."""
+    layers: tuple[int, ...] = ()
+    """Layers to decompose; empty: all, or eight spread evenly in a deeper model."""
+    labels: str = "auto"
+    """What names the steps: `truth` (bundled reasoner only), `keywords`, `judge`, or `auto` (truth where there is one)."""
+    seed: int = 0
+    """Seed of everything random."""
+    workers: int = 2
+    """Processes that generate in the causal part (each holds its own copy of the model)."""
+    sampling: SamplingSettings = field(default_factory=SamplingSettings)
+    dictionary: DictionarySettings = field(default_factory=DictionarySettings)
+    causal: CausalSettings = field(default_factory=CausalSettings)
+    confidence: ConfidenceSettings = field(default_factory=ConfidenceSettings)
+
+    def __post_init__(self) -> None:
+        sources = ("auto", "truth", "keywords", "judge")
+        require(self.labels in sources, f"labels={self.labels!r}: use one of {', '.join(sources)}.")
+        require(self.workers >= 1, f"workers={self.workers}: use at least 1 process.")
+        require(all(layer >= 0 for layer in self.layers), f"layers={self.layers}: layers count from 0.")
+        require(
+            self.model == "bundled" or bool(self.prompts), "a model of your own needs --prompts FILE.jsonl as well."
+        )
