@@ -101,8 +101,11 @@ def recut(pieces: Iterable[ActivationBatch], rows: int) -> Iterator[ActivationBa
             yield joined([*held, sliced(piece, start, stop)])
             held, count, start = [], 0, stop
         if start < len(piece):
-            held.append(sliced(piece, start, len(piece)))
-            count += len(piece) - start
+            rest = sliced(piece, start, len(piece))
+            held.append(rest.select(torch.arange(len(rest))))  # a copy: a view would keep the whole piece in memory
+            count += len(rest)
+            del rest
+        del piece  # before the next one is computed
     if held:
         yield joined(held)
 
@@ -157,6 +160,7 @@ def gathered(
         for name in ("document", "token", "step"):
             getattr(place.where, name).copy_(getattr(piece.where, name))
         done += len(piece)
+        del piece, place  # before the next one is computed
     if out is None or done != n_rows:
         raise DataError(f"{done} rows came, {n_rows} were announced. Check that texts and positions select any.")
     return out

@@ -35,8 +35,8 @@ class Estimate:
     """What a harvest will take, known before it starts.
 
     n_documents, n_tokens: real tokens that go through the model in one epoch; n_rows: rows that come out;
-    bytes_all: all rows as float32 (what `all()` holds); bytes_working: upper bound of what a stream holds beside the
-    model: one pass, one window and the shuffle buffer, their copies included.
+    bytes_all: all rows as float32 (what `all()` holds); bytes_working: upper bound of the rows that a stream holds: one
+    pass, one window and the shuffle buffer, their copies included (the model and its own work come on top).
     """
 
     n_documents: int
@@ -111,7 +111,7 @@ class ActivationStream:
         row = row_bytes(self.widths)
         n_tokens = sum(len(self._ids(t, self.positions.select(t))) for t in self.traces)
         window_rows = min(self.n_rows, self._most_rows_in_a_window())
-        held = 2 * window_rows + 2 * min(self.buffer_rows, self.n_rows)
+        held = window_rows + 3 * min(self.buffer_rows, self.n_rows)
         longest = max(len(t.tokens) for t in self.traces)
         working = (held + 2 * max(self.tokens_per_pass, longest)) * row
         return Estimate(len(self.traces), n_tokens, self.n_rows, self.n_rows * row, working)
