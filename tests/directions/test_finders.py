@@ -79,7 +79,9 @@ def test_centring_the_differences_loses_a_mean_that_does_not_vary(generator):
 
 
 def test_a_mean_difference_is_the_hand_computed_one():
-    found = mean_difference(torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.tensor([[0.0, 0.0], [1.0, 1.0], [2.0, 5.0]]), HERE)
+    found = mean_difference(
+        torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.tensor([[0.0, 0.0], [1.0, 1.0], [2.0, 5.0]]), HERE
+    )
     expected = torch.tensor([1.0, 1.0])
     assert found.raw_norm == pytest.approx(float(expected.norm()), abs=1e-6)
     torch.testing.assert_close(found.vector * found.raw_norm, expected, atol=1e-6, rtol=0)

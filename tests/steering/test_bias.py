@@ -38,7 +38,6 @@ def test_on_other_states_it_is_close_and_a_random_one_is_not(generator):
     d = unit_direction(torch.randn(WIDTH, generator=generator), LAST)
     strength = 0.3 * float(rows.norm(dim=1).mean())
     with steered(model, [Steering(d, Add(strength), ALWAYS)]):
-        change = model.logits(tokens)[:, -1] - model.logits(tokens)[:, -1]
         after = model.logits(tokens)[:, -1]
     change = after - model.logits(tokens)[:, -1]
     change = change - change.mean(1, keepdim=True)

@@ -58,7 +58,10 @@ def uncached(model, prompts, steering, *, temperature, seed=0, new=NEW):
 @pytest.mark.parametrize("rule", WHENS)
 def test_with_a_cache_is_without_one(rule, n):
     model = miniature("llama")
-    steering = [Steering(DIRECTION, Add(4.0), WHENS[rule]), Steering(DIRECTION.moved("mlp_out.2"), Scale(-2.0), WHENS[rule])]
+    steering = [
+        Steering(DIRECTION, Add(4.0), WHENS[rule]),
+        Steering(DIRECTION.moved("mlp_out.2"), Scale(-2.0), WHENS[rule]),
+    ]
     traces = generate(model, PROMPTS[:n], steering=steering, max_new_tokens=NEW, temperature=0, eos=())
     assert [list(t.response_ids) for t in traces] == uncached(model, PROMPTS[:n], steering, temperature=0)
 
@@ -208,5 +211,7 @@ def test_nothing_is_left_in_the_model():
     tokens = torch.tensor(PROMPTS[0])[None]
     before = model.logits(tokens)
     with pytest.raises(ZeroDivisionError):
-        generate(model, PROMPTS, max_new_tokens=3, steering=[Steering(DIRECTION, Add(3.0), When(unless=(lambda c: 1 / 0,)))])
+        generate(
+            model, PROMPTS, max_new_tokens=3, steering=[Steering(DIRECTION, Add(3.0), When(unless=(lambda c: 1 / 0,)))]
+        )
     assert torch.equal(model.logits(tokens), before)

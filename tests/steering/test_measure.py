@@ -21,7 +21,10 @@ STEPS = frozenset(range(20, 40))
 WHEN = When(after=STEPS)
 DIRECTION = unit_direction(torch.randn(WIDTH, generator=torch.Generator().manual_seed(4)), "residual.1")
 ROWS = some_rows((12, 9, 15, 10, 3), seed=5)
-TRACES = [ReasoningTrace(tuple(r[:n]), tuple(r[n:]), i, str(i)) for i, (r, n) in enumerate(zip(ROWS, (4, 2, 6, 3, 2), strict=True))]
+TRACES = [
+    ReasoningTrace(tuple(r[:n]), tuple(r[n:]), i, str(i))
+    for i, (r, n) in enumerate(zip(ROWS, (4, 2, 6, 3, 2), strict=True))
+]
 
 
 def add(strength, when=WHEN):

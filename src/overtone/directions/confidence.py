@@ -218,21 +218,25 @@ def _descend(
         if len(order) < min(n_texts, len(texts.tokens)):
             order = torch.randperm(len(texts.tokens), generator=generator)
         batch, order = texts.select(order[:n_texts]), order[n_texts:]
-        loss = score(batch, scores @ atoms)
+        loss = score(batch, _spent(scores @ atoms, budget) if settings.renormalise else scores @ atoms)
         optimiser.zero_grad()
         (scores.grad,) = torch.autograd.grad(loss, [scores])
         optimiser.step()
         schedule.step()
-        with torch.no_grad():
-            scores.mul_(_factor(float((scores @ atoms).norm()), budget, settings.renormalise))
+        if not settings.renormalise:
+            with torch.no_grad():
+                scores.mul_(min(1.0, budget / max(float((scores @ atoms).norm()), 1e-12)))
         if i % every == 0:
             curve.append(float(loss.detach()))
-    return scores.detach(), tuple(curve)
+    found = scores.detach()
+    if settings.renormalise:
+        found = found * (budget / (found @ atoms).norm().clamp_min(1e-12))
+    return found, tuple(curve)
 
 
-def _factor(norm: float, budget: float, renormalise: bool) -> float:
-    """What to multiply S with so that ||S W|| keeps within (or, renormalise: meets) the budget."""
-    return budget / norm if norm > 0 and (renormalise or norm > budget) else 1.0
+def _spent(delta: Tensor, budget: float) -> Tensor:
+    """S W with the length of the budget: only its direction is learned. At the start, S = 0, it is 0, with a slope."""
+    return delta * (budget / delta.norm().clamp_min(1e-6 * budget))
 
 
 def _controls(

@@ -88,7 +88,7 @@ class Direction:
 
     def project(self, rows: Float[Tensor, "*shape width"]) -> Float[Tensor, "*shape"]:
         """v.h of every row, in the state's units. Raises ShapeError for rows of another width."""
-        # Not a matrix product: its rounding depends on how many rows there are, and a row must not depend on its company.
+        # Not a matrix product: its rounding depends on the number of rows, and a row must not depend on its company.
         return (rows * self.like(rows)).sum(-1)
 
     def measured(self, rows: Float[Tensor, "rows width"]) -> "Direction":

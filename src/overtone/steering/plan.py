@@ -5,8 +5,8 @@ editor per site, applies each edit to its own rows only (the others stay bit-ide
 fired: a hook that never fires is the field's classic silent bug.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from overtone.models.hooks import Editor
 
 Arm = Sequence[Steering | LogitBias]
+Turn = dict[When, dict[int, tuple[int, Any]]]
+"""when -> arm -> (place in the arm, steering): what is applied at one site at the same turn."""
 
 
 class Plan:
@@ -61,7 +63,7 @@ class Plan:
                 logits = one.biased(logits, mask)
         return logits
 
-    def _editor(self, turns: list[dict[When, dict[int, tuple[int, Steering]]]]) -> "Editor":
+    def _editor(self, turns: list[Turn]) -> "Editor":
         def edit(states: Tensor, call: Call) -> Tensor:
             out = states
             for turn in turns:
@@ -74,7 +76,7 @@ class Plan:
 
         return edit
 
-    def _turns(self, kind: type) -> dict[Site | None, list[dict[When, dict[int, tuple[int, Steering]]]]]:
+    def _turns(self, kind: type) -> dict[Site | None, list[Turn]]:
         """By site (None for biases): the first steering of every arm, then the second, ...; each turn by `when`,
         then by arm.
         """
@@ -92,7 +94,7 @@ class Plan:
                 done[site] = k + 1
         return found
 
-    def _fired(self, turn: Mapping[When, Mapping[int, tuple[int, Steering]]], call: Call):
+    def _fired(self, turn: Turn, call: Call) -> Iterator[tuple[int, Any, Tensor]]:
         """(place in its arm, steering, mask (batch, columns)) of every arm with a position where it applies now."""
         for when, by_arm in turn.items():
             mask = when.mask(call)
