@@ -43,6 +43,19 @@ def test_cached_decoding_equals_uncached_under_edits(name, lengths):
     torch.testing.assert_close(cached[1], uncached[1], rtol=1e-4, atol=1e-4)
 
 
+def test_a_finished_text_run_at_once_has_the_logits_and_states_it_was_decoded_with():
+    model, site = miniature("llama"), Site("residual", 2)
+    tokens, real = padded(some_rows(), "left")
+    with model.editing({edited: by_history for edited in EDITED}):
+        written, logits = decode(model, tokens, real, cached=True)
+        whole = torch.cat([tokens, written], dim=1)
+        all_real = torch.cat([real, torch.ones_like(written, dtype=torch.bool)], dim=1)
+        again = model.logits(whole, all_real, prompt_columns=tokens.shape[1])
+        last = model.read(whole, all_real, [site], prompt_columns=tokens.shape[1])[site][:, -1]
+    torch.testing.assert_close(again[:, tokens.shape[1] - 1 : -1], logits, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(model.unembed(last), again[:, -1], rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("name", DECODERS)
 def test_a_row_decodes_the_same_alone_and_in_company(name):
     model, rows = miniature(name), some_rows()

@@ -166,18 +166,23 @@ class HookedModel:
 
     # ---------------------------------------------------------------------------------------------- reading, editing
     def read(
-        self, tokens: Int[Tensor, "batch seq"], real: Bool[Tensor, "_ _"] | None, sites: Sequence[Site]
+        self,
+        tokens: Int[Tensor, "batch seq"],
+        real: Bool[Tensor, "_ _"] | None,
+        sites: Sequence[Site],
+        *,
+        prompt_columns: int | None = None,
     ) -> dict[Site, Float[Tensor, "batch seq width"]]:
         """States at several sites in one pass that ends at the deepest of them; edits in force are seen.
 
-        tokens: token ids; real: False on padding, left or right (None: no padding). Returns (batch, seq, width) per
-        site, without gradient; what stands on padding means nothing. Raises SiteError as `check`, DataError for ids
-        outside the vocabulary.
+        tokens: token ids; real: False on padding, left or right (None: no padding); prompt_columns: as in `forward`.
+        Returns (batch, seq, width) per site, without gradient; what stands on padding means nothing. Raises SiteError
+        as `check`, DataError for ids outside the vocabulary.
         """
         wanted = [self.check(site) for site in sites]
         if not wanted:
             return {}
-        call = self._start(tokens, real, None, None)
+        call = self._start(tokens, real, None, prompt_columns)
         found: dict[Site, Tensor] = {}
 
         def keep(site: Site, states: Tensor) -> None:
@@ -237,15 +242,20 @@ class HookedModel:
 
     # ------------------------------------------------------------------------------------------------------ running
     def logits(
-        self, tokens: Int[Tensor, "batch seq"], real: Bool[Tensor, "_ _"] | None = None
+        self,
+        tokens: Int[Tensor, "batch seq"],
+        real: Bool[Tensor, "_ _"] | None = None,
+        *,
+        prompt_columns: int | None = None,
     ) -> Float[Tensor, "batch seq vocabulary"]:
         """Logits at every token, without a cache and without gradient; edits in force apply. Encoders too.
 
-        Raises ModelError if the model has no vocabulary head, DataError for ids outside the vocabulary.
+        prompt_columns: as in `forward`, so that edits see what they saw while the text was decoded. Raises ModelError
+        if the model has no vocabulary head, DataError for ids outside the vocabulary.
         """
         self._require_head()
         with torch.no_grad():
-            return _logits(self._run(self._start(tokens, real, None, None)))
+            return _logits(self._run(self._start(tokens, real, None, prompt_columns)))
 
     def forward(
         self,
