@@ -58,8 +58,10 @@ def option_names(kind: type) -> list[str]:
     """Every option of an options class as it is written (--like-this, --nested.like-this), those of its help."""
     import tyro
 
-    helptext = tyro.extras.get_parser(kind, config=(tyro.conf.FlagCreatePairsOff,)).format_help()
-    return sorted(set(re.findall(r"(?<![\w-])--[a-z][\w.-]*", helptext)))
+    told = io.StringIO()
+    with contextlib.redirect_stdout(told), contextlib.suppress(SystemExit):
+        tyro.cli(kind, args=["--help"], config=(tyro.conf.FlagCreatePairsOff,))
+    return sorted(set(re.findall(r"(?<![\w-])--[a-z][\w.-]*", told.getvalue())))
 
 
 def _unknown(kind: type, verb: str, words: list[str]) -> str:

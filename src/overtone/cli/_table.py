@@ -2,6 +2,8 @@
 
 VERBS = {
     "discover": "find a model's reasoning vectors, and prove that they steer it",
+    "collect": "compute a model's states over texts or traces once, and keep them",
+    "train": "train a dictionary on stored states",
     "study": "re-run one paper's claims with the library's own parts",
     "studies": "the scoreboard: every study, and what it found when it was last run here",
     "list": "what there is: dictionaries, edits, studies, sites or adapters",

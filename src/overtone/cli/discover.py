@@ -47,4 +47,4 @@ def show(data: dict[str, Any], console: Console) -> None:
 
     for table in tables(data, console.width):
         console.print(table)
-    console.print(f"\nreport: [bold]{data['written'][-1]}[/bold]  (numbers: {data['written'][0]})")
+    console.print(f"\nreport: [bold]{data['written'][-1]}[/bold]  (numbers: {data['written'][0]})", soft_wrap=True)

@@ -1,0 +1,96 @@
+"""overtone collect: a model's states over texts or traces, computed once and kept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from overtone.cli._parse import Shell
+from overtone.core.errors import SettingError
+from overtone.core.settings import require
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from overtone.activations.positions import Positions
+    from overtone.data.traces import ReasoningTrace
+    from overtone.models.hooked import HookedModel
+
+RESUME = "What was stored is kept: run the same command again to go on from there."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(Shell):
+    """Store a model's states at some sites, one row per token or per reasoning step, in a folder below --out.
+
+    Example: overtone collect --model gpt2 --texts corpus.jsonl --sites residual.5 residual.8 --out runs/states
+    """
+
+    model: str = "bundled"
+    """`bundled`, a folder in transformers format, or a hub name."""
+    texts: str = ""
+    """File of texts (.jsonl, .json, .txt); an object's `response` is read as what the model answered."""
+    traces: str = ""
+    """Folder of sampled traces, instead of texts."""
+    sites: tuple[str, ...] = ()
+    """Sites to read, such as residual.3 (`overtone list sites --model ...` lists them)."""
+    rows: Literal["tokens", "next", "prev", "mean", "first_k"] = "tokens"
+    """What a row is: a token, or a reasoning step read at one of four anchors."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Type of the numbers on disk."""
+    limit: int | None = None
+    """Read at most so many texts or traces."""
+    out: Path = Path("runs/states")
+    """Folder that holds the stores; each gets a name of its own, made from its content."""
+
+    def __post_init__(self) -> None:
+        require(bool(self.texts) != bool(self.traces), "give either --texts FILE or --traces FOLDER.")
+        require(bool(self.sites), "name at least one site, such as --sites residual.3.")
+        require(self.limit is None or self.limit >= 1, f"limit={self.limit}: read at least one text.")
+
+
+def run(options: Options) -> dict[str, Any]:
+    """Where the store lies and what it holds."""
+    from overtone.activations.store import collect
+    from overtone.activations.stream import ActivationStream
+    from overtone.core.sites import Site
+    from overtone.models.hooked import HookedModel
+    from overtone.models.reasoner import bundled_reasoner
+
+    sites = [Site.parse(name) for name in options.sites]
+    model = bundled_reasoner() if options.model == "bundled" else HookedModel.load(options.model)
+    stream = ActivationStream(model, _traces(options, model), sites, _positions(options, model))
+    store = collect(options.out, stream, dtype=options.dtype)
+    widths = {str(site): width for site, width in store.widths.items()}
+    return {"store": str(store.folder), "model": model.name, "rows": store.n_rows, "sites": widths}
+
+
+def _traces(options: Options, model: HookedModel) -> list[ReasoningTrace]:
+    from overtone.data.texts import encode_texts, read_texts
+    from overtone.data.traces import load_traces, tokenizer_fingerprint
+
+    if model.tokenizer is None:
+        raise SettingError(f"{model.name} has no tokenizer. Give a folder that holds one.")
+    if options.texts:
+        return encode_texts(model.tokenizer, read_texts(options.texts, limit=options.limit))
+    return load_traces(options.traces, tokenizer=tokenizer_fingerprint(model.tokenizer))[: options.limit]
+
+
+def _positions(options: Options, model: HookedModel) -> Positions:
+    from overtone.activations.positions import AllTokens, StepAnchor
+    from overtone.data.traces import delimiter_ids
+
+    if options.rows == "tokens":
+        return AllTokens(skip_special=frozenset(model.tokenizer.all_special_ids))
+    return StepAnchor(options.rows, delimiter_ids(model.tokenizer))
+
+
+def show(data: dict[str, Any], console: Console) -> None:
+    """What was stored, and the command that may come next."""
+    for site, width in data["sites"].items():
+        console.print(f"{site}: {data['rows']} rows of width {width}")
+    site = next(iter(data["sites"]))
+    console.print(f"store: [bold]{data['store']}[/bold]", soft_wrap=True)
+    command = f"overtone train top_k --store {data['store']} --site {site} --n-latents 512"
+    console.print(f"next:  {command}", soft_wrap=True)  # in one line, to be copied

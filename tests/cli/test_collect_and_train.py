@@ -1,0 +1,113 @@
+"""overtone collect and overtone train, on a miniature model saved to disk."""
+
+import json
+
+import pytest
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from overtone.activations.store import ActivationStore
+from overtone.cli import main
+from overtone.core.sites import Site
+from overtone.dictionaries.storage import load_dictionary
+
+WORDS = ["<pad>", "<unk>", "\n\n", "wait", "so", "three", "plus", "four", "is", "seven", "done"]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """A folder with a random two-block Llama and a tokenizer of eleven words."""
+    folder = tmp_path_factory.mktemp("model")
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(WORDS), hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
+        max_position_embeddings=64, pad_token_id=0, bos_token_id=None, eos_token_id=None,
+    )  # fmt: skip
+    LlamaForCausalLM(config).save_pretrained(folder)
+    inner = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="<unk>"))
+    inner.pre_tokenizer = pre_tokenizers.Split(" ", "removed")
+    PreTrainedTokenizerFast(tokenizer_object=inner, pad_token="<pad>", unk_token="<unk>").save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory):
+    """Twelve problems with an answer of three steps each."""
+    path = tmp_path_factory.mktemp("texts") / "texts.jsonl"
+    response = "wait three plus four \n\n so seven \n\n done"
+    lines = [{"prompt": f"three plus four is seven {'so ' * i}\n\n", "response": response} for i in range(12)]
+    path.write_text("\n".join(json.dumps(line) for line in lines))
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def store(model, texts, tmp_path_factory):
+    """The folder of a store, made by the command."""
+    out = tmp_path_factory.mktemp("states")
+    words = [
+        "--model",
+        model,
+        "--texts",
+        texts,
+        "--sites",
+        "residual.0",
+        "residual.1",
+        "--rows",
+        "next",
+        "--out",
+        str(out),
+    ]
+    assert main(["collect", *words, "--quiet"]) == 0
+    return str(next(out.iterdir()))
+
+
+def test_states_are_stored_one_row_per_step(store):
+    opened = ActivationStore.open(store)
+    assert opened.n_rows == 36
+    assert {str(site): width for site, width in opened.widths.items()} == {"residual.0": 16, "residual.1": 16}
+
+
+def test_the_same_states_are_not_computed_twice(model, texts, store, capsys):
+    folder = store.rpartition("/")[0]
+    words = [
+        "--model",
+        model,
+        "--texts",
+        texts,
+        "--sites",
+        "residual.0",
+        "residual.1",
+        "--rows",
+        "next",
+        "--out",
+        folder,
+    ]
+    assert main(["collect", *words, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["store"] == store
+
+
+def test_a_trained_dictionary_fits_the_site_and_leaves_nothing_else(store, tmp_path, capsys):
+    out = tmp_path / "dictionary"
+    words = ["--store", store, "--site", "residual.1", "--n-latents", "12", "--k", "2", "--n-tokens", "500"]
+    assert main(["train", "top_k", *words, "--batch-rows", "16", "--out", str(out), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["kind"], told["site"]) == ("top_k", "residual.1")
+    rows = ActivationStore.open(store).all().at(Site("residual", 1))
+    codes = load_dictionary(out).encode(rows)
+    assert codes.n_latents == 12 and int((codes.dense() != 0).sum(1).max()) <= 2
+    assert [path.name for path in tmp_path.iterdir()] == ["dictionary"]
+
+
+def test_a_site_that_was_not_collected_is_a_mistake(store, tmp_path, capsys):
+    words = ["--store", store, "--site", "residual.7", "--n-latents", "64", "--out", str(tmp_path / "d")]
+    assert main(["train", "top_k", *words]) == 2
+    assert "residual.0, residual.1" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_site_that_the_model_lacks_is_a_mistake(model, texts, tmp_path, capsys):
+    words = ["--model", model, "--texts", texts, "--sites", "residual.9", "--out", str(tmp_path)]
+    assert main(["collect", *words]) == 2
+    assert "residual.9" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
