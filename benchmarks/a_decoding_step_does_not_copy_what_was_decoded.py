@@ -7,7 +7,7 @@ A random model of the bundled reasoner's size (6 blocks, width 160) decodes many
 The ways take turns step by step, so that a busy machine slows all of them. Reported: milliseconds per step (median over
 the last quarter of the steps) and the ratios to `library`. Before timing, `library` and `overtone` must agree.
 
-    python benchmarks/a_decoding_step_does_not_copy_what_was_decoded.py [--rows 256] [--steps 200] [--json]
+    python benchmarks/a_decoding_step_does_not_copy_what_was_decoded.py [--rows 256] [--steps 120] [--json]
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def measure(args: argparse.Namespace) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, value in {"rows": 256, "steps": 200, "threads": 1}.items():
+    for name, value in {"rows": 256, "steps": 120, "threads": 1}.items():
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()

@@ -18,6 +18,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
@@ -29,12 +30,13 @@ def make_model(device: str, dtype: str) -> HookedModel:
     from transformers import GPT2Config, GPT2LMHeadModel
 
     torch.manual_seed(0)
-    return HookedModel.wrap(GPT2LMHeadModel(GPT2Config()).to(device, getattr(torch, dtype)).eval(), name="gpt2-random")
+    model = GPT2LMHeadModel(GPT2Config()).eval()
+    return HookedModel.wrap(model.to(device=device, dtype=getattr(torch, dtype)), name="gpt2-random")  # type: ignore
 
 
 def ways(model: HookedModel, tokens: torch.Tensor, site: Site) -> dict[str, Callable[[], torch.Tensor]]:
     """Name -> a pass over the tokens that returns something of its result."""
-    plain = model.model
+    plain: Any = model.model
     options = {"use_cache": False}
     return {
         "read": lambda: model.read(tokens, None, [site])[site],

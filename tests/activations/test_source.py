@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from overtone.activations.source import gathered, in_bytes, ordered_batches, recut
@@ -43,6 +43,7 @@ def pairs(batches):
 COUNTS = st.lists(st.integers(0, 9), min_size=1, max_size=12).filter(sum)
 
 
+@settings(deadline=None, max_examples=50)
 @given(COUNTS, st.integers(1, 20), st.integers(1, 5), st.integers(2, 40), st.integers(1, 3))
 def test_batches_are_exact_and_every_row_comes_once_per_epoch(counts, rows, per_piece, buffer_rows, epochs):
     made = list(
@@ -54,6 +55,7 @@ def test_batches_are_exact_and_every_row_comes_once_per_epoch(counts, rows, per_
     assert [sorted(found[e * n : (e + 1) * n]) for e in range(epochs)] == [every] * epochs
 
 
+@settings(deadline=None, max_examples=50)
 @given(COUNTS, st.integers(1, 20), st.integers(1, 5), st.integers(2, 40))
 def test_the_order_does_not_depend_on_how_the_rows_are_read(counts, rows, per_piece, buffer_rows):
     def order(per_piece, rows):

@@ -3,7 +3,7 @@
 from random import Random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
@@ -140,6 +140,7 @@ def test_without_an_open_mark_the_section_reaches_from_the_response_to_the_close
     assert [(s.start, s.end) for s in steps] == [(2, 3), (4, 5)]
 
 
+@settings(deadline=None, max_examples=50)
 @given(st.lists(st.integers(0, CUT), max_size=40), st.lists(st.integers(0, CUT), min_size=1, max_size=4))
 def test_steps_cover_every_ordinary_token_once_in_order_and_hold_nothing_else(response, prompt):
     made = trace(response, prompt)
@@ -175,6 +176,7 @@ def many(n_groups=30, per_group=3):
     return [trace([5, i], document=i, group=f"p{i % n_groups}") for i in range(n_groups * per_group)]
 
 
+@settings(deadline=None, max_examples=50)
 @given(st.integers(0, 2**31), st.randoms(use_true_random=False))
 def test_a_split_is_a_partition_by_group_that_ignores_the_order_of_traces(seed, rng):
     traces, shares = many(), {"fit": 0.5, "select": 0.2, "report": 0.3}

@@ -9,7 +9,7 @@ import hashlib
 import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from jaxtyping import Int
@@ -100,10 +100,14 @@ class AllTokens:
 
     skip_special: Collection[int] = ()
     part: str = "all"
-    reduce: ClassVar[Literal["mean", "max"]] = "mean"
 
     def __post_init__(self) -> None:
         _check_part(self.part)
+
+    @property
+    def reduce(self) -> Literal["mean", "max"]:
+        """A row is the mean over its positions."""
+        return "mean"
 
     def select(self, trace: ReasoningTrace) -> Picks:
         """Every position of the part, in order, those of skipped ids left out."""
@@ -132,7 +136,6 @@ class StepAnchor:
     delimiters: frozenset[int] = field(repr=False)
     k: int = 3
     think: tuple[int | None, int | None] | None = None
-    reduce: ClassVar[Literal["mean", "max"]] = "mean"
 
     def __post_init__(self) -> None:
         if self.anchor not in ANCHORS:
@@ -143,6 +146,11 @@ class StepAnchor:
             raise SettingError(f"k={self.k}: the first k tokens of a step need k >= 1.")
         if not self.delimiters and not getattr(self.delimiters, "bare", None):
             raise SettingError("delimiters is empty. Take delimiter_ids(tokenizer), or name the ids that end a step.")
+
+    @property
+    def reduce(self) -> Literal["mean", "max"]:
+        """A row is the mean over its positions."""
+        return "mean"
 
     def select(self, trace: ReasoningTrace) -> Picks:
         """One row per step, reported at the last position that went into it."""
@@ -173,10 +181,14 @@ class LastToken:
 
     part: str = "all"
     skip_special: Collection[int] = ()
-    reduce: ClassVar[Literal["mean", "max"]] = "mean"
 
     def __post_init__(self) -> None:
         _check_part(self.part)
+
+    @property
+    def reduce(self) -> Literal["mean", "max"]:
+        """A row is the mean over its positions."""
+        return "mean"
 
     def select(self, trace: ReasoningTrace) -> Picks:
         """The last ordinary position of the part, or no row if there is none."""
