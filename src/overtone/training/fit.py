@@ -164,9 +164,16 @@ def _fit_whole(job: Job, feed: Feed, n_tokens: int) -> Fitted:
 def _identity(
     jobs: Sequence[Job], n_tokens: int, batch_rows: int, seed: int, schedule: Schedule, data: str
 ) -> dict[str, Any]:
-    described = [[j.preset.name, j.preset.to_dict(), str(j.site), j.lr, j.seed] for j in jobs if not j.preset.whole]
-    return {"jobs": described, "n_tokens": n_tokens, "batch_rows": batch_rows, "seed": seed,
-            "schedule": schedule.to_dict(), "data": data}  # fmt: skip
+    stepped = [job for job in jobs if not job.preset.whole]
+    return {
+        "jobs": [[job.preset.name, job.preset.to_dict(), str(job.site), job.lr] for job in stepped],
+        "seeds": [job.seed for job in stepped],
+        "n_tokens": n_tokens,
+        "batch_rows": batch_rows,
+        "seed": seed,
+        "schedule": schedule.to_dict(),
+        "data": data,
+    }
 
 
 class _Saver:

@@ -4,13 +4,14 @@ import math
 import time
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from overtone.core.errors import CapabilityError, DivergenceError
 from overtone.dictionaries.autoencoder import Autoencoder
 from overtone.dictionaries.dictionary import Dictionary
 from overtone.dictionaries.maintainers.firing import Firing
 from overtone.dictionaries.preset import Preset
+from overtone.training.adam import Adam
 from overtone.training.record import Record
 from overtone.training.schedules import Schedule
 from overtone.training.step import Step, forward
@@ -30,7 +31,7 @@ class Run:
         self.objectives, self.firing = preset.objectives(), Firing(preset.window)
         self.maintainers = (self.firing, *preset.maintainers())
         self.lr, self.tokens, self.records = lr, 0, list[Record]()
-        self.optimiser = torch.optim.Adam([p for p in dictionary.parameters() if p.requires_grad], lr=lr, fused=True)
+        self.adam = Adam({name: p for name, p in dictionary.named_parameters() if p.requires_grad}, CLIP)
         self._latest: tuple[Tensor, Step] | None = None
         self._clock = (time.perf_counter(), 0)
 
@@ -60,11 +61,7 @@ class Run:
     def _update(self, factor: float) -> None:
         for maintainer in self.maintainers:
             maintainer.before_update(self.model)
-        group = self.optimiser.param_groups[0]
-        nn.utils.clip_grad_norm_(group["params"], CLIP)
-        group["lr"] = self.lr * factor
-        self.optimiser.step()
-        self.optimiser.zero_grad(set_to_none=True)
+        self.adam.update(self.lr * factor)
         for maintainer in self.maintainers:
             maintainer.after_update(self.model)
 
@@ -91,24 +88,20 @@ class Run:
     def tensors(self) -> dict[str, Tensor]:
         """Everything that changes while training, by name: parameters, buffers, moments, maintainers' state."""
         found = {f"model.{name}": value for name, value in self.model.state_dict().items()}
-        for i, parameter in enumerate(self.optimiser.param_groups[0]["params"]):
-            found |= {f"moments.{i}.{name}": value for name, value in self.optimiser.state[parameter].items()}
+        found |= {f"moments.{name}": value for name, value in self.adam.tensors().items()}
         for i, maintainer in enumerate(self.maintainers):
             found |= {f"maintainer.{i}.{name}": value for name, value in maintainer.state.items()}
         return {name: value.detach().clone().contiguous() for name, value in found.items()}
 
     def load(self, tensors: dict[str, Tensor], tokens: int, records: list[Record]) -> None:
-        """Restore what `tensors` gave, with the tokens seen and the records so far."""
-        device = self.model.decoder.centre().device
+        """Restore what `tensors` gave, with the tokens seen and the records so far, after `begin`."""
 
         def part(prefix: str) -> dict[str, Tensor]:
             return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
         self.model.load_state_dict(part("model."))
-        for i, parameter in enumerate(self.optimiser.param_groups[0]["params"]):
-            self.optimiser.state[parameter] = {k: v.to(device) for k, v in part(f"moments.{i}.").items()}
+        self.adam.load(part("moments."))
         for i, maintainer in enumerate(self.maintainers):
-            maintainer.begin(self.model)
             maintainer.state = {k: v.to(maintainer.state[k].device) for k, v in part(f"maintainer.{i}.").items()}
         self.tokens, self.records = tokens, records
         self._clock = (time.perf_counter(), tokens)

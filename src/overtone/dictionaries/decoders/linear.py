@@ -29,7 +29,8 @@ class Linear(Decoder, kind="decoder.linear"):
     def forward(self, codes: SparseCodes, x: Tensor | None = None) -> Tensor:
         """Sum of the active rows plus the constant."""
         values = codes.values.to(self.weight.dtype)
-        if codes.values.shape[1] * DENSE_FROM > codes.n_latents:
+        slots = codes.values.shape[1]
+        if not slots or slots * DENSE_FROM > codes.n_latents:
             dense = SparseCodes(values, codes.indices, codes.n_latents).dense()
             return torch.addmm(self.bias, dense, self.weight)
         return embedding_bag(codes.indices, self.weight, per_sample_weights=values, mode="sum") + self.bias

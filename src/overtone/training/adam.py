@@ -1,0 +1,57 @@
+"""Adam with a bound on the gradient's norm, in one fused pass over parameters and moments.
+
+The function behind `torch.optim.Adam` is called directly: an optimiser object costs more than the update itself on small
+dictionaries, and its first use loads a compiler that nothing here needs.
+Source: Kingma and Ba 2014, arXiv 1412.6980.
+"""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+from torch.nn.utils import get_total_norm
+from torch.optim.adam import adam
+
+BETAS, EPSILON = (0.9, 0.999), 1e-8
+
+
+class Adam:
+    """The moments of named parameters. Moments have the parameters' shapes, so that row surgery can move them alike."""
+
+    def __init__(self, parameters: Mapping[str, Tensor], clip: float) -> None:
+        """clip: largest norm of all gradients together; longer ones are shortened to it."""
+        self.parameters, self.clip = dict(parameters), clip
+        self.means = {name: torch.zeros_like(p) for name, p in self.parameters.items()}
+        self.squares = {name: torch.zeros_like(p) for name, p in self.parameters.items()}
+        self.steps = {name: torch.zeros((), device=p.device) for name, p in self.parameters.items()}
+
+    @torch.no_grad()
+    def update(self, lr: float) -> None:
+        """One update of the parameters that have gradients, which are then dropped."""
+        names = [name for name, p in self.parameters.items() if p.grad is not None]
+        gradients = [self.parameters[name].grad for name in names]
+        self._shorten(gradients)
+        adam(
+            [self.parameters[name] for name in names], gradients, [self.means[name] for name in names],
+            [self.squares[name] for name in names], [], [self.steps[name] for name in names],
+            fused=True, amsgrad=False, beta1=BETAS[0], beta2=BETAS[1], lr=lr, weight_decay=0.0, eps=EPSILON, maximize=False,
+        )  # fmt: skip
+        for parameter in self.parameters.values():
+            parameter.grad = None
+
+    def _shorten(self, gradients: list[Tensor]) -> None:
+        norm = get_total_norm(gradients)
+        if (
+            norm.device.type != "cpu" or float(norm) > self.clip
+        ):  # an accelerator is not asked, so that it need not wait
+            torch._foreach_mul_(gradients, (self.clip / (norm + 1e-6)).clamp(max=1.0))
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All moments by name."""
+        parts = {"mean": self.means, "square": self.squares, "step": self.steps}
+        return {f"{kind}.{name}": value for kind, values in parts.items() for name, value in values.items()}
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Restore what `tensors` gave."""
+        for name, value in self.tensors().items():
+            value.copy_(tensors[name])

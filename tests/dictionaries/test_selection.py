@@ -1,0 +1,80 @@
+"""Ranks and thresholds choose what they say, whatever shortcuts they take."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from overtone.core.errors import SettingError
+from overtone.dictionaries.selectors.rank import Rank, top_indices
+from overtone.dictionaries.selectors.threshold import Threshold
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    rows=st.integers(1, 4),
+    eighths=st.integers(1, 12),
+    extra=st.integers(0, 7),
+    k=st.integers(1, 100),
+    seed=st.integers(0, 9),
+)
+def test_the_best_of_each_row_are_found_with_and_without_grouping(rows, eighths, extra, k, seed):
+    scores = torch.randn(rows, 8 * eighths + extra, generator=torch.Generator().manual_seed(seed))
+    k = min(k, scores.shape[1])
+    found = scores.gather(1, top_indices(scores, k)).sort(1).values
+    assert torch.equal(found, scores.topk(k, dim=1).values.flip(1))
+
+
+def settled(rank, scores):
+    """The (rows, latents) mask that a rank chooses in company."""
+    support = rank.nominate(scores, company=True)
+    keep = rank.settle(support, support.take(scores))
+    if keep is None:
+        rank.widen()
+        return settled(rank, scores)
+    kept = support.kept(keep)
+    return torch.zeros_like(scores, dtype=torch.bool).index_put((kept.rows, kept.latents), torch.tensor(True))
+
+
+@settings(deadline=None, max_examples=40)
+@given(rows=st.integers(1, 30), latents=st.integers(1, 40), k=st.integers(1, 6), seed=st.integers(0, 9))
+def test_a_batch_keeps_its_budget_of_the_best_positive_scores(rows, latents, k, seed):
+    rank, generator = Rank("batch", min(k, latents)), torch.Generator().manual_seed(seed)
+    for scale in (1.0, 0.1, 10.0):  # the hint of one batch is wrong for the next
+        scores = scale * torch.randn(rows, latents, generator=generator)
+        mask, wanted = settled(rank, scores), min(rank.budget * rows, int((scores > 0).sum()))
+        assert int(mask.sum()) == wanted and (scores[mask] > 0).all()
+        if wanted:
+            rest = scores[~mask]
+            assert not len(rest) or scores[mask].min() >= rest.max()
+
+
+def test_equal_scores_at_the_cut_go_to_earlier_places():
+    mask = settled(Rank("batch", 1), torch.ones(3, 4))
+    assert mask.nonzero().tolist() == [[0, 0], [0, 1], [0, 2]]
+
+
+def test_alone_a_batch_rank_is_a_threshold():
+    rank = Rank("batch", 1)
+    rank.theta.fill_(2.0)
+    support = rank.nominate(torch.tensor([[1.0, 2.0, 3.0], [2.5, 4.0, 0.0]]), company=False)
+    assert list(zip(support.rows.tolist(), support.latents.tolist(), strict=True)) == [(0, 2), (1, 0), (1, 1)]
+
+
+@pytest.mark.parametrize("make", [lambda: Rank("batch", 1), lambda: Threshold(3, level=0.1)])
+def test_thresholds_stay_exact_in_half_precision(make):
+    selection = make()
+    selection.theta.fill_(0.1003)
+    before = selection.theta.clone()
+    selection.bfloat16()
+    assert selection.theta.dtype == torch.float32 and torch.equal(selection.theta, before)
+    assert selection.double().theta.dtype == torch.float64
+
+
+def test_impossible_ranks_are_refused():
+    with pytest.raises(SettingError, match="'row' or a 'batch'"):
+        Rank("column", 1)
+    with pytest.raises(SettingError, match="at least 1"):
+        Rank("row", 0)
+    with pytest.raises(SettingError, match="only 4 latents"):
+        Rank("row", 5).check(4)

@@ -1,0 +1,58 @@
+"""The sparse kernels compute what their dense references compute, values and gradients alike, in float64."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from overtone.dictionaries.codes import Support
+from overtone.training.kernels import reference, sparse
+
+
+def support(kind: str, rows: int, latents: int, k: int) -> Support:
+    """k places in each row, or a ragged number of them, chosen at random."""
+    scores = torch.rand(rows, latents)
+    if kind == "row":
+        return Support.from_indices(scores.topk(k, dim=1).indices, latents)
+    return Support.from_mask(scores > scores.flatten().sort().values[-min(k * rows, scores.numel())])
+
+
+def inputs(at: Support, width: int) -> dict[str, torch.Tensor]:
+    """Float64 leaves of every kernel."""
+    shapes = {"centre": (width,), "weight": (at.n_latents, width), "bias": (at.n_latents,), "values": (len(at.rows),)}
+    return {name: torch.randn(shape, dtype=torch.float64, requires_grad=True) for name, shape in shapes.items()}
+
+
+def results(module, at: Support, leaves: dict[str, torch.Tensor], x: torch.Tensor) -> list[torch.Tensor]:
+    """Both kernels' results and the gradients of a random function of them."""
+    centred = (x - leaves["centre"]).detach()
+    true_u = at.take(centred @ leaves["weight"].detach().T + leaves["bias"].detach())
+    u = module.preactivations(centred, leaves["centre"], leaves["weight"], leaves["bias"], true_u, at)
+    decoded = module.decode(leaves["values"] * u, leaves["weight"], at)
+    loss = (
+        decoded * torch.cos(torch.arange(decoded.numel(), dtype=torch.float64).view_as(decoded))
+    ).sum() + u.sin().sum()
+    return [u, decoded, *torch.autograd.grad(loss, list(leaves.values()))]
+
+
+@pytest.mark.parametrize("kind", ["row", "ragged"])
+@settings(max_examples=25, deadline=None)
+@given(rows=st.integers(1, 7), width=st.integers(1, 5), latents=st.integers(1, 9), k=st.integers(1, 9))
+def test_values_and_gradients_equal_the_dense_ones(kind, rows, width, latents, k):
+    at = support(kind, rows, latents, min(k, latents))
+    leaves, x = inputs(at, width), torch.randn(rows, width, dtype=torch.float64)
+    for found, expected in zip(results(sparse, at, leaves, x), results(reference, at, leaves, x), strict=True):
+        torch.testing.assert_close(found, expected)
+
+
+def test_rows_without_any_active_latent_decode_to_zero():
+    at = Support.from_mask(torch.tensor([[False, False], [True, False]]))
+    decoded = sparse.decode(torch.tensor([2.0]), torch.eye(2), at)
+    assert decoded.tolist() == [[0.0, 0.0], [2.0, 0.0]]
+
+
+def test_a_frozen_matrix_gets_no_gradient():
+    at = support("row", 3, 4, 2)
+    values, weight = torch.randn(6, requires_grad=True), torch.randn(4, 5)
+    sparse.decode(values, weight, at).sum().backward()
+    assert values.grad is not None and weight.grad is None
