@@ -24,7 +24,8 @@ SCHEMA = 1
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a folder is: kind (such as "dictionary"), schema, library version, seed, sources (name -> fingerprint of what
+    """What a folder is: kind (such as "dictionary"), schema, library version, seed, sources (name -> fingerprint of
+    what
     it was made from), free `facts`, and the sha256 of every file."""
 
     kind: str
@@ -97,16 +98,25 @@ def new_folder(path: str | Path, manifest: Manifest) -> Iterator[Path]:
 
 
 def seal(folder: Path, manifest: Manifest) -> Manifest:
-    """Hash every file of a folder and write its manifest, which makes the folder complete. Returns the sealed manifest."""
+    """Hash every file of a folder and write its manifest, which makes the folder complete. Returns the sealed
+    manifest."""
     names = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST)
-    sealed = Manifest(manifest.kind, manifest.seed, dict(manifest.sources), dict(manifest.facts),
-                      {n: file_hash(folder / n) for n in names}, SCHEMA, library_version())  # fmt: skip
+    sealed = Manifest(
+        manifest.kind,
+        manifest.seed,
+        dict(manifest.sources),
+        dict(manifest.facts),
+        {n: file_hash(folder / n) for n in names},
+        SCHEMA,
+        library_version(),
+    )
     write_json(folder / MANIFEST, {**sealed.__dict__})
     return sealed
 
 
 def read_manifest(path: str | Path, kind: str, *, check_files: bool = True) -> Manifest:
-    """The manifest of a complete folder of a kind. Raises StoreError saying whether it is missing, unfinished, of another
+    """The manifest of a complete folder of a kind. Raises StoreError saying whether it is missing, unfinished, of
+    another
     kind, of a newer schema, or damaged (a file is missing or its hash differs; skipped with check_files=False)."""
     path = Path(path)
     if not path.is_dir():

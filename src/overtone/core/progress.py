@@ -55,10 +55,8 @@ def _bar(items: Iterable[_Item], label: str, total: int | None) -> Iterator[_Ite
 
 def _lines(items: Iterable[_Item], label: str, total: int | None, every_s: float = 5.0) -> Iterator[_Item]:
     started = last = time.monotonic()
-    done = 0
-    for item in items:
+    for done, item in enumerate(items, 1):
         yield item
-        done += 1
         if time.monotonic() - last >= every_s or done == total:
             last = time.monotonic()
             of = f"/{total}" if total else ""

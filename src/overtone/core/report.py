@@ -12,8 +12,10 @@ class Finding:
     """One claim and what was measured for it.
 
     id: stable dotted name; claim: in words; paper: the published figure or "" ; measured: our number (None if it could
-    not be measured, then `note` says why); unit; better: "higher", "lower" or "" (neither); interval: (low, high) at 95 %
-    or None; control: the number that the effect must beat, with `control_name` saying what it is; n: sample size, in units
+    not be measured, then `note` says why); unit; better: "higher", "lower" or "" (neither); interval: (low, high) at
+    95 %
+    or None; control: the number that the effect must beat, with `control_name` saying what it is; n: sample size, in
+    units
     that `n_of` names; holds: True, False, or None when the claim was not testable here.
     """
 

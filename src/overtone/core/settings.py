@@ -60,6 +60,7 @@ def _restore(value: Any, hint: Any) -> Any:
 
 
 def require(condition: bool, message: str) -> None:
-    """Raise SettingError(message) unless condition holds. The message says what was asked, what is allowed and the next step."""
+    """Raise SettingError(message) unless condition holds. The message says what was asked, what is allowed and the
+    next step."""
     if not condition:
         raise SettingError(message)

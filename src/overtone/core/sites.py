@@ -22,9 +22,14 @@ KINDS = {
     "embedding": "residual stream before the first block",
 }
 _LENS = {
-    "hook_resid_post": "residual", "hook_resid_mid": "residual_mid", "hook_attn_out": "attn_out",
-    "attn.hook_z": "attn_heads", "hook_mlp_in": "mlp_in", "hook_mlp_out": "mlp_out", "mlp.hook_post": "mlp_neurons",
-}  # fmt: skip
+    "hook_resid_post": "residual",
+    "hook_resid_mid": "residual_mid",
+    "hook_attn_out": "attn_out",
+    "attn.hook_z": "attn_heads",
+    "hook_mlp_in": "mlp_in",
+    "hook_mlp_out": "mlp_out",
+    "mlp.hook_post": "mlp_neurons",
+}
 
 
 @dataclass(frozen=True, order=True)
@@ -55,7 +60,8 @@ class Site:
     @classmethod
     def parse(cls, name: str | Site) -> Site:
         """The site a name stands for: ``residual.6``, ``embedding``, ``blocks.6.hook_resid_post`` (TransformerLens;
-        ``hook_resid_pre`` of block L is ``residual.L-1``), or a Site itself. Raises SiteError with the allowed forms."""
+        ``hook_resid_pre`` of block L is ``residual.L-1``), or a Site itself. Raises SiteError with the allowed
+        forms."""
         if isinstance(name, Site):
             return name
         if name in ("embedding", "hook_embed", "blocks.0.hook_resid_pre"):

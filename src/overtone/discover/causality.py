@@ -1,6 +1,7 @@
 """Causality: what the chosen vectors do at step boundaries while the model answers held-out problems, beside controls.
 
-Every arm answers the same problems with the same random numbers. Strengths are multiples of the mean state norm, so that all
+Every arm answers the same problems with the same random numbers. Strengths are multiples of the mean state norm, so
+that all
 vectors and all random directions change a state by the same amount at equal dose.
 """
 
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 ALPHAS = (-1.5, -1.0, 1.0, 1.5)  # RISE's; 0 is the unsteered arm
 SHOWN = 24  # traces per arm that are kept with their text
-SECONDARY_SHARE = 0.5  # of the problems, for arms that only accompany
+SECONDARY_SHARE = 1 / 3  # of the problems, for arms that only accompany
 
 STEERED, RIVAL, SHUFFLED, BIAS, RISE, RANDOM = "steered", "rival", "shuffled", "bias", "rise", "random"
 
@@ -88,7 +89,11 @@ def held_out_prompts(material: Material) -> tuple[Prompt, ...]:
     from overtone.discover.subject import Prompt
 
     return tuple(
-        Prompt(t.prompt_ids, t.group, {k: v for k, v in t.meta.items() if k not in ("split", "finished", "n_edited", "row_key")})
+        Prompt(
+            t.prompt_ids,
+            t.group,
+            {k: v for k, v in t.meta.items() if k not in ("split", "finished", "n_edited", "row_key")},
+        )
         for t in material.of(TEST)
     )
 
@@ -101,7 +106,8 @@ def unsteered(material: Material) -> Kept:
 
 
 class Experiment:
-    """Builds the arms of every series, answers those that are not there yet, and keeps each arm as a part of the run."""
+    """Builds the arms of every series, answers those that are not there yet, and keeps each arm as a part of the
+    run."""
 
     def __init__(self, run: Run, crew: Crew, material: Material, rows: Rows, settings: DiscoverSettings) -> None:
         self.run, self.crew, self.material, self.rows, self.settings = run, crew, material, rows, settings
@@ -118,11 +124,21 @@ class Experiment:
         """The smallest and the largest dose."""
         return tuple(dict.fromkeys((min(self.doses), max(self.doses))))
 
-    def plan(self, role: str, name: str, behaviour: str, direction: Direction | None, arms: dict[float, Any], share: float = 1.0) -> None:
+    def plan(
+        self,
+        role: str,
+        name: str,
+        behaviour: str,
+        direction: Direction | None,
+        arms: dict[float, Any],
+        share: float = 1.0,
+    ) -> None:
         """A series to be run on a share of the problems."""
         self._planned.append((role, name, behaviour, direction, arms, max(4, round(share * len(self.prompts)))))
 
-    def add(self, role: str, name: str, behaviour: str, d: Direction, doses: Sequence[float], share: float = 1.0) -> None:
+    def add(
+        self, role: str, name: str, behaviour: str, d: Direction, doses: Sequence[float], share: float = 1.0
+    ) -> None:
         """A series that adds a direction in mean norms."""
         self.plan(role, name, behaviour, d, {dose: add_arm(d, dose, self.when) for dose in doses}, share)
 
@@ -164,16 +180,19 @@ class Experiment:
 
     def results(self, label: str = "steering") -> Causality:
         """Answer everything planned (arms already answered are read) and return it with the unsteered arm."""
-        paths, tasks = {}, []
+        paths, tasks, asked = {}, [], {}
         for role, name, behaviour, _, arms, n in self._planned:
             for dose, arm in arms.items():
                 key = f"{role} {name} {behaviour} {dose:g}"
                 paths[key] = self.run.path("arm", key, n, self._identity(arm)).with_suffix(".json")
                 if not paths[key].exists():
-                    tasks.append(Task(key, self.prompts[:n], tuple(range(n)), arm, dose))
-        self._answer(tasks, paths, label)
+                    prompts, keys = asked.setdefault(n, (self.prompts[:n], tuple(range(n))))
+                    tasks.append(Task(key, prompts, keys, arm, dose))
+        self._answer(sorted(tasks, key=lambda t: -len(t.prompts)), paths, label)
         series = tuple(
-            Series(role, name, behaviour, d, {dose: _read(paths[f"{role} {name} {behaviour} {dose:g}"]) for dose in arms})
+            Series(
+                role, name, behaviour, d, {dose: _read(paths[f"{role} {name} {behaviour} {dose:g}"]) for dose in arms}
+            )
             for role, name, behaviour, d, arms, _ in self._planned
         )
         return Causality(self.prompts, unsteered(self.material), series)
@@ -193,7 +212,12 @@ class Experiment:
 
     def _identity(self, arm: Sequence[Any]) -> list[Any]:
         vectors = [getattr(one, "direction", one).vector.double().sum().item() for one in arm]
-        settings = [self.settings.seed, self.settings.sampling.to_dict(), self.settings.prompts, self.material.subject.model.fingerprint]
+        settings = [
+            self.settings.seed,
+            self.settings.sampling.to_dict(),
+            self.settings.prompts,
+            self.material.subject.model.fingerprint,
+        ]
         return [settings, [one.describe() for one in arm], vectors]
 
 
@@ -203,7 +227,9 @@ def _read(path: Any) -> Kept:
     return Kept(**json.loads(path.read_text()))
 
 
-def chosen(trials: Sequence[Trial], behaviours: Sequence[str], kinds: Sequence[str]) -> dict[str, tuple[Candidate, Candidate | None]]:
+def chosen(
+    trials: Sequence[Trial], behaviours: Sequence[str], kinds: Sequence[str]
+) -> dict[str, tuple[Candidate, Candidate | None]]:
     """Per behaviour its vector (of the given kinds) and the best mean difference beside it, signs calibrated."""
     found = {}
     for behaviour in behaviours:

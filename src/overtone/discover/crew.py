@@ -21,7 +21,8 @@ _subject: Subject | None = None  # of a worker process, set once when it starts
 
 @dataclass(frozen=True)
 class Task:
-    """Prompts to answer under one arm (a sequence of steerings); keys name the random numbers of each row; dose goes into
+    """Prompts to answer under one arm (a sequence of steerings); keys name the random numbers of each row; dose goes
+    into
     the outcomes."""
 
     name: str
@@ -48,23 +49,40 @@ def _start(settings: dict[str, Any], root_threads: int) -> None:
     _subject = make_subject(DiscoverSettings.from_dict(settings))
 
 
-def _work(task: Task, settings: dict[str, Any]) -> Answers:
+def _work(bundle: list[Task], settings: dict[str, Any]) -> list[Answers]:
     assert _subject is not None
-    return answer(_subject, task, DiscoverSettings.from_dict(settings))
+    return answer(_subject, bundle, DiscoverSettings.from_dict(settings))
 
 
-def answer(subject: Subject, task: Task, settings: DiscoverSettings) -> Answers:
-    """Generate and grade one task in this process."""
-    from overtone.steering.generate import generate
+def answer(subject: Subject, bundle: Sequence[Task], settings: DiscoverSettings) -> list[Answers]:
+    """Generate and grade tasks that ask the same prompts, together in this process."""
+    from overtone.steering.generate import Sampling, generate_arms
 
-    s = settings.sampling
-    metas = [{**p.meta, "group": p.group} for p in task.prompts]
-    traces = generate(
-        subject.model, [p.ids for p in task.prompts], steering=task.arm, max_new_tokens=s.max_new_tokens,
-        temperature=s.temperature, seed=settings.seed, row_keys=task.keys, batch_rows=s.batch_rows, metas=metas, quiet=True,
-    )  # fmt: skip
-    rows = [subject.outcome(t, task.dose) for t in traces]
-    return Answers(task.name, traces, [{k: v for k, v in row.items() if v == v} for row in rows])  # NaN: not known
+    s, first = settings.sampling, bundle[0]
+    sampling = Sampling(s.max_new_tokens, s.temperature, settings.seed, s.batch_rows)
+    metas = [{**p.meta, "group": p.group} for p in first.prompts]
+    arms = {task.name: task.arm for task in bundle}
+    found = generate_arms(
+        subject.model, [p.ids for p in first.prompts], arms, sampling, row_keys=first.keys, metas=metas, quiet=True
+    )
+    return [Answers(t.name, found[t.name], [_outcome(subject, one, t.dose) for one in found[t.name]]) for t in bundle]
+
+
+def _outcome(subject: Subject, trace: ReasoningTrace, dose: float) -> dict[str, Any]:
+    return {k: v for k, v in subject.outcome(trace, dose).items() if v == v}  # NaN: not known
+
+
+def bundles(tasks: Sequence[Task], rows: int) -> list[list[Task]]:
+    """Tasks put together while they ask the same prompts and have at most `rows` rows in all: full batches are fast."""
+    made: list[list[Task]] = []
+    for task in tasks:
+        last = made[-1] if made else None
+        same = last is not None and last[0].keys == task.keys and last[0].prompts is task.prompts
+        if last is not None and same and (len(last) + 1) * len(task.prompts) <= rows:
+            last.append(task)
+        else:
+            made.append([task])
+    return made
 
 
 class Crew:
@@ -81,20 +99,21 @@ class Crew:
             self._pool.shutdown(wait=False, cancel_futures=True)
 
     def each(self, tasks: Sequence[Task], label: str) -> Iterator[Answers]:
-        """Answers as they come, in any order; progress counts tasks."""
-        if self.settings.workers == 1 or len(tasks) < 2:
-            for task in track(tasks, label):
-                yield answer(self.subject, task, self.settings)
+        """Answers as they come, in any order; progress counts bundles of tasks."""
+        made = bundles(tasks, self.settings.sampling.batch_rows)
+        if self.settings.workers == 1 or len(made) < 2:
+            for bundle in track(made, label):
+                yield from answer(self.subject, bundle, self.settings)
             return
         plain = self.settings.to_dict()
         if self._pool is None:
             self._pool = ProcessPoolExecutor(
                 self.settings.workers, multiprocessing.get_context("spawn"), initializer=_start, initargs=(plain, 1)
             )
-        waiting = [self._pool.submit(_work, task, plain) for task in tasks]
+        waiting = [self._pool.submit(_work, bundle, plain) for bundle in made]
         try:
             for future in track(as_completed(waiting), label, total=len(waiting)):
-                yield future.result()
+                yield from future.result()
         except BaseException:
             for future in waiting:
                 future.cancel()

@@ -11,7 +11,7 @@ from overtone.core.artifacts import MANIFEST
 from overtone.core.catalogue import lookup
 from overtone.core.sites import Site
 from overtone.discover.material import FIT, Material, Rows
-from overtone.discover.settings import DiscoverSettings
+from overtone.discover.settings import DictionarySettings, DiscoverSettings
 
 if TYPE_CHECKING:
     from overtone.dictionaries.codes import SparseCodes
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from overtone.discover.run import Run
 
 BATCH_ROWS = 1024  # RISE
-ACTIVE = 8  # active latents per step, for presets that fix it
 RANDOM, PCA = "random_directions", "pca"
 
 
 @dataclass(frozen=True, eq=False)
 class Decomposition:
-    """Everything learned from the `fit` rows of one anchor: site -> dictionary, and the same rows under a random decoder
+    """Everything learned from the `fit` rows of one anchor: site -> dictionary, and the same rows under a random
+    decoder
     and under principal axes."""
 
     rows: Rows
@@ -39,37 +39,54 @@ class Decomposition:
         return self.dictionaries[site].encode(self.rows.x[site])
 
 
-def chosen_preset(name: str, width: int, expansion: float) -> Preset:
-    """A preset of `expansion` latents per dimension. Raises SettingError for an unknown name."""
-    return lookup("dictionaries", name).thing.example(n_latents=max(2, round(expansion * width)), k=ACTIVE)
+def chosen_preset(name: str, width: int, d: DictionarySettings) -> Preset:
+    """A preset with the settings' size. Raises SettingError for an unknown name."""
+    n_latents = max(2, round(d.expansion * width))
+    return lookup("dictionaries", name).thing.example(n_latents=n_latents, k=min(d.active, n_latents))
 
 
-def decompose(run: Run, material: Material, settings: DiscoverSettings, anchor: str, *, bases: bool) -> Decomposition:
-    """Train (or reuse) a dictionary per site on the `fit` rows of an anchor; bases: also the two that are compared with."""
-    rows = material.rows(run, anchor)
-    d = settings.dictionary
-    presets = (d.preset, RANDOM) if bases else (d.preset,)
-    trained = {name: _trained(run, material, rows, settings, name) for name in presets}
-    axes = _axes(rows) if bases else {}
-    return Decomposition(rows, trained[d.preset], trained.get(RANDOM, {}), axes)
+def decompose(
+    run: Run, material: Material, settings: DiscoverSettings, d: DictionarySettings, *, bases: bool
+) -> Decomposition:
+    """Train (or reuse) a dictionary per site on the `fit` rows of an anchor; bases: also the two it is compared
+    with."""
+    rows = material.rows(run, d.anchor)
+    names = (d.preset, RANDOM) if bases else (d.preset,)
+    trained = {name: _trained(run, material, rows, settings, d, name) for name in names}
+    return Decomposition(rows, trained[d.preset], trained.get(RANDOM, {}), _axes(rows) if bases else {})
 
 
-def _trained(run: Run, material: Material, rows: Rows, settings: DiscoverSettings, name: str) -> dict[Site, Dictionary]:
+def _trained(
+    run: Run, material: Material, rows: Rows, settings: DiscoverSettings, d: DictionarySettings, name: str
+) -> dict[Site, Dictionary]:
     from overtone.dictionaries.storage import load_dictionary
     from overtone.training.fit import Job, fit_many
 
     fit_rows = rows.index(FIT)
-    key = [settings.seed, settings.sampling.to_dict(), settings.dictionary.to_dict(), settings.prompts, rows.anchor, name,
-           material.subject.model.fingerprint, len(fit_rows)]  # fmt: skip
+    key = [
+        settings.seed,
+        settings.sampling.to_dict(),
+        d.to_dict(),
+        settings.prompts,
+        rows.anchor,
+        name,
+        material.subject.model.fingerprint,
+        len(fit_rows),
+    ]
     folders = {site: run.path(f"{name}-{rows.anchor}-{site}", key) for site in rows.x}
     missing = [site for site, folder in folders.items() if not (folder / MANIFEST).exists()]
     if missing:
         started = time.monotonic()
         states = {site: rows.x[site][fit_rows] for site in missing}
         width = {site: x.shape[1] for site, x in states.items()}
-        jobs = [Job(chosen_preset(name, width[site], settings.dictionary.expansion), site) for site in missing]
-        epochs = settings.dictionary.epochs if name != RANDOM else max(1, settings.dictionary.epochs // 2)
-        fitted = fit_many(jobs, states, n_tokens=epochs * len(fit_rows), batch_rows=min(BATCH_ROWS, len(fit_rows)), seed=settings.seed)
+        jobs = [Job(chosen_preset(name, width[site], d), site) for site in missing]
+        fitted = fit_many(
+            jobs,
+            states,
+            n_tokens=d.epochs * len(fit_rows),
+            batch_rows=min(BATCH_ROWS, len(fit_rows)),
+            seed=settings.seed,
+        )
         for one in fitted:
             one.save(folders[one.job.site], sources={"model": material.subject.model.fingerprint})
         run.spent(f"dictionaries {name} {rows.anchor}", time.monotonic() - started)
@@ -85,5 +102,7 @@ def _axes(rows: Rows) -> dict[Site, Dictionary]:
     found = {}
     for site, x in rows.x.items():
         n = min(x.shape[1], len(fit_rows) - 1)
-        found[site] = fit(lookup("dictionaries", PCA).thing.example(n_latents=n, k=n), x[fit_rows], n_tokens=len(fit_rows)).dictionary
+        found[site] = fit(
+            lookup("dictionaries", PCA).thing.example(n_latents=n, k=n), x[fit_rows], n_tokens=len(fit_rows)
+        ).dictionary
     return found

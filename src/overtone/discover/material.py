@@ -1,7 +1,9 @@
 """The material of a discovery: sampled traces in splits, named steps, and the state of every step at every layer.
 
-Splits never share a problem. `fit` trains dictionaries and vectors; `select` chooses latents, layer and sign; `test` holds
-problems that were set aside from the start (and the bundled model has never seen), answered without steering; `wording`,
+Splits never share a problem. `fit` trains dictionaries and vectors; `select` chooses latents, layer and sign; `test`
+holds
+problems that were set aside from the start (and the bundled model has never seen), answered without steering;
+`wording`,
 where the subject can write it, holds sentences that the model was never trained on.
 """
 
@@ -19,7 +21,7 @@ from overtone.core.batch import Where
 from overtone.core.errors import DataError
 from overtone.core.sites import Site
 from overtone.data.traces import ReasoningTrace, StepSpan, load_traces, save_traces, split_groups
-from overtone.discover.crew import Answers, Crew, Task, in_chunks
+from overtone.discover.crew import Answers, Crew, in_chunks
 from overtone.discover.settings import DiscoverSettings
 from overtone.discover.subject import BundledSubject, Subject
 
@@ -35,8 +37,10 @@ FEWEST = 20  # steps of a behaviour without which nothing is said of it
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """One row per step at one anchor. x: site -> (rows, width); labels and previous: the name of the step and of the step
-    before it (None: no name; previous is "start" for the first); groups: its problem; split: as in the module."""
+    """One row per step at one anchor. x: site -> (rows, width); labels: the name of the step (None: no name);
+    previous: the
+    kind of step just written, as finely as the subject can tell ("start" before the first); groups: its problem;
+    split: as in the module."""
 
     anchor: str
     x: dict[Site, Tensor]
@@ -96,11 +100,17 @@ class Material:
         stream = ActivationStream(self.subject.model, self.traces, self.sites, positions)
         batch = collect(run.parts / "activations", stream).all()
         at = list(zip(batch.where.document.tolist(), batch.where.step.tolist(), strict=True))
-        before = tuple("start" if step == 0 else str(self.labels[doc][step - 1]) for doc, step in at)
+        kinds = {t.document: ["start", *self.subject.kinds(t)] for t in self.traces}
+        before = tuple(kinds[doc][step] for doc, step in at)
         return Rows(
-            anchor, dict(batch.x), batch.where, tuple(self.labels[doc][step] for doc, step in at), before,
-            tuple(self.traces[doc].group for doc, _ in at), np.array([self.traces[doc].meta["split"] for doc, _ in at]),
-        )  # fmt: skip
+            anchor,
+            dict(batch.x),
+            batch.where,
+            tuple(self.labels[doc][step] for doc, step in at),
+            before,
+            tuple(self.traces[doc].group for doc, _ in at),
+            np.array([self.traces[doc].meta["split"] for doc, _ in at]),
+        )
 
 
 def chosen_sites(subject: Subject, settings: DiscoverSettings) -> tuple[Site, ...]:
@@ -125,11 +135,14 @@ def gather(run: Run, crew: Crew, settings: DiscoverSettings) -> Material:
         parts[WORDING] = subject.written_traces(200, "held_out", settings.seed)
     traces = [replace(t, meta={**t.meta, "split": split}) for split, part in parts.items() for t in part]
     numbered = tuple(replace(t, document=i) for i, t in enumerate(traces))
-    material = Material(subject, chosen_sites(subject, settings), numbered, tuple(t.meta.pop("outcome", {}) for t in numbered))
+    material = Material(
+        subject, chosen_sites(subject, settings), numbered, tuple(t.meta.pop("outcome", {}) for t in numbered)
+    )
     if len(material.behaviours) < 2:
         found = Counter(str(n) for names in material.labels.values() for n in names)
         raise DataError(
-            f"the model's traces show fewer than two kinds of steps in {FEWEST} steps or more ({dict(found)}). Give more or "
+            f"the model's traces show fewer than two kinds of steps in {FEWEST} steps or more ({dict(found)}). "
+            "Give more or "
             "longer traces (n_traces, max_new_tokens), prompts that make it reason in paragraphs, or another --labels."
         )
     return material
@@ -143,7 +156,10 @@ def _sampled(run: Run, crew: Crew, name: str, prompts: Sequence, key: list) -> l
     if path.exists():
         run.reused.append(name)
         return load_traces(path)
-    started, size = time.monotonic(), max(16, min(crew.settings.sampling.batch_rows, -(-len(prompts) // (2 * crew.settings.workers))))
+    started, size = (
+        time.monotonic(),
+        max(16, min(crew.settings.sampling.batch_rows, -(-len(prompts) // (2 * crew.settings.workers)))),
+    )
     tasks = in_chunks(name, prompts, size)
     found: dict[str, Answers] = dict(crew.all(tasks, f"sampling {name}"))
     traces = [

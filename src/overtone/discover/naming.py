@@ -1,6 +1,7 @@
 """What the discovered latents are about: recognition of behaviours, profiles, geometry, clusters, lengths, contexts.
 
-Labels enter only here and only to NAME and SCORE what was found without them. Latents are chosen on the `select` split and
+Labels enter only here and only to NAME and SCORE what was found without them. Latents are chosen on the `select`
+split and
 scored on `test` (held-out problems) and `wording` (sentences the model was never trained on).
 """
 
@@ -75,7 +76,9 @@ class Naming:
         rows = self.found.rows
         picked = rows.index(FIT, SELECT)
         labels = rows.picked(rows.labels, picked)
-        return {s: profile(c.tocsr()[picked.numpy()], labels, names=self.material.behaviours) for s, c in self.codes.items()}
+        return {
+            s: profile(c.tocsr()[picked.numpy()], labels, names=self.material.behaviours) for s, c in self.codes.items()
+        }
 
     @cached_property
     def best_site(self) -> Site:
@@ -85,7 +88,9 @@ class Naming:
     def _part(self, codes: Any, split: str) -> LabelledCodes:
         rows = self.found.rows
         picked = rows.index(split)
-        return LabelledCodes(codes.tocsr()[picked.numpy()], rows.picked(rows.labels, picked), rows.picked(rows.groups, picked))
+        return LabelledCodes(
+            codes.tocsr()[picked.numpy()], rows.picked(rows.labels, picked), rows.picked(rows.groups, picked)
+        )
 
     def _selected(self, codes: Any) -> float:
         """Mean over behaviours of the AUROC of their best latents on `select`: what a choice of site may look at."""
@@ -95,7 +100,8 @@ class Naming:
 
     # ------------------------------------------------------------------------------------------------- recognition
     def recognition(self) -> list[BehaviourAuroc]:
-        """AUROC of the best single latent per behaviour and held-out split, beside what the same search finds in principal
+        """AUROC of the best single latent per behaviour and held-out split, beside what the same search finds in
+        principal
         axes, under a random decoder, and for shuffled labels. Every basis gets its own best site."""
         bases = {"": self.codes, **self._rival_codes()}
         sites = {name: max(codes, key=lambda s: self._selected(codes[s])) for name, codes in bases.items()}
@@ -107,17 +113,28 @@ class Naming:
             scored["shuffled labels"] = self._scored(self.codes[sites[""]], split, shuffle=True)
             for behaviour, best in scored[""].items():
                 controls = {n: shown(s[behaviour].auroc) for n, s in scored.items() if n and behaviour in s}
-                results.append(BehaviourAuroc(
-                    behaviour, SPLIT_NAMES[split], shown(best.auroc), controls, str(sites[""]), best.latent,
-                    self.found.rows.anchor, None, best.n_positive,
-                ))  # fmt: skip
+                results.append(
+                    BehaviourAuroc(
+                        behaviour,
+                        SPLIT_NAMES[split],
+                        shown(best.auroc),
+                        controls,
+                        str(sites[""]),
+                        best.latent,
+                        self.found.rows.anchor,
+                        None,
+                        best.n_positive,
+                    )
+                )
         return results
 
     def _rival_codes(self) -> dict[str, dict[Site, Any]]:
         from overtone.interpret.columns import as_columns
 
         rivals = {"PCA axes": self.found.axes, "random decoder": self.found.random}
-        return {n: {s: as_columns(d.encode(self.found.rows.x[s])) for s, d in ds.items()} for n, ds in rivals.items() if ds}
+        return {
+            n: {s: as_columns(d.encode(self.found.rows.x[s])) for s, d in ds.items()} for n, ds in rivals.items() if ds
+        }
 
     def _scored(self, codes: Any, split: str, *, shuffle: bool = False) -> dict[str, Any]:
         rng = numpy_generator(self.seed, "recognition", split, shuffle)
@@ -150,14 +167,25 @@ class Naming:
         laid = map_atoms(vectors, seed=derive(self.seed, "map") % 2**31)
         points = [self._point(s, j, x, y, clusters) for (s, j), (x, y) in zip(chosen, laid.xy.tolist(), strict=True)]
         share = f", two axes, {laid.explained:.0%} of the variance" if laid.method == "pca" else ", cosine"
-        return AtomMap(laid.method.upper() + share, tuple(points), "Atoms of all layers that fire on ten steps or more.")
+        return AtomMap(
+            laid.method.upper() + share, tuple(points), "Atoms of all layers that fire on ten steps or more."
+        )
 
     def _point(self, site: Site, j: int, x: float, y: float, clusters: Mapping[int, int]) -> AtomPoint:
         p, best = self.profiles[site], site == self.best_site
         return AtomPoint(
-            x, y, str(site), site.layer, j, p.labels[j] or "", float(p.purity[j]), float(p.fires[j] / p.n_rows),
-            _known(self.lengths[site].mean_length[j]), self.words(site, j) if best else (), clusters.get(j) if best else None,
-        )  # fmt: skip
+            x,
+            y,
+            str(site),
+            site.layer,
+            j,
+            p.labels[j] or "",
+            float(p.purity[j]),
+            float(p.fires[j] / p.n_rows),
+            _known(self.lengths[site].mean_length[j]),
+            self.words(site, j) if best else (),
+            clusters.get(j) if best else None,
+        )
 
     # ---------------------------------------------------------------------------------------------------- contexts
     @cached_property
@@ -172,8 +200,12 @@ class Naming:
     def _finders(self) -> dict[Site, ContextFinder]:
         tokenizer = self.material.subject.model.tokenizer
         rows = self.found.rows
-        return {s: ContextFinder(c, rows.where, self.material.traces, self.material.spans, lambda i: tokenizer.decode([i]) + " ")
-                for s, c in self.codes.items()}  # fmt: skip
+        return {
+            s: ContextFinder(
+                c, rows.where, self.material.traces, self.material.spans, lambda i: tokenizer.decode([i]) + " "
+            )
+            for s, c in self.codes.items()
+        }
 
     def words(self, site: Site, latent: int, n: int = 5) -> tuple[str, ...]:
         """What the strongest steps of a latent say more often than others."""
@@ -209,10 +241,19 @@ class Naming:
         effect = vocabulary_effect(self.material.subject.model, atom, n=8)
         shares = {b: float(p.share[i, j] / max(p.share[:, j].sum(), 1e-12)) for i, b in enumerate(p.names)}
         return FeatureCard(
-            str(site), j, ", ".join(words[:3]), p.labels[j] or "", float(p.purity[j]), float(p.fires[j] / p.n_rows), None,
-            _known(self.lengths[site].mean_length[j]), shares, self.contexts(site, j),
-            tuple(TokenWeight(t.token, t.shift) for t in effect.raised), tuple(TokenWeight(t.token, t.shift) for t in effect.lowered),
-        )  # fmt: skip
+            str(site),
+            j,
+            ", ".join(words[:3]),
+            p.labels[j] or "",
+            float(p.purity[j]),
+            float(p.fires[j] / p.n_rows),
+            None,
+            _known(self.lengths[site].mean_length[j]),
+            shares,
+            self.contexts(site, j),
+            tuple(TokenWeight(t.token, t.shift) for t in effect.raised),
+            tuple(TokenWeight(t.token, t.shift) for t in effect.lowered),
+        )
 
     # ---------------------------------------------------------------------------------------------------- clusters
     @cached_property
@@ -220,7 +261,9 @@ class Naming:
         """Groups of atoms at the best site found without labels, and the cluster of each latent."""
         site, rows = self.best_site, self.found.rows
         codes, atoms = self.codes[site], self.found.dictionaries[site].atoms()
-        grouped = cluster_atoms(atoms, codes, rows.where.document, rng=numpy_generator(self.seed, "clusters"), bootstraps=10)
+        grouped = cluster_atoms(
+            atoms, codes, rows.where.document, rng=numpy_generator(self.seed, "clusters"), bootstraps=10
+        )
         stories = describe_clusters(grouped, codes, self.texts)
         members = {j: c.index for c in grouped.clusters for j in c.members}
         return [self._cluster(site, story) for story in stories], members
@@ -233,9 +276,18 @@ class Naming:
         contexts = tuple(ContextStep(self.texts[i], behaviour=names[k] or "") for k, i in enumerate(story.rows[:5]))
         c = story.cluster
         return ClusterCard(
-            c.index, c.size, story.name, label, counts[label], story.share, c.silhouette,
-            tuple(f"{site} #{j}" for j in c.members[:12]), tuple(w.word for w in story.words), counts, contexts,
-        )  # fmt: skip
+            c.index,
+            c.size,
+            story.name,
+            label,
+            counts[label],
+            story.share,
+            c.silhouette,
+            tuple(f"{site} #{j}" for j in c.members[:12]),
+            tuple(w.word for w in story.words),
+            counts,
+            contexts,
+        )
 
     # ----------------------------------------------------------------------------------------------------- lengths
     @cached_property
@@ -245,13 +297,16 @@ class Naming:
         return {s: length_profile(c, self.found.rows.where.document, tokens) for s, c in self.codes.items()}
 
     def length_structure(self) -> LengthResult:
-        """Do atoms that fire in long responses lie apart from those of short ones? And what are long responses made of?"""
+        """Do atoms that fire in long responses lie apart from those of short ones? And what are long responses made
+        of?"""
         traces = [t for split in (FIT, SELECT, TEST) for t in self.material.of(split)]
         threshold = float(np.median([len(t.response_ids) for t in traces]))
         layers = tuple(self._separability(s, p.sides(), "length") for s, p in self.lengths.items())
         groups = []
-        for name, part in (("short", [t for t in traces if len(t.response_ids) <= threshold]),
-                           ("long", [t for t in traces if len(t.response_ids) > threshold])):  # fmt: skip
+        for name, part in (
+            ("short", [t for t in traces if len(t.response_ids) <= threshold]),
+            ("long", [t for t in traces if len(t.response_ids) > threshold]),
+        ):
             labels = [label for t in part for label in self.material.labels[t.document]]
             shares = {b: labels.count(b) / max(1, len(labels)) for b in self.material.behaviours}
             groups.append(LengthGroup(name, len(part), float(np.mean([len(t.response_ids) for t in part])), shares))
@@ -266,7 +321,9 @@ class Naming:
             codes = dictionary.encode(x)
             q = reconstruction(x, dictionary.decode(codes, x), codes)
             named = sum(label is not None for label in self.profiles[site].labels)
-            results.append(DictionaryFacts(str(site), preset, dictionary.n_latents, len(x), q.fvu, q.l0, q.dead_share, named))
+            results.append(
+                DictionaryFacts(str(site), preset, dictionary.n_latents, len(x), q.fvu, q.l0, q.dead_share, named)
+            )
         return results
 
 

@@ -1,6 +1,7 @@
 """A run's folder: every part is kept under a key of what it depends on, so a second run reuses what still fits.
 
-A part whose key changed is made anew; a part that was interrupted is not there, because everything is written atomically.
+A part whose key changed is made anew; a part that was interrupted is not there, because everything is written
+atomically.
 """
 
 from __future__ import annotations
@@ -31,7 +32,9 @@ class Run:
         if self.folder.exists() and not self.folder.is_dir():
             raise StoreError(f"{self.folder} is a file. Name a folder for the run.")
         if self.folder.exists() and any(self.folder.iterdir()) and not (self.folder / MARK).exists():
-            raise StoreError(f"{self.folder} exists and is not a run of overtone; it was left alone. Choose another folder.")
+            raise StoreError(
+                f"{self.folder} exists and is not a run of overtone; it was left alone. Choose another folder."
+            )
         if not resume:
             shutil.rmtree(self.folder / "parts", ignore_errors=True)
         self.parts = self.folder / "parts"

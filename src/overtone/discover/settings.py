@@ -11,13 +11,14 @@ from overtone.core.settings import Settings, require
 class SamplingSettings(Settings):
     """How traces are drawn from the model."""
 
-    n_traces: int = 1600
-    """Traces to sample for discovery (split by problem: half for the dictionaries, a quarter to select, a quarter to test)."""
+    n_traces: int = 1200
+    """Traces to sample for discovery; two thirds train dictionaries and vectors, one third selects, split by
+    problem."""
     max_new_tokens: int = 384
     """Longest response, in tokens."""
     temperature: float = 1.0
     """Sampling temperature; 0 is greedy."""
-    batch_rows: int = 256
+    batch_rows: int = 400
     """Traces generated at once."""
 
     def __post_init__(self) -> None:
@@ -29,22 +30,29 @@ class SamplingSettings(Settings):
 
 @dataclass(frozen=True)
 class DictionarySettings(Settings):
-    """Which dictionary is trained on the steps of each layer."""
+    """A dictionary that is trained on the steps of each layer, read at one anchor."""
 
-    preset: str = "relu_l1"
-    """Name of a dictionary preset (`overtone list dictionaries`). RISE trains ReLU with a sparsity penalty."""
-    expansion: float = 2.0
+    preset: str = "top_k"
+    """Name of a dictionary preset (`overtone list dictionaries`)."""
+    expansion: float = 0.5
     """Latents per dimension of the site."""
-    epochs: int = 60
+    active: int = 4
+    """Active latents per step, for presets that fix their number."""
+    epochs: int = 40
     """Passes over the steps."""
-    anchor: str = "first_k"
-    """Where a step is read to discover and name latents: first_k, prev, mean or next."""
+    anchor: str = "mean"
+    """Where a step is read: mean (over its tokens), first_k, prev (its end) or next (the token before it)."""
 
     def __post_init__(self) -> None:
         anchors = ("first_k", "prev", "mean", "next")
         require(self.anchor in anchors, f"anchor={self.anchor!r}: use one of {', '.join(anchors)}.")
         require(self.expansion > 0, f"expansion={self.expansion}: use a positive number of latents per dimension.")
-        require(self.epochs >= 1, f"epochs={self.epochs}: use at least 1.")
+        require(self.epochs >= 1 and self.active >= 1, f"epochs={self.epochs}, active={self.active}: use at least 1.")
+
+
+def _at_boundaries() -> DictionarySettings:
+    """RISE's own choice, a ReLU dictionary with a sparsity penalty, on the states that decide the coming step."""
+    return DictionarySettings(preset="relu_l1", expansion=2.0, anchor="next")
 
 
 @dataclass(frozen=True)
@@ -98,13 +106,16 @@ class DiscoverSettings(Settings):
     layers: tuple[int, ...] = ()
     """Layers to decompose; empty: all, or eight spread evenly in a deeper model."""
     labels: str = "auto"
-    """What names the steps: `truth` (bundled reasoner only), `keywords`, `judge`, or `auto` (truth where there is one)."""
+    """What names the steps: `truth` (bundled reasoner only), `keywords`, `judge` or `auto`."""
     seed: int = 0
     """Seed of everything random."""
     workers: int = 2
     """Processes that generate in the causal part (each holds its own copy of the model)."""
     sampling: SamplingSettings = field(default_factory=SamplingSettings)
-    dictionary: DictionarySettings = field(default_factory=DictionarySettings)
+    naming: DictionarySettings = field(default_factory=DictionarySettings)
+    """The dictionary in which behaviours are found and named."""
+    boundary: DictionarySettings = field(default_factory=_at_boundaries)
+    """The dictionary of step boundaries (anchor `next`), whose atoms make the vectors that steer."""
     causal: CausalSettings = field(default_factory=CausalSettings)
     confidence: ConfidenceSettings = field(default_factory=ConfidenceSettings)
 
@@ -112,6 +123,7 @@ class DiscoverSettings(Settings):
         sources = ("auto", "truth", "keywords", "judge")
         require(self.labels in sources, f"labels={self.labels!r}: use one of {', '.join(sources)}.")
         require(self.workers >= 1, f"workers={self.workers}: use at least 1 process.")
+        require(self.boundary.anchor == "next", "boundary.anchor: vectors that steer are made where they act, at next.")
         require(all(layer >= 0 for layer in self.layers), f"layers={self.layers}: layers count from 0.")
         require(
             self.model == "bundled" or bool(self.prompts), "a model of your own needs --prompts FILE.jsonl as well."

@@ -60,6 +60,10 @@ class Subject(Protocol):
         """The behaviour of every step; None where it has no name."""
         ...
 
+    def kinds(self, trace: ReasoningTrace) -> list[str]:
+        """The kind of every step, as finely as this subject can tell: what decisions are compared within."""
+        ...
+
     def outcome(self, trace: ReasoningTrace, dose: float) -> dict[str, Any]:
         """What a response amounts to, as a row of evaluate.outcomes."""
         ...
@@ -122,11 +126,17 @@ class BundledSubject(_Cutting):
         found = (parser.parse_step(text).behaviour for text in self.step_texts(trace))
         return [None if name == parser.UNKNOWN else name for name in found]
 
+    def kinds(self, trace: ReasoningTrace) -> list[str]:
+        return [parser.parse_step(text).subkind for text in self.step_texts(trace)]
+
     def outcome(self, trace: ReasoningTrace, dose: float) -> dict[str, Any]:
         return countdown_outcome(
-            self.step_texts(trace), plain_problem(trace.meta), dose=dose, tokens=len(trace.response_ids),
+            self.step_texts(trace),
+            plain_problem(trace.meta),
+            dose=dose,
+            tokens=len(trace.response_ids),
             ended=bool(trace.meta["finished"]),
-        )  # fmt: skip
+        )
 
     def validity(self, trace: ReasoningTrace) -> list[bool | None]:
         return list(parser.read_trace(self.step_texts(trace), plain_problem(trace.meta)).arithmetic)
@@ -151,6 +161,7 @@ class PromptSubject(_Cutting):
 
     def __init__(self, model: HookedModel, prompts: str, labels: str, seed: int) -> None:
         from overtone.data.texts import read_texts
+
         self.model, self.seed, self.label_source = model, seed, labels
         if not model.is_causal or model.tokenizer is None:
             raise DataError(
@@ -192,13 +203,21 @@ class PromptSubject(_Cutting):
     def labels(self, trace: ReasoningTrace) -> list[str | None]:
         return list(self._name(self.step_texts(trace)))
 
+    def kinds(self, trace: ReasoningTrace) -> list[str]:
+        return [str(name) for name in self.labels(trace)]
+
     def outcome(self, trace: ReasoningTrace, dose: float) -> dict[str, Any]:
         texts, answer = self.step_texts(trace), trace.meta.get("answer")
         correct = None if answer is None else _gives_answer(texts[-1] if texts else "", str(answer))
         return labelled_outcome(
-            self._name(texts), self.behaviours, problem=trace.group, dose=dose, tokens=len(trace.response_ids),
-            finished=bool(trace.meta.get("finished", True)), correct=correct,
-        )  # fmt: skip
+            self._name(texts),
+            self.behaviours,
+            problem=trace.group,
+            dose=dose,
+            tokens=len(trace.response_ids),
+            finished=bool(trace.meta.get("finished", True)),
+            correct=correct,
+        )
 
     def validity(self, trace: ReasoningTrace) -> list[bool | None]:
         return [None] * len(self.spans(trace))

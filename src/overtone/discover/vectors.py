@@ -2,9 +2,12 @@
 
 All vectors live where they are used: at anchor `next`, the token whose state decides the coming step. The kinds:
 `centroid` is RISE's (the unit mean of the atoms specific to the behaviour), from the dictionary of the `next` states;
-`named centroid` the same from the dictionary of the naming anchor; `mean difference` is SEAL's, one behaviour against the
-rest; `matched difference` the same within each kind of preceding step, so that WHERE a behaviour is possible cannot pass for
-the decision to show it.
+`matched centroid` takes the atoms that are more active before the behaviour within each kind of preceding step, so
+that WHERE
+a behaviour is possible cannot pass for the decision to show it; `named centroid` comes from the dictionary of the
+naming
+anchor; `mean difference` is SEAL's, one behaviour against the
+rest, and `matched difference` the same within each kind of preceding step.
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ from overtone.discover.decompose import Decomposition
 from overtone.discover.material import FEWEST, FIT, SELECT, Material, Rows
 from overtone.discover.naming import Naming
 from overtone.evaluate.outcomes import COUNT
-from overtone.interpret.profiles import profile, specific
+from overtone.interpret.profiles import matched_contrast, profile, specific
 from overtone.steering.edits.add import Add
 from overtone.steering.steer import Steering
 from overtone.steering.strength import Strength
@@ -34,8 +37,11 @@ from overtone.steering.when import When
 if TYPE_CHECKING:
     from overtone.discover.settings import DiscoverSettings
 
-CENTROID, NAMED, DIFFERENCE, MATCHED = "centroid", "named centroid", "mean difference", "matched difference"
-KINDS = (CENTROID, NAMED, DIFFERENCE, MATCHED)
+CENTROID, MATCHED_CENTROID, NAMED = "centroid", "matched centroid", "named centroid"
+DIFFERENCE, MATCHED = "mean difference", "matched difference"
+FROM_ATOMS, DENSE = (CENTROID, MATCHED_CENTROID, NAMED), (DIFFERENCE, MATCHED)
+MOST_ATOMS = 8  # in a matched centroid
+LEAST_Z = 3.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,14 +67,17 @@ def steerable(material: Material, settings: DiscoverSettings) -> tuple[str, ...]
     unknown = [b for b in wanted if b not in material.behaviours]
     if unknown or not wanted:
         raise DataError(
-            f"behaviours {unknown or 'to steer'} are not shown {FEWEST} times; the traces show {', '.join(material.behaviours)}."
+            f"behaviours {unknown or 'to steer'} are not shown {FEWEST} times; "
+            f"the traces show {', '.join(material.behaviours)}."
         )
     return wanted
 
 
 def boundaries(material: Material) -> When:
     """Step boundaries while generating: every delimiter in the think section, the one that ends the prompt included."""
-    return When(after=frozenset(material.subject.delimiters), include_prompt_end=True, only_think=material.subject.think)
+    return When(
+        after=frozenset(material.subject.delimiters), include_prompt_end=True, only_think=material.subject.think
+    )
 
 
 def candidates(material: Material, nexts: Decomposition, naming: Naming, behaviours: Sequence[str]) -> list[Candidate]:
@@ -94,11 +103,18 @@ def _makers(material: Material, nexts: Decomposition, naming: Naming, site: Site
     at_next = profile(codes, labels, names=material.behaviours)
 
     def centroid(behaviour: str) -> Direction:
-        return centroid_of_atoms(nexts.dictionaries[site], specific(at_next, behaviour), site, model=model, rows=x, name=CENTROID)
+        return centroid_of_atoms(
+            nexts.dictionaries[site], specific(at_next, behaviour), site, model=model, rows=x, name=CENTROID
+        )
 
     def named(behaviour: str) -> Direction:
         chosen = specific(naming.profiles[site], behaviour)
         return centroid_of_atoms(naming.found.dictionaries[site], chosen, site, model=model, rows=x, name=NAMED)
+
+    def matched_centroid(behaviour: str) -> Direction:
+        z = matched_contrast(codes, labels, before, behaviour)
+        latents = [int(j) for j in np.argsort(-z)[:MOST_ATOMS] if z[j] >= LEAST_Z]
+        return centroid_of_atoms(nexts.dictionaries[site], latents, site, model=model, rows=x, name=MATCHED_CENTROID)
 
     def is_one(behaviour: str) -> Any:
         import torch
@@ -112,7 +128,13 @@ def _makers(material: Material, nexts: Decomposition, naming: Naming, site: Site
     def matched(behaviour: str) -> Direction:
         return matched_mean_difference(x, is_one(behaviour), before, site, model=model, name=MATCHED)
 
-    return {CENTROID: centroid, NAMED: named, DIFFERENCE: difference, MATCHED: matched}
+    return {
+        CENTROID: centroid,
+        MATCHED_CENTROID: matched_centroid,
+        NAMED: named,
+        DIFFERENCE: difference,
+        MATCHED: matched,
+    }
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,8 +155,16 @@ class Trial:
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers for the report."""
         d = self.candidate.direction
-        return {"behaviour": self.candidate.behaviour, "kind": self.candidate.kind, "site": str(d.site), "low": self.low,
-                "base": self.base, "high": self.high, "swing": self.swing, "unknown": self.unknown}  # fmt: skip
+        return {
+            "behaviour": self.candidate.behaviour,
+            "kind": self.candidate.kind,
+            "site": str(d.site),
+            "low": self.low,
+            "base": self.base,
+            "high": self.high,
+            "swing": self.swing,
+            "unknown": self.unknown,
+        }
 
 
 def add_arm(direction: Direction, dose: float, when: When) -> tuple[Steering, ...]:
@@ -161,10 +191,15 @@ def trials(crew: Crew, material: Material, found: Sequence[Candidate], dose: flo
         return float(sum(r["unknown"] for r in rows[name]) / max(1, sum(r["steps"] for r in rows[name])))
 
     return [
-        Trial(c, mean(f"{c.name} -1", COUNT + c.behaviour), mean("base", COUNT + c.behaviour), mean(f"{c.name} +1", COUNT + c.behaviour),
-              max(unnamed(f"{c.name} -1"), unnamed(f"{c.name} +1")))
+        Trial(
+            c,
+            mean(f"{c.name} -1", COUNT + c.behaviour),
+            mean("base", COUNT + c.behaviour),
+            mean(f"{c.name} +1", COUNT + c.behaviour),
+            max(unnamed(f"{c.name} -1"), unnamed(f"{c.name} +1")),
+        )
         for c in found
-    ]  # fmt: skip
+    ]
 
 
 def _select_prompts(material: Material, n: int) -> tuple[Any, ...]:
@@ -175,7 +210,8 @@ def _select_prompts(material: Material, n: int) -> tuple[Any, ...]:
 
 
 def signed(trial: Trial) -> Candidate:
-    """The candidate with its sign set so that adding it amplifies its behaviour (RISE's sign is ambiguous: calibrate it)."""
+    """The candidate with its sign set so that adding it amplifies its behaviour (RISE's sign is ambiguous: calibrate
+    it)."""
     if trial.swing >= 0:
         return trial.candidate
     return replace(trial.candidate, direction=trial.candidate.direction.negated())

@@ -45,6 +45,8 @@ function lineMarks(one, xs, x, y, compact) {
     const edge = [...spread.map((p) => `${p.x.toFixed(1)},${y(p.high).toFixed(1)}`), ...spread.reverse().map((p) => `${p.x.toFixed(1)},${y(p.low).toFixed(1)}`)];
     marks.push(s("path", { d: `M${edge.join("L")}Z`, style: `fill: ${one.color}; opacity: ${one.band ? 0.2 : 0.14}` }));
   }
+  if (spread.length === 1) // one layer, one strength: a band would have no width
+    marks.push(s("line", { x1: spread[0].x, x2: spread[0].x, y1: y(spread[0].low), y2: y(spread[0].high), opacity: 0.25, style: `stroke: ${one.color}; stroke-width: ${one.band ? 28 : 6}` }));
   const known = points.filter((p) => isNumber(p.y));
   if (known.length > 1)
     marks.push(s("path", { d: "M" + known.map((p) => `${p.x.toFixed(1)},${y(p.y).toFixed(1)}`).join("L"), fill: "none", "stroke-dasharray": one.dash, "stroke-linejoin": "round",
