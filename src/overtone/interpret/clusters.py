@@ -16,7 +16,7 @@ import numpy as np
 
 from overtone.core.errors import DataError, SettingError
 from overtone.interpret.columns import as_columns, same_rows, to_numpy
-from overtone.interpret.words import Word, distinctive_words
+from overtone.interpret.words import Word, count_words, distinctive_words
 
 LINKAGE = "average"
 
@@ -24,7 +24,8 @@ LINKAGE = "average"
 @dataclass(frozen=True)
 class AtomCluster:
     """members: latents, the most often active first; silhouette: mean over members, [-1, 1]; stability: mean best
-    Jaccard overlap under resampled documents, [0, 1] (NaN without bootstraps)."""
+    Jaccard overlap under resampled documents, [0, 1] (NaN without bootstraps; 1 where coactivation is 0, since then
+    no row matters)."""
 
     index: int
     members: tuple[int, ...]
@@ -155,7 +156,7 @@ def _assemble(
 ) -> AtomClusters:  # fmt: skip
     from sklearn.metrics import silhouette_samples
 
-    points = silhouette_samples(distances, groups, metric="precomputed")
+    points = np.array(silhouette_samples(distances, groups, metric="precomputed"))
     counts = np.bincount(groups)
     kept = [g for g in np.argsort(-counts, kind="stable") if counts[g] >= min_size]
     labels, clusters = np.full(len(uses), -1, dtype=np.int64), []
@@ -163,7 +164,7 @@ def _assemble(
         members = alive[groups == g]
         labels[members] = index
         ordered = tuple(int(j) for j in members[np.argsort(-uses[members], kind="stable")])
-        clusters.append(AtomCluster(index, ordered, float(np.mean(points[groups == g])), float(stability[g])))
+        clusters.append(AtomCluster(index, ordered, float(points[groups == g].mean()), float(stability[g])))
     return AtomClusters(tuple(clusters), labels, curve)
 
 
@@ -180,12 +181,11 @@ def describe_clusters(
     sizes = abs(columns)
     first = np.asarray(sizes.tocsr().argmax(axis=1)).ravel()
     leads = np.where(np.diff(columns.tocsr().indptr) > 0, found.labels[first], -1)
-    stories = []
+    stories, everything = [], count_words(texts)
     for cluster in found.clusters:
         together = np.asarray(sizes[:, list(cluster.members)].sum(axis=1)).ravel()
         top = [int(i) for i in np.argsort(-together, kind="stable")[:n_rows] if together[i] > 0]
-        chosen = set(top)
-        rest = (t for i, t in enumerate(texts) if i not in chosen)
-        words = distinctive_words([texts[i] for i in top], rest, n=n_words) if top else ()
+        chosen = [texts[i] for i in top]
+        words = distinctive_words(chosen, everything - count_words(chosen), n=n_words) if top else ()
         stories.append(ClusterStory(cluster, float((leads == cluster.index).mean()), tuple(top), words))
     return tuple(stories)

@@ -34,24 +34,30 @@ def words_of(text: str) -> list[str]:
     return _WORD.findall(text.lower())
 
 
-def distinctive_words(
-    texts: Sequence[str], others: Iterable[str], *, n: int = 5, prior: float = 100.0, min_texts: int = 2
-) -> tuple[Word, ...]:
-    """The n words of highest z-score in `texts` against `others`, highest first; only words with a positive score.
+def count_words(texts: Iterable[str]) -> Counter[str]:
+    """How often each word occurs in some texts."""
+    return Counter(w for t in texts for w in words_of(t))
 
-    prior: weight of the prior, in words; min_texts: a word of fewer texts is left out, so that one odd text names
-    nothing. Raises DataError if there are no texts.
+
+def distinctive_words(
+    texts: Sequence[str], others: Iterable[str] | Counter[str], *, n: int = 5, prior: float = 100.0, min_texts: int = 2
+) -> tuple[Word, ...]:
+    """The n words of highest z-score in `texts` against all others, highest first; only words with a positive score.
+
+    others: the other texts, or their `count_words` where they are used more than once; prior: weight of the prior,
+    in words; min_texts: a word of fewer texts is left out, so that one odd text names nothing. Raises DataError if
+    there are no texts.
     """
     if not texts:
         raise DataError("there are no texts to find distinctive words in.")
-    inside = Counter(w for t in texts for w in words_of(t))
-    outside = Counter(w for t in others for w in words_of(t))
+    inside = count_words(texts)
+    outside = others if isinstance(others, Counter) else count_words(others)
     spread = Counter(w for t in texts for w in set(words_of(t)))
     n_in, n_out = sum(inside.values()), sum(outside.values())
     scored = []
     for w, y in inside.items():
-        a = prior * (y + outside[w]) / (n_in + n_out)
         z = outside[w]
+        a = prior * (y + z) / (n_in + n_out)
         delta = log((y + a) / (n_in + prior - y - a)) - log((z + a) / (n_out + prior - z - a))
         scored.append(Word(w, delta / sqrt(1 / (y + a) + 1 / (z + a)), spread[w]))
     kept = [w for w in scored if w.n_texts >= min(min_texts, len(texts)) and w.z > 0]
