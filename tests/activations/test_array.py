@@ -87,6 +87,14 @@ def test_what_is_no_matrix_of_numbers_is_refused(tmp_path, rows):
         ArraySource.open(tmp_path / "x.npy", name="h")
 
 
+def test_the_fingerprint_follows_the_numbers_and_the_shape(rows):
+    changed = rows.clone()
+    changed[7, 2] += 1e-3
+    arrays = (rows, changed, rows[:25], rows.half())
+    assert len({ArraySource(a).fingerprint for a in arrays}) == 4
+    assert ArraySource(rows.clone()).fingerprint == ArraySource(rows).fingerprint
+
+
 def test_not_finite_rows_are_refused_when_they_are_read(rows):
     rows[3, 2] = torch.nan
     with pytest.raises(DataError, match="residual.0: 1 of 50 rows"):

@@ -253,6 +253,21 @@ def test_a_folder_that_is_no_store_is_refused(tmp_path, copy):
         ActivationStore.open(copy)
 
 
+def test_a_folder_of_stores_opens_if_it_holds_one_and_names_them_if_it_holds_more(model, traces, tmp_path):
+    first = collect(tmp_path, stream(model, traces), quiet=True)
+    assert ActivationStore.open(tmp_path).folder == first.folder
+    second = collect(tmp_path, stream(model, traces[:3]), quiet=True)
+    with pytest.raises(StoreError, match=f"holds 2 stores: .*{second.folder.name}"):
+        ActivationStore.open(tmp_path)
+
+
+def test_fingerprints_tell_contents_apart(stored, helpers, model, traces):
+    source, store = stored
+    others = [stream(model, traces[:5]), stream(helpers["tiny_model"](seed=1), traces)]
+    assert len({source.fingerprint, *(o.fingerprint for o in others)}) == 3
+    assert store.fingerprint == ActivationStore.open(store.folder).fingerprint
+
+
 def test_a_name_taken_by_something_else_is_left_alone(model, traces, tmp_path):
     source = stream(model, traces)
     mine = tmp_path / store_name(source) / "notes.txt"

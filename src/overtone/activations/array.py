@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -60,6 +61,19 @@ class ArraySource:
     def widths(self) -> Mapping[Site, int]:
         """Width of the rows."""
         return {self.site: self.array.shape[1]}
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of shape, dtype and up to 256 rows spread evenly: 16 hex digits, cheap for any size."""
+        n, width = self.array.shape
+        some = (
+            self.array[torch.linspace(0, n - 1, min(n, 256), dtype=torch.float64).long().to(self.array.device)]
+            .float()
+            .cpu()
+        )
+        digest = hashlib.sha256(f"{n} {width} {self.array.dtype}".encode())
+        digest.update(some.contiguous().numpy().tobytes())
+        return digest.hexdigest()[:16]
 
     @property
     def n_rows(self) -> int:

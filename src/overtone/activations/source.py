@@ -46,6 +46,11 @@ class ActivationSource(Protocol):
         """Rows of one epoch."""
         ...
 
+    @property
+    def fingerprint(self) -> str:
+        """Short hash of what decides the rows; a resumed training compares it."""
+        ...
+
     def batches(self, rows: int, *, seed: int | None = None, epochs: int = 1) -> Iterator[ActivationBatch]:
         """Batches of `rows` rows each."""
         ...

@@ -188,11 +188,11 @@ class ActivationStore:
     ) -> ActivationStore:
         """The store in a folder.
 
-        model: refuse the store if another model's states are in it. verify: compare every file with its hash (about a
-        second per GiB). Raises StoreError if the folder is missing, unfinished, of another kind, truncated, damaged, or
-        of another model.
+        folder: the store itself, or a folder that holds one store only. model: refuse the store if another model's
+        states are in it. verify: compare every file with its hash (about a second per GiB). Raises StoreError if the
+        folder is missing, unfinished, of another kind, truncated, damaged, or of another model.
         """
-        folder = Path(folder)
+        folder = _only_store(Path(folder))
         manifest = read_manifest(folder, "store", check_files=verify)
         if manifest.facts.get("layout") != LAYOUT:
             raise StoreError(f"{folder} has layout {manifest.facts.get('layout')}, not {LAYOUT}. Collect it again.")
@@ -205,6 +205,11 @@ class ActivationStore:
         shards = _open_shards(folder, manifest.facts, widths)
         where = _read_where(folder, sum(shard.rows for shard in shards))
         return cls(folder, manifest, tuple(widths), widths, where, shards, buffer_rows)
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the stored content: 16 hex digits."""
+        return self.manifest.fingerprint
 
     @property
     def n_rows(self) -> int:
@@ -267,6 +272,17 @@ def _runs(documents: Sequence[int], shards: Sequence[Shard]) -> Iterator[_Run]:
         start, stop = document, document + 1
     if start in shard_of:
         yield _Run(shard_of[start], range(start, stop))
+
+
+def _only_store(folder: Path) -> Path:
+    """The folder, or the one finished store in it if it is a folder of stores."""
+    if not folder.is_dir() or (folder / MANIFEST).exists():
+        return folder
+    inside = sorted(path.parent for path in folder.glob(f"[!.]*/{MANIFEST}"))
+    if len(inside) > 1:
+        names = ", ".join(path.name for path in inside)
+        raise StoreError(f"{folder} holds {len(inside)} stores: {names}. Give the folder of one of them.")
+    return inside[0] if inside else folder
 
 
 def _open_shards(folder: Path, facts: Mapping[str, Any], widths: Mapping[Site, int]) -> tuple[Shard, ...]:

@@ -6,6 +6,8 @@ inside a window of documents, and the window's rows are put back in place before
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -211,6 +213,11 @@ class ActivationStream:
         return rows
 
     # ------------------------------------------------------------------------------------------------- identity
+    @property
+    def fingerprint(self) -> str:
+        """Hash of what decides the rows: 16 hex digits."""
+        return hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()[:16]
+
     @cached_property
     def identity(self) -> dict[str, object]:
         """What decides the rows, as plain data: model, traces, sites and positions."""
