@@ -5,7 +5,7 @@ import pytest
 
 from overtone.core.errors import DataError, SettingError, ShapeError
 from overtone.interpret.columns import two_sided
-from overtone.interpret.profiles import profile, specific
+from overtone.interpret.profiles import matched_contrast, profile, specific
 
 LABELS = ["a", "a", "b", "b", "b", "b", None]
 CODES = np.array(
@@ -94,3 +94,32 @@ def test_mistakes_are_named():
         profile(CODES, LABELS, top_m=0)
     with pytest.raises(SettingError, match="'z' is not among"):
         profile(CODES, LABELS).of("z")
+
+
+def confounded(n=4000):
+    """Latent 0 follows the stratum, latent 1 the behaviour within strata, latent 2 nothing; `check` is commoner in
+    s1."""
+    rng = np.random.default_rng(0)
+    stratum = rng.integers(0, 2, n)
+    check = rng.random(n) < np.where(stratum == 1, 0.6, 0.1)
+    codes = rng.normal(size=(n, 3))
+    codes[:, 0] += 2 * stratum
+    codes[:, 1] += 0.5 * check
+    return codes, np.where(check, "check", "other").tolist(), stratum.tolist()
+
+
+def test_what_the_strata_explain_does_not_make_a_latent_telling():
+    codes, labels, strata = confounded()
+    plain = matched_contrast(codes, labels, [0] * len(labels), "check")
+    matched = matched_contrast(codes, labels, strata, "check")
+    assert plain[0] > 15 and abs(matched[0]) < 3
+    assert matched[1] > 10 and abs(matched[2]) < 3
+
+
+def test_the_matched_contrast_is_a_z_score_by_hand_and_ignores_rows_without_label():
+    codes = np.array([[1.0], [3.0], [2.0], [0.0], [99.0]])
+    labels = ["a", "a", "b", "b", None]
+    wanted = (2 - 1) / np.sqrt(codes[:4].var() * (1 / 2 + 1 / 2))
+    assert matched_contrast(codes, labels, [0, 0, 0, 0, 0], "a")[0] == pytest.approx(wanted)
+    with pytest.raises(DataError, match="no stratum holds steps of 'a' and others"):
+        matched_contrast(codes, labels, [0, 0, 1, 1, 1], "a")

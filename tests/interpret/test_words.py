@@ -35,6 +35,7 @@ def test_one_odd_text_names_nothing():
 
 def test_the_same_texts_on_both_sides_have_no_distinctive_words():
     assert distinctive_words(SAID, OTHERS) == ()
+    assert distinctive_words(["wait"], []) == ()
 
 
 def test_words_are_lower_case_letters_and_texts_are_needed():

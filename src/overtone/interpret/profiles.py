@@ -109,3 +109,33 @@ def specific(
         if profiles.purity[j] >= min_purity and second <= max_second * first:
             chosen.append(j)
     return chosen[:most]
+
+
+def matched_contrast(codes: Any, labels: Sequence[str | None], strata: Sequence[Any], name: str) -> np.ndarray:
+    """How much more active each latent is where `name` comes, compared within strata: z-scores, (latents,).
+
+    strata: one entry per row, such as the kind of the step just written; what they explain cannot make a latent look
+    telling. z = sum_s w_s (mean of positives - mean of others) / sqrt(sum_s w_s^2 (var / n+ + var / n-)), with w_s =
+    n+ n- / (n+ + n-) and the variance pooled within each stratum; 0 for a latent that does not vary. Rows without a
+    label are left out. Raises DataError if no stratum holds both sides, ShapeError if the rows do not match.
+    """
+    columns = as_columns(codes).tocsr()
+    same_rows(columns, labels)
+    same_rows(columns, strata, "strata")
+    places: dict[Any, list[int]] = {}
+    for i, label in enumerate(labels):
+        if label is not None:
+            places.setdefault(strata[i], []).append(i)
+    total, variance = np.zeros(columns.shape[1]), np.zeros(columns.shape[1])
+    for rows in places.values():
+        is_one = np.array([labels[i] == name for i in rows])
+        n, p = len(rows), int(is_one.sum())
+        if not 0 < p < n:
+            continue
+        here = columns[rows].toarray().astype(np.float64)
+        w = p * (n - p) / n
+        total += w * (here[is_one].mean(axis=0) - here[~is_one].mean(axis=0))
+        variance += w**2 * here.var(axis=0) * (1 / p + 1 / (n - p))
+    if not variance.any():
+        raise DataError(f"no stratum holds steps of {name!r} and others. Use coarser strata.")
+    return np.divide(total, np.sqrt(variance), out=np.zeros_like(total), where=variance > 0)

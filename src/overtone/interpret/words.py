@@ -52,6 +52,8 @@ def distinctive_words(
         raise DataError("there are no texts to find distinctive words in.")
     inside = count_words(texts)
     outside = others if isinstance(others, Counter) else count_words(others)
+    if len(inside.keys() | outside.keys()) < 2:
+        return ()  # one word alone sets nothing apart
     spread = Counter(w for t in texts for w in set(words_of(t)))
     n_in, n_out = sum(inside.values()), sum(outside.values())
     scored = []
