@@ -310,6 +310,14 @@ def doses() -> list[s.DoseCurve]:
     return curves
 
 
+def trial(rng: Random, behaviour: str, kind: str) -> dict:
+    """A candidate on the selection split."""
+    low, high = rng.uniform(0.3, 1.0), rng.uniform(2.0, 5.0)
+    swing = math.log((high + 0.1) / (low + 0.1))
+    numbers = {"low": low, "base": 1.3, "high": high, "swing": swing, "unknown": 0.01}
+    return {"behaviour": behaviour, "kind": kind, "site": "residual.3", **numbers}
+
+
 def panel(trace: Trace, role: str, strength: float) -> s.TracePanel:
     """A trace as if it had been steered."""
     edited = role != "unsteered"
@@ -521,6 +529,7 @@ def example(seed: int = 0) -> dict:
             "separability": layers(0.214),
             "auroc": aurocs(rng),
             "doses": doses(),
+            "trials": [trial(rng, behaviour, kind) for behaviour in STEERED for kind in ("centroid", "difference")],
             "traces": comparisons(written),
             "features": features(rng, written),
             "clusters": clusters(rng, written),

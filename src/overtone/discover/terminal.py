@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from overtone.discover.page.doses import with_one_band
 from overtone.discover.page.words import interval, number, percent, signed
 
 if TYPE_CHECKING:
@@ -60,15 +61,16 @@ def dose_table(doses: list[Mapping[str, Any]], wide: bool = True) -> Table:
     """Per vector and strength: share of its behaviour's steps, steered and under random directions, and the rest."""
     right = ("strength", "share", "random", "accuracy", "tokens", *(("steps", "arithmetic", "KL") if wide else ()))
     table = _table("Dose and response", ("vector", "left"), *((name, "right") for name in right))
-    for curve in doses:
+    for curve in map(with_one_band, doses):
         series = {
             s["role"]: {p["strength"]: p for p in s["points"]}
             for s in curve["series"]
             if s["role"] in ("steered", "random")
         }
+        name = curve["behaviour"] + ("" if curve.get("edit", "add") == "add" else f", {curve['edit']}")
         for i, (strength, point) in enumerate(sorted(series.get("steered", {}).items())):
             row = _dose_row(curve["behaviour"], point, series.get("random", {}).get(strength))
-            table.add_row("" if i else _plain(curve["behaviour"]), signed(strength), *row[: len(right) - 1])
+            table.add_row("" if i else _plain(name), signed(strength), *row[: len(right) - 1])
         table.add_section()
     return table
 

@@ -9,7 +9,7 @@ import page_example
 from html_tree import Tree
 from overtone.core.report import Finding, Report
 from overtone.discover.page import sections as s
-from overtone.discover.page.render import CHARTED, SCRIPTS, SECTIONS, cross_effects, in_turn, is_named, render
+from overtone.discover.page.render import CHARTED, SCRIPTS, SECTIONS, in_turn, is_named, render
 
 
 @pytest.fixture(scope="module")
@@ -139,21 +139,6 @@ def test_each_comparison_shows_its_steps_in_order(example, page):
     items = [text.strip() for tag, text in page.texts if tag == "li" and text.strip()]
     expected = [step["text"] for t in example["traces"] for p in t["panels"] for step in p["steps"]]
     assert [item for item in items if item in set(expected)] == expected
-
-
-def test_a_vector_is_compared_with_the_unsteered_share():
-    def point(strength, own, other):
-        return s.DosePoint(strength, rates={"a": s.Estimate(own), "b": s.Estimate(other)})
-
-    series = (s.DoseSeries("v", "steered", (point(-1.0, 0.1, 0.5), point(0.0, 0.2, 0.5), point(2.0, 0.6, 0.25))),)
-    (row,) = cross_effects(s.plain([s.DoseCurve("a", "residual.0", "norms", series)]))
-    assert row["strength"] == 2.0
-    assert {cell["behaviour"]: cell["ratio"] for cell in row["cells"]} == pytest.approx({"a": 3.0, "b": 0.5})
-
-
-def test_a_vector_without_an_unsteered_point_is_not_compared():
-    series = (s.DoseSeries("v", "steered", (s.DosePoint(1.0, rates={"a": s.Estimate(0.1)}),)),)
-    assert cross_effects(s.plain([s.DoseCurve("a", "residual.0", "norms", series)])) == []
 
 
 def test_labels_take_turns_in_the_gallery():

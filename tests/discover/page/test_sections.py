@@ -40,4 +40,4 @@ def test_the_example_is_plain_json():
 def test_the_readme_documents_every_section_of_the_page():
     text = (files("overtone.discover.page") / "README.md").read_text(encoding="utf-8")
     documented = set(re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE))
-    assert documented == {key for key, _ in SECTIONS} | {"summary", "dictionaries"}
+    assert documented == {key for key, _ in SECTIONS} | {"summary", "dictionaries", "trials"}

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from overtone.discover.page import words
 from overtone.discover.page.colours import behaviours, colours
+from overtone.discover.page.doses import cross_effects, span, with_one_band
 from overtone.discover.page.sections import UNNAMED_BELOW
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ def render(report: Mapping[str, Any]) -> str:
 
     report: the plain data of `Report.to_dict()` with the sections of README.md; missing ones are left out.
     """
+    report = {**report, "doses": [with_one_band(curve) for curve in report.get("doses") or []]}
     named = colours(behaviours(report))
     env = _environment(list(named))
     return env.get_template("page.html").render(
@@ -49,7 +51,7 @@ def render(report: Mapping[str, Any]) -> str:
         style=_asset("style.css"),
         script="\n".join(_asset(name) for name in SCRIPTS),
         data=_embedded(report, list(named)),
-        cross=cross_effects(report.get("doses") or []),
+        cross=cross_effects(report["doses"]),
         features=in_turn(report.get("features") or []),
         named_clusters=[c for c in report.get("clusters") or [] if is_named(c)],
         unnamed_clusters=[c for c in report.get("clusters") or [] if not is_named(c)],
@@ -72,26 +74,6 @@ def in_turn(cards: list[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     return [card for _, card in sorted(zip(keys, cards, strict=True), key=lambda pair: pair[0])]
 
 
-def cross_effects(doses: list[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """What each vector does to each behaviour at its largest strength: rows of {vector, strength, cells}, and each cell
-    {behaviour, ratio} with the ratio of rates to those at strength 0 (None where that cannot be said)."""
-    rows = []
-    for curve in doses:
-        points = {
-            p["strength"]: p.get("rates") or {} for s in curve["series"] if s["role"] == "steered" for p in s["points"]
-        }
-        if 0 in points and len(points) > 1:
-            top = max(points)
-            cells = [{"behaviour": b, "ratio": _ratio(points[top].get(b), base)} for b, base in points[0].items()]
-            rows.append({"vector": curve["behaviour"], "strength": top, "cells": cells})
-    return rows
-
-
-def _ratio(at: Mapping[str, Any] | None, base: Mapping[str, Any] | None) -> float | None:
-    numerator, denominator = (at or {}).get("value"), (base or {}).get("value")
-    return None if numerator is None or not denominator else numerator / denominator
-
-
 def _present(section: Any) -> bool:
     """Whether there is anything to show: a map needs points, everything else some content."""
     if isinstance(section, Mapping) and "points" in section:
@@ -110,6 +92,7 @@ def _environment(names: list[str]) -> Environment:
     )
     env.filters |= {name: getattr(words, name) for name in ("number", "percent", "estimate", "signed", "duration")}
     env.globals |= {
+        "span": span,
         "interval": words.interval,
         "percent": words.percent,
         "colour": lambda name: f"b{names.index(name)}" if name in names else "plain",

@@ -127,13 +127,15 @@ const strengthTick = (value) => (value > 0 ? "+" : "") + tickText(value);
 
 function doseSpec(curve, extra) {
   const xs = strengthsOf(curve);
-  return { xs, xTicks: xs.length <= 9 ? xs : undefined, xTickText: strengthTick, zero: 0, xTip: (v) => `strength ${strengthTick(v)} ${curve.unit}`, ...extra };
+  const added = curve.edit === "add";
+  const xTip = (v) => (added ? `strength ${strengthTick(v)} ${curve.unit}` : `${tickText(v)}: ${curve.unit}`);
+  return { xs, xTicks: xs.length <= 9 ? xs : undefined, xTickText: added ? strengthTick : tickText, zero: 0, xTip, xLabel: added ? `strength (${curve.unit})` : curve.unit, ...extra };
 }
 
 function doseTarget(host, curve, measure) {
   const rate = measure === "rates", xs = strengthsOf(curve);
   lineChart(host, doseSpec(curve, { height: 290, title: curve.behaviour, note: rate ? "share of steps" : "steps per response", yTickText: rate ? percentTick : tickText, yTip: rate ? percent : number,
-    yInclude: [0], floor: 0, xLabel: `strength (${curve.unit})`,
+    yInclude: [0], floor: 0,
     series: ordered(curve).map((one) => doseLine(one, xs, behaviourColour(curve.behaviour), (p) => p[measure]?.[curve.behaviour])) }));
 }
 
@@ -145,7 +147,7 @@ function doseOthers(host, curve, measure) {
   const names = DATA.behaviours.filter((name) => name !== curve.behaviour && name !== "unknown" && unsteered[name]?.value && !rare(name));
   if (!names.length) return host.replaceChildren();
   const line = (name) => doseLine(steered, xs, behaviourColour(name), (p) => p[measure]?.[name] && { value: p[measure][name].value / unsteered[name].value });
-  lineChart(host, doseSpec(curve, { height: 290, title: "other behaviours", note: "multiple of unsteered", yTip: (v) => `×${number(v)}`, yTickText: (v) => `×${tickText(v)}`, yInclude: [0.5, 1.5], floor: 0, yBase: 1, xLabel: `strength (${curve.unit})`,
+  lineChart(host, doseSpec(curve, { height: 290, title: "other behaviours", note: "multiple of unsteered", yTip: (v) => `×${number(v)}`, yTickText: (v) => `×${tickText(v)}`, yInclude: [0.5, 1.5], floor: 0, yBase: 1,
     series: names.reverse().map((name) => ({ ...line(name), name, width: 1.8, shape: shapeOf(name), low: null, high: null })) }));
 }
 
@@ -157,7 +159,7 @@ function doseSide(host, curve, what) {
   const [title, yTickText, yTip] = SIDE[what], xs = strengthsOf(curve);
   const series = ordered(curve).filter((one) => ["steered", "random"].includes(one.role)).map((one) => doseLine(one, xs, behaviourColour(curve.behaviour), (p) => p[what])).filter((one) => one.y.some(isNumber));
   if (!series.length) return host.replaceChildren();
-  lineChart(host, doseSpec(curve, { height: 170, title, note: what === "kl" ? "nats" : "", yTickText, yTip, compact: true, legend: false, xTicks: [xs[0], 0, xs.at(-1)], series, floor: what === "kl" || what === "tokens" ? 0 : undefined }));
+  lineChart(host, doseSpec(curve, { height: 170, title, note: what === "kl" ? "nats" : "", xLabel: "", yTickText, yTip, compact: true, legend: false, xTicks: [xs[0], 0, xs.at(-1)], series, floor: what === "kl" || what === "tokens" ? 0 : undefined }));
 }
 
 // ---- the map
