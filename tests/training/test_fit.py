@@ -1,4 +1,5 @@
-"""Training as a whole: it learns, it is scale-free, it resumes bit for bit, and it refuses what cannot be trained on."""
+"""Training as a whole: it learns, it is scale-free, it resumes bit for bit, and it refuses what cannot be trained
+on."""
 
 import os
 import signal
@@ -214,6 +215,8 @@ def test_sites_that_are_missing_or_ambiguous_are_named(rows):
         fit(TopK(16, k=3), {"residual.1": rows}, site="residual.9", **SMALL)
     with pytest.raises(SettingError, match="say which site"):
         fit(TopK(16, k=3), Source({"residual.1": rows, "residual.2": rows}), **SMALL)
+    with pytest.raises(SettingError, match="say which site"):
+        fit(TopK(16, k=3), {"residual.1": rows, "residual.2": rows}, **SMALL)
 
 
 def test_a_diverging_training_says_so_and_proposes_a_rate(rows, tmp_path):

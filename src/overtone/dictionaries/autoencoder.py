@@ -1,8 +1,8 @@
 """The shared skeleton: six slots that every encoder-decoder dictionary fills.
 
 In units of the dictionary, with centre c = the decoder's constant (or 0):
-    x' = normaliser(x);  u = (x' - c) W_enc^T + b_enc;  active = selection(score(u));  z = value(u) on the active latents;
-    x_hat = normaliser^-1(decoder(z)).
+    x' = normaliser(x);  u = (x' - c) W_enc^T + b_enc;  active = selection(score(u));  z = value(u) on the active
+    latents; x_hat = normaliser^-1(decoder(z)).
 Codes leave in the states' units (z divided by the normaliser's factor), so that folding the scale away changes nothing.
 """
 
@@ -78,6 +78,8 @@ class Autoencoder(Dictionary, kind="dictionary.autoencoder"):
         self.normaliser.fit(rows)
         with torch.no_grad():
             self.decoder.centre().copy_(self.normaliser(rows.double().mean(0)))
+            if not self.centred:
+                self.encoder.subtract(self.decoder.centre())
 
     def encode(self, x: Float[Tensor, "rows width"]) -> SparseCodes:
         """Codes of states, in the states' units. In training mode rows compete where the selection says so."""
@@ -105,7 +107,7 @@ class Autoencoder(Dictionary, kind="dictionary.autoencoder"):
         """A copy whose weights carry the input scale. Raises CapabilityError if there is none to fold (any more)."""
         if not self.normaliser.foldable:
             raise CapabilityError(
-                f"{self.normaliser.kind} cannot be folded: the scale was folded before, or there is none. Use it as it is."
+                f"{self.normaliser.kind} cannot be folded: the scale was folded before, or there is none."
             )
         other = copy.deepcopy(self)
         for part in (other.encoder, other.selection, other.decoder):

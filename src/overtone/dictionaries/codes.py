@@ -19,9 +19,9 @@ from overtone.core.errors import ShapeError
 class SparseCodes:
     """Codes of some rows in their sparse form.
 
-    values: (rows, active) floating, signed values allowed, in units of the input; indices: (rows, active) int64, each in
-    [0, n_latents), no active latent twice in a row. A slot that is not used holds value 0 (at any index).
-    Raises ShapeError if the two differ in shape or are not rectangles.
+    values: (rows, active) floating, signed values allowed, in units of the input; indices: (rows, active) int64, each
+    in [0, n_latents), no active latent twice in a row. A slot that is not used holds value 0 (at any index). Raises
+    ShapeError if the two differ in shape or are not rectangles.
     """
 
     values: Tensor
@@ -31,7 +31,7 @@ class SparseCodes:
     def __post_init__(self) -> None:
         if self.values.ndim != 2 or self.values.shape != self.indices.shape:
             raise ShapeError(
-                f"values {tuple(self.values.shape)} and indices {tuple(self.indices.shape)} must be equal (rows, active)."
+                f"values {tuple(self.values.shape)} and indices {tuple(self.indices.shape)} must be equal."
             )
 
     def __len__(self) -> int:

@@ -48,7 +48,8 @@ class Capabilities:
 
 
 class Dictionary(Part):
-    """Interface of all dictionaries: encode, decode, atoms. `origin` says which preset and settings made it (plain data)."""
+    """Interface of all dictionaries: encode, decode, atoms. `origin` says which preset and settings made it (plain
+    data)."""
 
     width: int
     n_latents: int
@@ -75,7 +76,8 @@ class Dictionary(Part):
         raise NotImplementedError
 
     def atoms(self) -> Float[Tensor, "latents width"]:
-        """What one latent adds, as unit vectors in the space of the states. Raises CapabilityError without a linear decoder."""
+        """What one latent adds, as unit vectors in the space of the states. Raises CapabilityError without a linear
+        decoder."""
         raise NotImplementedError
 
     def atom_norms(self) -> Float[Tensor, " latents"]:
@@ -98,8 +100,8 @@ class Dictionary(Part):
         """`x` in the dictionary's own precision and device. Raises ShapeError or DataError as `encode` says."""
         if x.ndim != 2 or x.shape[1] != self.width:
             raise ShapeError(
-                f"expected (rows, {self.width}) states, got {tuple(x.shape)}. This dictionary was made for width {self.width}: "
-                "use the site and model it was trained on."
+                f"expected (rows, {self.width}) states, got {tuple(x.shape)}. This dictionary was made for width "
+                f"{self.width}: use the site and model it was trained on."
             )
         if not len(x):
             raise DataError("there are no rows to encode. Check the positions that select them.")

@@ -1,8 +1,8 @@
 """Normalisers: in which units a dictionary sees the states.
 
 `forward` maps states to the dictionary's units and `inverse` maps back; `unit` is the factor by which codes grow on the
-way in, so that codes can be given in the states' units. `spread` is E||x - mean||^2 in the dictionary's units, which makes
-losses dimensionless.
+way in, so that codes can be given in the states' units. `spread` is E||x - mean||^2 in the dictionary's units, which
+makes losses dimensionless.
 """
 
 import torch

@@ -19,7 +19,7 @@ _ROOM = "overtone.dictionaries"
 
 
 class Part(nn.Module):
-    """Base of everything that a saved dictionary is made of. Subclass as `class Linear(Encoder, kind="encoder.linear")`."""
+    """Base of what a saved dictionary is made of. Subclass as `class Linear(Encoder, kind="encoder.linear")`."""
 
     kind: ClassVar[str] = ""
 
@@ -38,7 +38,7 @@ class Part(nn.Module):
         return {"kind": self.kind, **self.arguments()}
 
     def scale_codes(self, factor: float) -> None:
-        """Change this part in place so that the dictionary's codes come out `factor` times as large (folding uses it)."""
+        """Change this part in place so that the dictionary's codes are `factor` times as large; folding uses it."""
 
 
 def rebuild(spec: Mapping[str, Any]) -> Any:

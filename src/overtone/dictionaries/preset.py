@@ -14,7 +14,7 @@ from torch import Tensor
 
 from overtone.core.catalogue import enrol
 from overtone.core.settings import Settings, require
-from overtone.dictionaries.dictionary import Dictionary
+from overtone.dictionaries.dictionary import Capabilities, Dictionary
 from overtone.dictionaries.maintainers.base import Maintainer
 from overtone.dictionaries.objectives.base import Objective
 
@@ -76,23 +76,27 @@ class Preset(Settings):
         return cls.from_dict({key: v for key, v in {"n_latents": n_latents, "k": k}.items() if key in known})
 
 
-def preset(name: str, *, paper: str = "", **facts: Any) -> Callable[[_Class], _Class]:
+def preset(
+    name: str, *, paper: str = "", capabilities: Capabilities | None = None, **facts: Any
+) -> Callable[[_Class], _Class]:
     """Decorator that enrols a preset class in the catalogue with its paper, knobs (name -> default, null if it must be
-    given) and capabilities. Further facts are kept; `recovers=True` claims planted recovery, which the tests then check.
+    given) and capabilities (None: those of a tiny dictionary that is built for the purpose). Further facts are kept; `recovers=True` claims planted recovery, which the tests then
+    check.
     """
 
     def add(thing: _Class) -> _Class:
         thing.name = name
         knobs = {f.name: None if f.default is MISSING else f.default for f in fields(thing)}
-        return enrol("dictionaries", name, paper=paper, knobs=knobs, capabilities=_capabilities(thing), **facts)(thing)
+        can = (capabilities or _capabilities(thing)).to_dict()
+        return enrol("dictionaries", name, paper=paper, knobs=knobs, capabilities=can, **facts)(thing)
 
     return add
 
 
-def _capabilities(thing: type[Preset]) -> dict[str, bool]:
+def _capabilities(thing: type[Preset]) -> Capabilities:
     """The flags of a tiny dictionary of the preset."""
     generator = torch.Generator().manual_seed(0)
     small = thing.example(n_latents=2, k=1)
     rows = torch.randn(8, 2, generator=generator)
     made = small.fitted(rows, generator) if thing.whole else small.build(2, generator)
-    return made.capabilities.to_dict()
+    return made.capabilities

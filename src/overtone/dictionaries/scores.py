@@ -1,4 +1,5 @@
-"""Scores: by what latents compete to be selected. Elementwise in the encoder's heads; no gradient flows through them."""
+"""Scores: by what latents compete to be selected. Elementwise in the encoder's heads; no gradient flows through
+them."""
 
 from torch import Tensor
 

@@ -66,10 +66,9 @@ def load_dictionary(folder: str | Path) -> Dictionary:
 
 
 def _retype(dictionary: Dictionary, name: str, dtype: Any) -> None:
-    """Give one parameter or buffer another dtype: a dictionary may be stored in half precision, its thresholds never."""
+    """Give one parameter or buffer another dtype: a dictionary may be stored in half precision, its thresholds
+    never."""
     *path, leaf = name.split(".")
     owner = dictionary.get_submodule(".".join(path))
-    if leaf in owner._parameters:
-        owner._parameters[leaf].data = owner._parameters[leaf].data.to(dtype)
-    else:
-        owner._buffers[leaf] = owner._buffers[leaf].to(dtype)
+    tensor = getattr(owner, leaf)
+    tensor.data = tensor.data.to(dtype)

@@ -1,8 +1,8 @@
 """Adam with a bound on the gradient's norm, in one fused pass over parameters and moments.
 
-The function behind `torch.optim.Adam` is called directly: an optimiser object costs more than the update itself on small
-dictionaries, and its first use loads a compiler that nothing here needs.
-Source: Kingma and Ba 2014, arXiv 1412.6980.
+The function behind `torch.optim.Adam` is called directly: an optimiser object costs more than the update itself on
+small dictionaries, and its first use loads a compiler that nothing here needs. Source: Kingma and Ba 2014, arXiv
+1412.6980.
 """
 
 from collections.abc import Mapping
@@ -28,13 +28,14 @@ class Adam:
     @torch.no_grad()
     def update(self, lr: float) -> None:
         """One update of the parameters that have gradients, which are then dropped."""
-        names = [name for name, p in self.parameters.items() if p.grad is not None]
-        gradients = [self.parameters[name].grad for name in names]
+        found = {name: p.grad for name, p in self.parameters.items() if p.grad is not None}
+        names, gradients = list(found), list(found.values())
         self._shorten(gradients)
         adam(
             [self.parameters[name] for name in names], gradients, [self.means[name] for name in names],
             [self.squares[name] for name in names], [], [self.steps[name] for name in names],
-            fused=True, amsgrad=False, beta1=BETAS[0], beta2=BETAS[1], lr=lr, weight_decay=0.0, eps=EPSILON, maximize=False,
+            beta1=BETAS[0], beta2=BETAS[1], eps=EPSILON, lr=lr, weight_decay=0.0,
+            fused=True, amsgrad=False, maximize=False,
         )  # fmt: skip
         for parameter in self.parameters.values():
             parameter.grad = None
@@ -44,7 +45,8 @@ class Adam:
         if (
             norm.device.type != "cpu" or float(norm) > self.clip
         ):  # an accelerator is not asked, so that it need not wait
-            torch._foreach_mul_(gradients, (self.clip / (norm + 1e-6)).clamp(max=1.0))
+            for gradient in gradients:
+                gradient.mul_((self.clip / (norm + 1e-6)).clamp(max=1.0))
 
     def tensors(self) -> dict[str, Tensor]:
         """All moments by name."""

@@ -26,7 +26,8 @@ def save_checkpoint(folder: Path, runs: list[Run], position: dict[str, int], ide
 def load_checkpoint(folder: Path, runs: list[Run], identity: dict[str, Any]) -> dict[str, int] | None:
     """Restore all runs from a folder and return the position in the stream; None if there is no checkpoint yet.
 
-    Raises StoreError if the folder is damaged or belongs to a training with other settings or data, naming what differs.
+    Raises StoreError if the folder is damaged or belongs to a training with other settings or data, naming what
+    differs.
     """
     from safetensors.torch import load_file
 

@@ -1,8 +1,8 @@
 """Feeds: endless, seeded, resumable batches over a matrix of states or an activation source.
 
 A source is anything with `batches(rows, seed=..., epochs=...)` that yields objects with `at(site)`; its batches for one
-seed must always be the same. Rows of a matrix are shuffled anew in each epoch; batches run on across epochs, so that all
-of them are equally large.
+seed must always be the same. Rows of a matrix are shuffled anew in each epoch; batches run on across epochs, so that
+all of them are equally large.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -143,18 +143,22 @@ class SourceFeed:
 def make_feed(source: Any, keys: Sequence[Key], batch_rows: int, seed: int) -> MatrixFeed | SourceFeed:
     """The feed of a (rows, width) tensor, of a mapping site -> tensor, or of an activation source.
 
-    Raises SettingError for anything else or a site that is not there, DataError for rows that are missing or not finite.
+    Raises SettingError for anything else or a site that is not there, DataError for rows that are missing or not
+    finite.
     """
     if isinstance(source, Tensor):
         return MatrixFeed(dict.fromkeys(keys, source), batch_rows, seed)
     if isinstance(source, Mapping):
         known = {Site.parse(site): matrix for site, matrix in source.items()}
-        wanted = {key: next(iter(known)) if key is None and len(known) == 1 else key for key in keys}
+        only = next(iter(known)) if len(known) == 1 else None
+        if None in keys and only is None:
+            raise SettingError(f"there are states of {', '.join(map(str, known))}: say which site to train on.")
+        wanted = {key: only if key is None else key for key in keys}
         if missing := [str(site) for site in wanted.values() if site not in known]:
             raise SettingError(
                 f"no states of {', '.join(missing)}; there are {', '.join(map(str, known))}. Collect them first."
             )
-        return MatrixFeed({key: known[site] for key, site in wanted.items()}, batch_rows, seed)
+        return MatrixFeed({key: known[site] for key, site in wanted.items() if site is not None}, batch_rows, seed)
     if hasattr(source, "batches") and hasattr(source, "sites"):
         return SourceFeed(source, keys, batch_rows, seed)
     raise SettingError(

@@ -3,7 +3,8 @@
     fitted = fit(TopK(n_latents=320, k=8), states, n_tokens=1_000_000)
     fitted.dictionary.encode(states)
 
-Interrupted trainings (Ctrl-C) save themselves where a checkpoint folder is given and go on from there, bit for bit on CPU.
+Interrupted trainings (Ctrl-C) save themselves where a checkpoint folder is given and go on from there, bit for bit on
+CPU.
 """
 
 import signal
@@ -90,10 +91,10 @@ def fit_many(
 ) -> list[Fitted]:  # fmt: skip
     """Train several dictionaries on one stream of states; each sees the same batches. Returns them in the jobs' order.
 
-    n_tokens: rows to train on, over as many epochs as that takes; batch_rows: rows per update; record_every: tokens between
-    two records (None: 50 records); checkpoint: folder to save to, every so many seconds, at the end and on Ctrl-C, and to
-    resume from if `resume`. Raises SettingError, DataError or ShapeError for what cannot be trained on, StoreError for a
-    checkpoint of another training, DivergenceError when a loss is no longer finite.
+    n_tokens: rows to train on, over as many epochs as that takes; batch_rows: rows per update; record_every: tokens
+    between two records (None: 50 records); checkpoint: folder to save to, every so many seconds, at the end and on
+    Ctrl-C, and to resume from if `resume`. Raises SettingError, DataError or ShapeError for what cannot be trained on,
+    StoreError for a checkpoint of another training, DivergenceError when a loss is no longer finite.
     """
     require(bool(jobs), "there is nothing to train: give at least one job.")
     require(n_tokens >= 1 and batch_rows >= 1, f"n_tokens={n_tokens} and batch_rows={batch_rows}: use at least 1.")
@@ -134,8 +135,9 @@ def _loop(
             if runs[0].tokens % every < len(batch[sites[0]]) or runs[0].tokens >= n_tokens:
                 records = [run.measure() for run in runs]
                 display.show(records)
-                for record in records if on_record else ():
-                    on_record(record)
+                if on_record is not None:
+                    for record in records:
+                        on_record(record)
             saver.save_if_due()
         display.close()
         if interrupted():

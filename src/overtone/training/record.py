@@ -58,7 +58,8 @@ class Display:
         who = first.job if len(records) == 1 else f"{len(records)} dictionaries"
         worst = "" if len(records) == 1 else f" (worst {errors[-1]:.3f})"
         return (
-            f"training {who}: {100 * first.tokens / self.n_tokens:3.0f} %, error {errors[len(errors) // 2]:.3f}{worst}, "
+            f"training {who}: {100 * first.tokens / self.n_tokens:3.0f} %, "
+            f"error {errors[len(errors) // 2]:.3f}{worst}, "
             f"L0 {sum(r.l0 for r in records) / len(records):.1f}, "
             f"dead {100 * sum(r.share_dead for r in records) / len(records):.0f} %, "
             f"{first.tokens_per_s / 1000:.1f}k tokens/s, {max(left, 0):.0f} s left"

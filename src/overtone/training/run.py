@@ -79,7 +79,7 @@ class Run:
             raise DivergenceError(
                 f"training {self.job} diverged after {self.tokens} tokens: the loss is {record.loss}"
                 f"{f' (before: {self.records[-1].loss:.3g})' if self.records else ''}. "
-                f"Use a smaller learning rate (lr={self.lr / 10:.1e}, now {self.lr:.1e}), or drop rows with extreme values."
+                f"Use a smaller learning rate (lr={self.lr / 10:.1e}, now {self.lr:.1e}), or drop extreme rows."
             )
         self.records.append(record)
         return record

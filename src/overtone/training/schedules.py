@@ -16,7 +16,8 @@ class Schedule(Settings):
     def __post_init__(self) -> None:
         require(
             min(self.warm_up, self.decay) >= 0 and self.warm_up + self.decay <= 1,
-            f"warm_up={self.warm_up} and decay={self.decay} are shares of the training: not negative, together at most 1.",
+            f"warm_up={self.warm_up} and decay={self.decay} are shares of the training: at least 0, "
+            "together at most 1.",
         )
 
     def factor(self, progress: float) -> float:

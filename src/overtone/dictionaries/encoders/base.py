@@ -21,7 +21,12 @@ class Encoder(Part):
     """
 
     def affine(self, decoder: Decoder) -> tuple[Tensor, Tensor]:
-        """(latents, width) matrix and (latents,) bias of the pre-activations; the decoder is there for tied encoders."""
+        """(latents, width) matrix and (latents,) bias of the pre-activations; the decoder is there for tied
+        encoders."""
+        raise NotImplementedError
+
+    def subtract(self, centre: Tensor) -> None:
+        """Change the bias in place so that a state equal to `centre` (width,) has the pre-activations that 0 had."""
         raise NotImplementedError
 
     def heads(self, u: Tensor, at: At) -> Heads:

@@ -23,6 +23,10 @@ class Linear(Encoder, kind="encoder.linear"):
         """Its own matrix and bias."""
         return self.weight, self.bias
 
+    def subtract(self, centre: Tensor) -> None:
+        """Take the centre's product off the bias."""
+        self.bias.data.sub_(self.weight.data @ centre)
+
     def heads(self, u: Tensor, at: At) -> Heads:
         """One head."""
         return {"u": u}

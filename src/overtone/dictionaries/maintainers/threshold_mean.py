@@ -10,8 +10,8 @@ from overtone.dictionaries.maintainers.base import Maintainer
 class ThresholdMean(Maintainer):
     """Running mean of the smallest selected score, written to `selection.theta`.
 
-    It starts at the first value and forgets over `horizon` of the training, so that short and long trainings both end with
-    the threshold of their last part; the mean is kept in float64, where small changes are not lost.
+    It starts at the first value and forgets over `horizon` of the training, so that short and long trainings both end
+    with the threshold of their last part; the mean is kept in float64, where small changes are not lost.
     """
 
     def __init__(self, horizon: float = 0.02) -> None:

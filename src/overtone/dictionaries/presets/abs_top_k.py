@@ -2,10 +2,11 @@
 
 Source: "AbsTopK: rethinking sparse autoencoders for bidirectional features", arXiv 2510.00404.
 u = (x - b_dec) W_enc^T + b_enc; z_i = u_i for the k largest |u_i| of the row, else 0; x_hat = z W_dec + b_dec.
-AuxK is signed too: among dead latents the largest |u|, sign kept. scope "batch" keeps the k x rows largest magnitudes of
-the batch, with a two-sided threshold |u| > theta at inference; the authors' first code does that, the paper ranks rows.
-Deviations: 1. the residual of AuxK carries no gradient; 2. one factor scales all rows instead of centring each;
-3. rows are renormalised after the update, not before.
+AuxK is signed too: among dead latents the largest |u|, sign kept. scope "batch" keeps the k x rows largest magnitudes
+of the batch, with a two-sided threshold |u| > theta at inference; the authors' first code does that, the paper ranks
+rows.
+Deviations: 1. the residual of AuxK carries no gradient; 2. one factor scales all rows instead of centring each; 3. rows
+are renormalised after the update, not before.
 Promises: exactly k active latents per row (scope "row"), of either sign, unit atoms.
 """
 

@@ -1,11 +1,11 @@
 """BatchTopK: a budget for the batch instead of one for each row.
 
 Source: Bussmann, Leask, Nanda 2024, "BatchTopK sparse autoencoders", arXiv 2412.06410.
-As TopK, but the k x rows largest positive pre-activations of the whole batch are kept, so that rich rows get more latents
-than plain ones. Inference: z = u where u > theta, one threshold for all latents: the running mean of the smallest kept
-pre-activation (maintainers/threshold_mean), so that eval mode treats each row alone.
-Deviations: 1. the running mean starts at its first value and forgets over 2 % of the training, not at a fixed rate from 0;
-2. as in `top_k`, 1 and 2.
+As TopK, but the k x rows largest positive pre-activations of the whole batch are kept, so that rich rows get more
+latents than plain ones. Inference: z = u where u > theta, one threshold for all latents: the running mean of the
+smallest kept pre-activation (maintainers/threshold_mean), so that eval mode treats each row alone.
+Deviations: 1. the running mean starts at its first value and forgets over 2 % of the training, not at a fixed rate from
+0; 2. as in `top_k`, 1 and 2.
 Promises: k active latents per row on average in training, within 5 % of it in eval mode; none negative; unit atoms.
 """
 
@@ -29,7 +29,8 @@ from overtone.dictionaries.selectors.rank import Rank
 class BatchTopK(Preset):
     """Keep the k x rows largest pre-activations of each batch; a threshold stands in for that at inference.
 
-    k: mean active latents per row; aux_weight: weight of the auxiliary loss; k_aux: latents it may use (None: width / 2).
+    k: mean active latents per row; aux_weight: weight of the auxiliary loss; k_aux: latents it may use
+    (None: width / 2).
     """
 
     k: int = 32

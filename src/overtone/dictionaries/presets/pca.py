@@ -1,7 +1,7 @@
 """Principal components: the orthogonal directions of largest variance.
 
-Source: Pearson 1901; classic. z = (x - mean) V^T with the n_latents leading right singular vectors V of the centred rows;
-x_hat = z V + mean. With `k`, only the k largest magnitudes of each row are kept.
+Source: Pearson 1901; classic. z = (x - mean) V^T with the n_latents leading right singular vectors V of the centred
+rows; x_hat = z V + mean. With `k`, only the k largest magnitudes of each row are kept.
 Promises: unit orthogonal atoms in order of variance, signed codes, no linear dictionary of n_latents atoms reconstructs
 the fitted rows better (k None).
 """

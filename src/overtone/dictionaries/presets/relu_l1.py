@@ -3,10 +3,11 @@
 Source: Conerly et al. 2024, Anthropic Circuits Updates, April 2024 (method of Bricken et al. 2023, "Towards
 monosemanticity"); L1 x row norm.
 u = x W_enc^T + b_enc (no constant subtracted); z = max(u, 0); x_hat = z W_dec + b_dec.
-Loss: ||x - x_hat||^2 + lambda sum_i z_i ||d_i||; rows start with norm 0.1 and are free; lambda rises over the first 5 %.
-Deviations: 1. the error is divided by the variance of x, the price by its square root times `width`: with E||x||^2 = width
-the paper's lambda is `sparsity` x sqrt(width), and `sparsity` means the same at every width; 2. b_dec starts at the mean
-row and b_enc so that it is subtracted; 3. the learning rate follows the other presets' law.
+Loss: ||x - x_hat||^2 + lambda sum_i z_i ||d_i||; rows start with norm 0.1 and are free; lambda rises over the first
+5 %.
+Deviations: 1. the error is divided by the variance of x, the price by its square root times `width`: with E||x||^2 =
+width the paper's lambda is `sparsity` x sqrt(width), and `sparsity` means the same at every width; 2. b_dec starts at
+the mean row, and b_enc so that the mean row has u = 0; 3. the learning rate follows the other presets' law.
 Promises: non-negative codes, rows independent; atoms have free norms (`atom_norms`).
 """
 

@@ -3,8 +3,8 @@
 Source: Gao et al. 2024, "Scaling and evaluating sparse autoencoders", arXiv 2406.04093.
 x in units of the input scale; u = (x - b_dec) W_enc^T + b_enc, (rows, latents); z = ReLU(TopK_k(u));
 x_hat = z W_dec + b_dec. Loss: ||x - x_hat||^2 / var(x) + aux_weight * AuxK (objectives/auxiliary).
-Deviations: 1. the constant b_dec starts at the mean row, not the geometric median; 2. the scale is one factor for all rows,
-not per-row centring; 3. no average of the weights.
+Deviations: 1. the constant b_dec starts at the mean row, not the geometric median; 2. the scale is one factor for all
+rows, not per-row centring; 3. no average of the weights.
 Promises: at most k active latents per row, none negative, rows independent, unit atoms.
 """
 

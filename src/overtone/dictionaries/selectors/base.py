@@ -9,14 +9,15 @@ from overtone.dictionaries.parts import Part
 class Selection(Part):
     """Base of the selection slot.
 
-    Selection has two phases, so that the score matrix is never needed as a whole: `nominate` sees some rows at a time and
-    returns at least the places that can be active; `settle` sees the nominees of all rows and makes the cut. Where rows
-    do not compete, nominees are final. `has_budget`: the number of active latents is bounded beforehand.
+    Selection has two phases, so that the score matrix is never needed as a whole: `nominate` sees some rows at a time
+    and returns at least the places that can be active; `settle` sees the nominees of all rows and makes the cut. Where
+    rows do not compete, nominees are final. `has_budget`: the number of active latents is bounded beforehand.
     """
 
     has_budget: bool = False
     rows_compete: bool = False
     has_threshold_form: bool = False
+    theta: Tensor  # where there is a threshold form: () or (latents,), in the score's units
 
     def nominate(self, scores: Tensor, *, company: bool) -> Support:
         """Places of (rows, latents) scores that can be active. `company`: rows compete as in training; without it the
@@ -24,7 +25,8 @@ class Selection(Part):
         raise NotImplementedError
 
     def settle(self, nominees: Support, scores: Tensor) -> Tensor | None:
-        """(n,) mask of the nominees that are active in company, given their scores; None asks for a wider nomination."""
+        """(n,) mask of the nominees that are active in company, given their scores; None asks for a wider
+        nomination."""
         raise NotImplementedError
 
     def widen(self) -> None:

@@ -46,9 +46,11 @@ class Rank(Selection, kind="selection.rank"):
         """The best of each row; or what exceeds the hint (in company) or the threshold (alone)."""
         if self.scope == "row":
             return Support.from_indices(top_indices(scores, self.budget), scores.shape[1])
-        if company and self._pivot is None:
+        if not company:
+            return Support.from_mask(scores > self.theta)
+        if self._pivot is None:
             self._pivot = self._guess(scores)
-        return Support.from_mask(scores > (self._pivot if company else self.theta))
+        return Support.from_mask(scores > self._pivot)
 
     def _guess(self, scores: Tensor) -> float:
         """A score that about three times the budget exceeds, from at most 4096 of the scores."""
@@ -88,8 +90,8 @@ class Rank(Selection, kind="selection.rank"):
 def top_indices(scores: Tensor, k: int) -> Tensor:
     """(rows, k) int64 places of the k largest scores of each row, in no particular order.
 
-    Exact. With few latents it first keeps the k best of the groups of latents by their maxima: the k largest entries lie
-    in them, since every group left out is beaten by k others.
+    Exact. With few latents it first keeps the k best of the groups of latents by their maxima: the k largest entries
+    lie in them, since every group left out is beaten by k others.
     """
     n_rows, n = scores.shape
     groups = n // 8

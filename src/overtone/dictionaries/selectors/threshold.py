@@ -14,7 +14,6 @@ class Threshold(Selection, kind="selection.threshold"):
     """
 
     has_threshold_form = True
-    theta: Tensor
 
     def __init__(self, n_latents: int, level: float = 0.0) -> None:
         super().__init__()

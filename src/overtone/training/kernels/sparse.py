@@ -1,8 +1,8 @@
 """The kernels in plain torch: work and memory proportional to the number of active latents.
 
 Everything is a gather-and-sum over bags of rows, for which torch has fast CPU and GPU code (`embedding_bag`): a decode
-sums decoder rows over the latents of each row; a weight gradient sums states over the rows of each latent, after one sort
-of the places by latent that decoder and encoder share. No gradient is approximated or dropped.
+sums decoder rows over the latents of each row; a weight gradient sums states over the rows of each latent, after one
+sort of the places by latent that decoder and encoder share. No gradient is approximated or dropped.
 """
 
 from typing import Any
@@ -20,8 +20,8 @@ def preactivations(
 ) -> Tensor:
     """(n,) entries of (x - centre) weight^T + bias at a support, where `centred` (rows, width) = x - centre.
 
-    u: (n,) these values as selection computed them (without gradients); they are passed through, and the gradient is that
-    of the dense product for weight, bias and centre. x gets none: states are data.
+    u: (n,) these values as selection computed them (without gradients); they are passed through, and the gradient is
+    that of the dense product for weight, bias and centre. x gets none: states are data.
     """
     centre = centre if isinstance(centre, Tensor) else centred.new_zeros(())
     return _PreActivations.apply(centred, centre, weight, bias, u, at)
@@ -76,6 +76,7 @@ def sum_by_latent(values: Tensor, states: Tensor, at: Support) -> Tensor:
 
 def products(states: Tensor, weight: Tensor, at: Support) -> Tensor:
     """(n,) inner products of the state of each place's row with the weight row of its latent."""
-    # The operator that torch differentiates embedding_bag's weights with is exactly this product, without gathering rows.
+    # The operator that torch differentiates embedding_bag's weights with is exactly this product, without gathering
+    # rows.
     backward = torch.ops.aten._embedding_bag_per_sample_weights_backward
     return backward(states, weight, at.latents, at.row_starts, at.rows, 0, -1)
