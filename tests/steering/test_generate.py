@@ -199,6 +199,8 @@ def test_bad_input_is_one_clear_line():
         generate(model, [[VOCABULARY]], max_new_tokens=3)
     with pytest.raises(DataError, match="one entry for each of the 1 prompts"):
         generate(model, [[5]], max_new_tokens=3, row_keys=[1, 2])
+    with pytest.raises(DataError, match="prompt 1 has 2 tokens.*more than the 64"):
+        generate(model, [[5], [5, 6]], max_new_tokens=63)
     with pytest.raises(SettingError, match="max_new_tokens=0"):
         generate(model, [[5]], max_new_tokens=0)
     foreign = unit_direction(torch.ones(WIDTH), "residual.1", model="another model")

@@ -96,7 +96,8 @@ def generate_arms(
     Equals one `generate` per arm, and is faster: rows of different arms fill the same batches.
     """
     keys = list(range(len(prompts)) if row_keys is None else row_keys)
-    _check(model, prompts, arms, keys, metas)
+    _check(prompts, arms, keys, metas)
+    _check_length(model, prompts, sampling.max_new_tokens)
     jobs = [_Job(p, a) for a in range(len(arms)) for p in range(len(prompts))]
     jobs.sort(key=lambda job: len(prompts[job.prompt]))  # stable: rows of one width share a batch, little padding
     done: dict[_Job, _Row] = {}
@@ -207,7 +208,7 @@ class _Batch:
             self.rows[int(self.ids[i])] = (ids, bool(self.ended[i]))
 
 
-def _check(model: "HookedModel", prompts: Sequence, arms: Mapping, keys: list[int], metas: Sequence | None) -> None:
+def _check(prompts: Sequence, arms: Mapping, keys: list[int], metas: Sequence | None) -> None:
     if not len(prompts):
         raise DataError("there are no prompts to generate from. Give at least one.")
     empty = [i for i, prompt in enumerate(prompts) if len(prompt) == 0]
@@ -217,6 +218,16 @@ def _check(model: "HookedModel", prompts: Sequence, arms: Mapping, keys: list[in
         raise DataError("there is no arm. Use {'unsteered': ()} for plain generation.")
     if len(keys) != len(prompts) or (metas is not None and len(metas) != len(prompts)):
         raise DataError(f"row_keys and metas need one entry for each of the {len(prompts)} prompts.")
+
+
+def _check_length(model: "HookedModel", prompts: Sequence[Sequence[int]], n_new: int) -> None:
+    """Refuse before the work what would fail, or decay, at the end of it."""
+    longest = max(range(len(prompts)), key=lambda i: len(prompts[i]))
+    if model.max_tokens is not None and len(prompts[longest]) + n_new > model.max_tokens:
+        raise DataError(
+            f"prompt {longest} has {len(prompts[longest])} tokens; with max_new_tokens={n_new} that is more than the "
+            f"{model.max_tokens} that {model.name} was made for. Shorten the prompt or ask for fewer tokens."
+        )
 
 
 def _end_ids(model: "HookedModel") -> list[int]:
