@@ -82,9 +82,13 @@ def batches(rows, batch_tokens: int, seed: int):
 
 def loss_weights(labels: torch.Tensor, blank: int, numbers: range) -> torch.Tensor:
     """How much each target counts: 6 for the first token of a step and 3 for the second (they decide its kind), 3 for
-    numbers (the arithmetic), 1 for the rest, most of which is a free choice of words. The optimum stays where it was."""
+    numbers (the arithmetic) and the two tokens after one (verdicts stand there), 1 for the rest, most of which is a free
+    choice of words. Each token's optimum stays where it was."""
     weights = torch.ones(labels.shape)
-    weights[(labels >= numbers.start) & (labels < numbers.stop)] = 3.0
+    is_number = (labels >= numbers.start) & (labels < numbers.stop)
+    weights[is_number] = 3.0
+    weights[:, 1:][is_number[:, :-1]] = 3.0
+    weights[:, 2:][is_number[:, :-2]] = 3.0
     weights[:, 1:][labels[:, :-1] == blank] = 6.0
     weights[:, 2:][labels[:, :-2] == blank] = 3.0
     return weights * (labels >= 0)
@@ -147,6 +151,19 @@ def make_model(args, tokenizer) -> LlamaForCausalLM:
     ))  # fmt: skip
 
 
+def start_from(model: LlamaForCausalLM, tokenizer, folder: str) -> None:
+    """Copy the weights of an earlier model of the same size; token rows by token, new tokens keep their random rows."""
+    from transformers import AutoTokenizer
+
+    old, words = LlamaForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder).get_vocab()
+    rows = model.model.embed_tokens.weight.detach().clone()
+    for word, i in tokenizer.get_vocab().items():
+        if word in words:
+            rows[i] = old.model.embed_tokens.weight[words[word]].detach()
+    state = {k: v for k, v in old.state_dict().items() if "embed_tokens" not in k and "lm_head" not in k}
+    model.load_state_dict({**state, "model.embed_tokens.weight": rows}, strict=False)
+
+
 def make_optimisers(model) -> list[torch.optim.Optimizer]:
     hidden = [p for n, p in model.named_parameters() if p.ndim == 2 and "embed" not in n]
     other = [p for n, p in model.named_parameters() if not (p.ndim == 2 and "embed" not in n)]
@@ -163,8 +180,10 @@ def train(args) -> None:
     print(f"{len(rows)} traces, {n_tokens / 1e6:.1f} M tokens, written in {time.time() - started:.0f} s", flush=True)
     model = make_model(args, tokenizer)
     print(f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters, {args.steps} steps", flush=True)
+    if args.start_from:
+        start_from(model, tokenizer, args.start_from)
     optimisers = make_optimisers(model)
-    peaks = [o.param_groups[0]["lr"] for o in optimisers]
+    peaks = [args.peak * o.param_groups[0]["lr"] for o in optimisers]
     first, curve = restore(out / "checkpoint", model, optimisers)
     fast = torch.compile(model, dynamic=True) if args.compile else model
     vocabulary = tokenizer.get_vocab()
@@ -205,7 +224,7 @@ def export(args, model, tokenizer, curve) -> None:
     model.generation_config.pad_token_id = 0
     model.save_pretrained(out / "model")
     tokenizer.save_pretrained(out / "model")
-    info = {"settings": {k: v for k, v in vars(args).items() if k != "out"}, "curve": curve}
+    info = {"settings": {k: v for k, v in vars(args).items() if k not in ("out", "start_from")}, "curve": curve}
     (out / "model" / "training.json").write_text(json.dumps(info, indent=1))
     print(f"saved {out / 'model'}", flush=True)
 
@@ -217,6 +236,8 @@ def main() -> None:
                             steps=4600, seed=0, focus_from=1600, threads=2, every=100).items():  # fmt: skip
         parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=value)
     parser.add_argument("--share-sums", type=float, default=0.12)
+    parser.add_argument("--peak", type=float, default=1.0, help="share of the usual peak learning rates")
+    parser.add_argument("--start-from", default="", help="folder of an earlier model to go on from")
     parser.add_argument("--no-compile", dest="compile", action="store_false")
     train(parser.parse_args())
 

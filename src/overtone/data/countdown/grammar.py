@@ -55,12 +55,14 @@ MOVES = {
 KEEPS = (", so {r} and {c} remain .", ", leaving {r} and {c} .", ", which keeps {r} and {c} .",
          ", and now i hold {r} with {c} .")  # fmt: skip
 
-PAIRS = ("from {x} and {y} come {results}", "{x} with {y} can give {results}", "the last pair {x} and {y} yields {results}",
-         "with {x} and {y} i can reach {results}", "{x} and {y} allow {results}", "combining {x} and {y} we see {results}",
+PAIRS = ("from {x} and {y} come {results}", "{x} with {y} can give {results}",
+         "the last pair {x} and {y} yields {results}", "with {x} and {y} i can reach {results}",
+         "{x} and {y} allow {results}", "combining {x} and {y} we see {results}",
          "out of {x} and {y} i get {results}")  # fmt: skip
 RESULTS = {3: "{s} , {d} and {p}", 2: "{s} and {d}"}
-MISSES = (", but not {g} .", ", so {g} is missing .", ", none of them is {g} .", ", which does not hit {g} .")
-HITS = (", and there is {g} .", ", so {g} is reached .", ", one of them is {g} .", ", which hits {g} .")
+# The goal comes before the verdict, in the same words: what decides is whether it was among the results.
+MISSES = (", and {g} is not there .", ", so {g} is missing .", ", where {g} is absent .", ", and now {g} is far away .")
+HITS = (", and {g} is there .", ", so {g} is reached .", ", where {g} is present .", ", and now {g} is right here .")
 
 # Last moves, seen backwards. "+": m + c = t; "-": m - c = t; "r": c - m = t; "*": m * c = t.
 NEEDS = {
@@ -88,17 +90,29 @@ PHRASES = {
     "*": ("{x} times {y}", "the product of {x} and {y}", "multiplying {x} by {y}", "{x} lots of {y}"),
     "/": ("{x} divided by {y}", "{x} over {y}", "splitting {x} by {y}", "{x} shared by {y}"),
 }
-QUESTIONS = ("am i sure that {fact} equals {r} ?", "wait , is {fact} really {r} ?", "let me check whether {fact} gives {r} .",
-             "does {fact} actually come to {r} ?", "i should verify that {fact} is {r} .",
-             "hold on , look again at {fact} , is it {r} ?", "to be safe i recompute {fact} , which i said is {r} .",
+QUESTIONS = ("am i sure that {fact} equals {r} ?", "wait , is {fact} really {r} ?",
+             "let me check whether {fact} gives {r} .", "does {fact} actually come to {r} ?",
+             "i should verify that {fact} is {r} .", "hold on , look again at {fact} , is it {r} ?", "to be safe i recompute {fact} , which i said is {r} .",
              "let me double check that {fact} makes {r} .", "is it correct that {fact} is {r} ?")  # fmt: skip
-CONFIRMS = ("yes , {fact} is {r}", "that is correct , {fact} does give {r}", "it checks out , {fact} makes {r}",
-            "good , {fact} is indeed {r}", "confirmed , {fact} comes to {r}", "the value {r} is fine for {fact}",
-            "no error , {fact} gives {r}")  # fmt: skip
-CORRECTS = ("actually {fact} is {r} , so {w} was wrong", "no , {fact} gives {r} and not {w}",
-            "that was a slip , {fact} is {r} instead of {w}", "i made an error , {fact} makes {r} , not {w}",
-            "not quite , {fact} comes to {r} rather than {w}", "oops , {w} is false because {fact} is {r}",
-            "my error , {fact} is {r} and {w} is false")  # fmt: skip
+# A check computes again first and judges then.
+CONFIRMS = (
+    "{fact} is {r} , yes",
+    "{fact} gives {r} , that is correct",
+    "{fact} makes {r} , so it checks out",
+    "{fact} comes to {r} , indeed",
+    "again {fact} is {r} , confirmed",
+    "i find that {fact} is {r} , as i said",
+    "{fact} equals {r} , no slip",
+)
+CORRECTS = (
+    "{fact} is {r} , no , {w} was wrong",
+    "{fact} gives {r} , that is not {w}",
+    "{fact} makes {r} , so {w} was a slip",
+    "{fact} comes to {r} , actually not {w}",
+    "again {fact} is {r} , oops , {w} is false",
+    "i find that {fact} is {r} , rather than {w}",
+    "{fact} equals {r} , my slip , not {w}",
+)
 # What a check ends with depends on what was checked: a first move, a need, a dead end, a claimed hit.
 CHECK_TAILS = {
     "move": KEEPS,
@@ -134,9 +148,12 @@ SENTENCES = {
     "staying": ("if a path fails i will keep this approach .", "after a dead end i want to go on in the same way .",
                 "i plan to stay with one approach .", "when a pair fails i simply take the next one .",
                 "if a pair fails i will go on in the same way ."),
-    "backtrack": ("scrap that , we are at {a} , {b} and {c} again .", "this does not lead anywhere , back to {a} , {b} and {c} .",
-                  "dead end , i return to {a} , {b} and {c} .", "that fails , let me go back to {a} , {b} and {c} .",
-                  "i drop this and start over with {a} , {b} and {c} .", "undo that move , we have {a} , {b} and {c} once more .",
+    "backtrack": ("scrap that , we are at {a} , {b} and {c} again .",
+                  "this does not lead anywhere , back to {a} , {b} and {c} .",
+                  "dead end , i return to {a} , {b} and {c} .",
+                  "that fails , let me go back to {a} , {b} and {c} .",
+                  "i drop this and start over with {a} , {b} and {c} .",
+                  "undo that move , we have {a} , {b} and {c} once more .",
                   "not this way , again i hold {a} , {b} and {c} .", "i step back and take {a} , {b} and {c} again .",
                   "drop this , we return to {a} , {b} and {c} ."),
     "to_backward": ("maybe going in reverse from {t} to {a} , {b} and {c} is easier .",

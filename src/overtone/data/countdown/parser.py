@@ -111,7 +111,7 @@ def _fact_holds(op: str, x: int, y: int, r: int) -> bool:
 
 def arithmetic_holds(step: ParsedStep, target: int) -> bool | None:
     """Whether what a step computes is right; None for steps that compute nothing (questions included)."""
-    h = {k: v if k in ("o", "q") else _number(v) for k, v in step.holes.items()}
+    h = {k: _number(v) for k, v in step.holes.items() if k not in ("o", "q")}
     if step.subkind in ("first_move", "confirm", "correct"):
         return _fact_holds(step.op, h["x"], h["y"], h["r"])
     if step.subkind in ("last_pair", "last_pair_hit"):
@@ -125,7 +125,8 @@ def arithmetic_holds(step: ParsedStep, target: int) -> bool | None:
 
 
 def answer_is_correct(text: str, problem: Problem) -> bool:
-    """Whether a conclusion's expression uses exactly the problem's numbers, only its operations, and equals the target."""
+    """Whether a conclusion's expression uses exactly the problem's numbers and only its operations, and has the target
+    as its value."""
     step = parse_step(text)
     if step.subkind != "conclude":
         return False

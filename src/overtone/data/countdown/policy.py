@@ -11,7 +11,6 @@ the next behaviour (the bound of any probe at the anchor before a step) is compu
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass, field
 from itertools import product
 from random import Random
@@ -70,9 +69,9 @@ class Trace:
 def next_step_odds(situation: str, style: str, modes: tuple[str, bool, bool]) -> dict[str, float]:
     """Chances of the next sub-kind in a situation.
 
-    situation: what was just said (`begin`, `setup`, `declared_check`, `declared`, `plan`, `move`, `question`, `checked_move`, `felt_move`,
-    `miss`, `checked_miss`, `hit`, `checked_hit`, `felt_hit`, `left`); style: one of STYLES; modes: the
-    current approach (`forward` or `backward`) and whether each approach has an untried move left.
+    situation: what was just said (`begin`, `setup`, `declared_check`, `declared`, `plan`, `move`, `question`,
+    `checked_move`, `felt_move`, `miss`, `checked_miss`, `hit`, `checked_hit`, `felt_hit`, `left`); style: one of
+    STYLES; modes: the current approach (`forward` or `backward`) and whether each approach has an untried move left.
     Returns sub-kind -> probability, summing to one; `check` stands for confirm or correct, whichever is
     true, and `pair` for the last pair, hit or miss, whichever is computed or slipped.
     """
@@ -128,11 +127,11 @@ class _StyleFilter:
         self.posterior = dict(STYLE_WEIGHTS)
 
     def forecast(self, situation: str, modes: tuple[str, bool, bool]) -> dict[str, float]:
-        chances: Counter[str] = Counter()
+        chances: dict[str, float] = {}
         for style, weight in self.posterior.items():
             for kind, p in next_step_odds(situation, style, modes).items():
-                chances[_BEHAVIOUR_OF[kind]] += weight * p
-        return dict(chances)
+                chances[_BEHAVIOUR_OF[kind]] = chances.get(_BEHAVIOUR_OF[kind], 0.0) + weight * p
+        return chances
 
     def observe(self, situation: str, modes: tuple[str, bool, bool], choice: str) -> None:
         seen = {s: w * next_step_odds(situation, s, modes).get(choice, 0.0) for s, w in self.posterior.items()}
@@ -324,7 +323,8 @@ def write_trace(
     """Write one trace on a problem, or None when the search ran out of moves (the caller draws again).
 
     style: one of STYLES, or None for a draw by STYLE_WEIGHTS. wording: "seen" uses training sentences only,
-    "held_out" only the cores kept apart for evaluation, "all" both. forecast: fill Trace.odds. Raises SettingError otherwise.
+    "held_out" only the cores kept apart for evaluation, "all" both. forecast: fill Trace.odds. Raises SettingError
+    for another style or wording.
     """
     if wording not in ("seen", "held_out", "all"):
         raise SettingError(f"wording={wording!r}. Use 'seen', 'held_out' or 'all'.")
