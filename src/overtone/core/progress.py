@@ -28,6 +28,13 @@ def track(
         yield from _lines(items, label, total)
 
 
+def say(text: str, *, quiet: bool | None = None) -> None:
+    """One line about what comes next, on standard error; nothing when quiet (None: the process default)."""
+    if not (QUIET if quiet is None else quiet):
+        sys.stderr.write(text.rstrip() + "\n")
+        sys.stderr.flush()
+
+
 def _bar(items: Iterable[_Item], label: str, total: int | None) -> Iterator[_Item]:
     from rich.console import Console
     from rich.progress import (

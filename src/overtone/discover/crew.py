@@ -43,7 +43,11 @@ class Answers:
 
 def _start(settings: dict[str, Any], root_threads: int) -> None:
     global _subject
+    import signal
+
     import torch
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that owns the crew
 
     torch.set_num_threads(root_threads)
     _subject = make_subject(DiscoverSettings.from_dict(settings))
@@ -94,9 +98,13 @@ class Crew:
     def __enter__(self) -> Crew:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        if self._pool is not None:
-            self._pool.shutdown(wait=False, cancel_futures=True)
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self._pool is None:
+            return
+        self._pool.shutdown(wait=kind is None, cancel_futures=True)
+        if kind is not None:  # interrupted: what a worker still computes would be thrown away
+            for process in multiprocessing.active_children():
+                process.terminate()
 
     def each(self, tasks: Sequence[Task], label: str) -> Iterator[Answers]:
         """Answers as they come, in any order; progress counts bundles of tasks."""

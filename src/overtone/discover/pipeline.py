@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from overtone.core.artifacts import library_version, write_bytes, write_json
+from overtone.core.progress import say
 from overtone.core.report import Finding, Report
 from overtone.core.sites import Site
 from overtone.discover import assemble, effects, findings
@@ -61,6 +62,7 @@ def discover(settings: DiscoverSettings, out: str | Path, *, resume: bool = Fals
     subject = make_subject(settings)
     run = Run(out, resume=resume)
     with Crew(subject, settings) as crew:
+        say(_plan(subject, settings))
         material = gather(run, crew, settings)
         named = decompose(run, material, settings, settings.naming, bases=True)
         nexts = decompose(run, material, settings, settings.boundary, bases=False)
@@ -69,6 +71,21 @@ def discover(settings: DiscoverSettings, out: str | Path, *, resume: bool = Fals
         report = _report(run, material, naming, causal, settings, started)
     _write(run, report)
     return report
+
+
+def _plan(subject: Subject, settings: DiscoverSettings) -> str:
+    """What the run will cost, roughly: traces are what takes time, copies of the model what takes memory."""
+    n, doses, k = settings.causal.n_problems, len(settings.causal.doses), settings.causal.n_random
+    behaviours = len(settings.causal.behaviours) or max(1, len(subject.behaviours) - len(subject.frame))
+    sampled = settings.sampling.n_traces + n
+    steered = behaviours * n * (doses + 10 / 3) + 2 * k * n + behaviours * 9 * TRIAL_PROBLEMS * 2
+    size = sum(p.numel() * p.element_size() for p in subject.model.model.parameters())
+    copies = 1 + (settings.workers if settings.workers > 1 else 0)
+    return (
+        f"discover: about {sampled + round(steered, -2):.0f} traces of at most {settings.sampling.max_new_tokens} tokens "
+        f"({sampled} sampled, the rest steered) by {settings.workers} workers; {copies} copies of the model take "
+        f"{copies * (size / 2**30 + 0.45):.1f} GB. Interrupt it any time; --resume goes on."
+    )
 
 
 def _causal(
