@@ -1,0 +1,96 @@
+"""Artifact folders are whole or not there, and say what is wrong with them."""
+
+import json
+
+import pytest
+
+from overtone.core.artifacts import Manifest, new_folder, read_manifest, write_json
+from overtone.core.errors import StoreError
+
+
+def make(path, content="hello"):
+    with new_folder(path, Manifest("thing", seed=1, sources={"model": "abc"})) as folder:
+        (folder / "data.txt").write_text(content)
+
+
+def test_a_written_folder_reads_back_with_its_manifest(tmp_path):
+    make(tmp_path / "a")
+    manifest = read_manifest(tmp_path / "a", "thing")
+    assert manifest.seed == 1
+    assert manifest.sources == {"model": "abc"}
+    assert list(manifest.files) == ["data.txt"]
+
+
+def test_an_exception_leaves_nothing_behind_and_the_old_artifact_in_place(tmp_path):
+    make(tmp_path / "a", "old")
+    with pytest.raises(RuntimeError), new_folder(tmp_path / "a", Manifest("thing")) as folder:
+        (folder / "data.txt").write_text("new")
+        raise RuntimeError
+    assert (tmp_path / "a" / "data.txt").read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["a"]
+
+
+def test_the_fingerprint_follows_the_content_not_the_name(tmp_path):
+    make(tmp_path / "a")
+    make(tmp_path / "b")
+    make(tmp_path / "c", "other")
+    a, b, c = (read_manifest(tmp_path / n, "thing").fingerprint for n in "abc")
+    assert a == b != c
+
+
+def test_a_foreign_folder_is_left_alone(tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "precious.txt").write_text("keep")
+    with pytest.raises(StoreError, match="left alone"), new_folder(tmp_path / "mine", Manifest("thing")):
+        pass
+    assert (tmp_path / "mine" / "precious.txt").read_text() == "keep"
+
+
+def damage_bytes(folder):
+    (folder / "data.txt").write_text("hellp")
+
+
+def remove_file(folder):
+    (folder / "data.txt").unlink()
+
+
+def remove_manifest(folder):
+    (folder / "manifest.json").unlink()
+
+
+def newer_schema(folder):
+    data = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps({**data, "schema": 99}))
+
+
+def garble_manifest(folder):
+    (folder / "manifest.json").write_text("{")
+
+
+@pytest.mark.parametrize(
+    ("harm", "said"),
+    [
+        (damage_bytes, "damaged"),
+        (remove_file, "missing or damaged"),
+        (remove_manifest, "foreign or unfinished"),
+        (newer_schema, "Update overtone"),
+        (garble_manifest, "not a manifest"),
+    ],
+)
+def test_a_damaged_folder_is_refused_with_the_reason(tmp_path, harm, said):
+    make(tmp_path / "a")
+    harm(tmp_path / "a")
+    with pytest.raises(StoreError, match=said):
+        read_manifest(tmp_path / "a", "thing")
+
+
+def test_a_folder_of_another_kind_is_refused_by_name(tmp_path):
+    make(tmp_path / "a")
+    with pytest.raises(StoreError, match="holds a thing, not a store"):
+        read_manifest(tmp_path / "a", "store")
+
+
+def test_json_is_never_written_with_nan(tmp_path):
+    with pytest.raises(ValueError):
+        write_json(tmp_path / "x.json", {"a": float("nan")})
+    assert not (tmp_path / "x.json").exists()

@@ -1,0 +1,45 @@
+"""Sites print, parse and refuse."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from overtone.core.errors import SiteError
+from overtone.core.sites import KINDS, Site
+
+
+@settings(deadline=None)
+@given(st.sampled_from(sorted(set(KINDS) - {"embedding"})), st.integers(0, 200))
+def test_a_site_parses_back_from_what_it_prints(kind, layer):
+    assert Site.parse(str(Site(kind, layer))) == Site(kind, layer)
+
+
+def test_the_embedding_has_no_layer_in_its_name():
+    assert str(Site("embedding")) == "embedding"
+    assert Site.parse("embedding") == Site("embedding")
+    with pytest.raises(SiteError, match="embedding has none"):
+        Site("embedding", 3)
+
+
+@pytest.mark.parametrize(
+    ("foreign", "own"),
+    [
+        ("blocks.6.hook_resid_post", "residual.6"),
+        ("blocks.6.hook_resid_pre", "residual.5"),
+        ("blocks.0.hook_resid_pre", "embedding"),
+        ("blocks.2.attn.hook_z", "attn_heads.2"),
+        ("blocks.1.hook_mlp_out", "mlp_out.1"),
+    ],
+)
+def test_transformer_lens_names_are_accepted_and_kept_as_alias(foreign, own):
+    site = Site.parse(foreign)
+    assert str(site) == own
+    assert site.alias == foreign
+    assert site == Site.parse(own), "an alias is no part of equality"
+
+
+def test_a_mistyped_kind_is_answered_with_the_nearest_one():
+    with pytest.raises(SiteError, match=r"Did you mean 'residual'"):
+        Site("residul", 1)
+    with pytest.raises(SiteError, match=r"residual\.6"):
+        Site.parse("layer 6")
