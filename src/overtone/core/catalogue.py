@@ -7,6 +7,7 @@ docs and app alike; nothing else has to be edited.
 from __future__ import annotations
 
 import importlib
+import json
 import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -37,8 +38,9 @@ class Entry:
     facts: dict[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """Name, paper, summary and facts as plain data."""
-        return {"name": self.name, "paper": self.paper, "summary": self.summary, **self.facts}
+        """Name, paper, summary and facts as plain data (JSON types; any other object as its text)."""
+        facts = json.loads(json.dumps(self.facts, default=str))
+        return {"name": self.name, "paper": self.paper, "summary": self.summary, **facts}
 
 
 def enrol(kind: str, name: str, *, paper: str = "", summary: str = "", **facts: Any) -> Callable[[_Thing], _Thing]:
