@@ -65,8 +65,8 @@ def cross_effects(doses: Iterable[Plain]) -> list[dict[str, Any]]:
 
 
 def span(curve: Plain, key: str = "rates") -> dict[str, Any] | None:
-    """The curve in numbers, or None without two known ends: {low, high: strengths; at_low, at_high: its behaviour's rate
-    or count there; ratio of the two; random: the largest ratio between any two strengths of a random direction}."""
+    """The curve in numbers; None without two known ends: {low, high: strengths; at_low, at_high: its behaviour's rate
+    or count there; ratio of the two; random: largest ratio between two strengths of a random direction}."""
     own = _values(curve, "steered", key)
     if len(own) < 2 or not own[min(own)]:
         return None
