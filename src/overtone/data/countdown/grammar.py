@@ -92,7 +92,8 @@ PHRASES = {
 }
 QUESTIONS = ("am i sure that {fact} equals {r} ?", "wait , is {fact} really {r} ?",
              "let me check whether {fact} gives {r} .", "does {fact} actually come to {r} ?",
-             "i should verify that {fact} is {r} .", "hold on , look again at {fact} , is it {r} ?", "to be safe i recompute {fact} , which i said is {r} .",
+             "i should verify that {fact} is {r} .", "hold on , look again at {fact} , is it {r} ?",
+             "to be safe i recompute {fact} , which i said is {r} .",
              "let me double check that {fact} makes {r} .", "is it correct that {fact} is {r} ?")  # fmt: skip
 # A check computes again first and judges then.
 CONFIRMS = (
@@ -239,9 +240,12 @@ def _checks() -> list[Core]:
                 subkinds = {"lost": ["correct"], "hit": ["confirm"], "miss": ["confirm"]}.get(
                     about, ["confirm", "correct"]
                 )
-                rows += [Core(kind, f"{text.replace('{fact}', phrase)} {tail}", op, about, held)
-                         for kind in subkinds
-                         for text, held in _marked(CONFIRMS if kind == "confirm" else CORRECTS) for tail in tails]  # fmt: skip
+                rows += [
+                    Core(kind, f"{text.replace('{fact}', phrase)} {tail}", op, about, held)
+                    for kind in subkinds
+                    for text, held in _marked(CONFIRMS if kind == "confirm" else CORRECTS)
+                    for tail in tails
+                ]
     return rows
 
 
@@ -267,7 +271,7 @@ def natural(tokens: str) -> str:
 
 
 def all_cores() -> list[Core]:
-    """Every core of every sub-kind, held-out ones included (about 2,000), in a fixed order."""
+    """Every core of every sub-kind, held-out ones included (about 2,500), in a fixed order."""
     return _moves() + _pairs() + _needs() + _checks() + _plain_sentences()
 
 
