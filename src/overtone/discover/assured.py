@@ -31,10 +31,9 @@ def confidence(
         settings.seed,
         settings.confidence.to_dict(),
         settings.boundary.to_dict(),
-        settings.sampling.to_dict(),
-        settings.prompts,
         str(site),
         material.subject.model.fingerprint,
+        material.fingerprint(FIT, SELECT),
     ]
     folder = run.path("confidence-direction", key)
 

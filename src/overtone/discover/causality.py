@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from overtone.core.seeds import numpy_generator, torch_generator
@@ -159,7 +159,7 @@ class Experiment:
         """Random directions of equal norm, at the extremes, where a direction lives."""
         for i in range(self.settings.causal.n_random):
             d = random_like(like, torch_generator(self.settings.seed, "random", like.site, i), name=f"random {i + 1}")
-            self.add(RANDOM, d.name, "", d, self.extremes)
+            self.add(RANDOM, f"{d.name} at {d.site}", "", d, self.extremes)
 
     def _shuffled(self, like: Direction, behaviour: str) -> Direction:
         """A mean difference for labels permuted over the `fit` steps, at the place of a direction."""
@@ -184,7 +184,7 @@ class Experiment:
         for role, name, behaviour, _, arms, n in self._planned:
             for dose, arm in arms.items():
                 key = f"{role} {name} {behaviour} {dose:g}"
-                paths[key] = self.run.path("arm", key, n, self._identity(arm)).with_suffix(".json")
+                paths[key] = self.run.path("arm", key, self._identity(arm, n)).with_suffix(".json")
                 if not paths[key].exists():
                     prompts, keys = asked.setdefault(n, (self.prompts[:n], tuple(range(n))))
                     tasks.append(Task(key, prompts, keys, arm, dose))
@@ -210,15 +210,16 @@ class Experiment:
         else:
             self.run.reused.append(label)
 
-    def _identity(self, arm: Sequence[Any]) -> list[Any]:
+    def _identity(self, arm: Sequence[Any], n: int) -> list[Any]:
+        """Everything that the outcomes of an arm on the first n prompts depend on."""
         vectors = [getattr(one, "direction", one).vector.double().sum().item() for one in arm]
         settings = [
             self.settings.seed,
             self.settings.sampling.to_dict(),
-            self.settings.prompts,
+            self.settings.labels,
             self.material.subject.model.fingerprint,
         ]
-        return [settings, [one.describe() for one in arm], vectors]
+        return [settings, [asdict(p) for p in self.prompts[:n]], [one.describe() for one in arm], vectors]
 
 
 def _read(path: Any) -> Kept:

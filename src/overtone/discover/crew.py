@@ -101,9 +101,10 @@ class Crew:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if self._pool is None:
             return
+        workers = list((self._pool._processes or {}).values())  # no public way to the pool's own processes
         self._pool.shutdown(wait=kind is None, cancel_futures=True)
         if kind is not None:  # interrupted: what a worker still computes would be thrown away
-            for process in multiprocessing.active_children():
+            for process in workers:
                 process.terminate()
 
     def each(self, tasks: Sequence[Task], label: str) -> Iterator[Answers]:

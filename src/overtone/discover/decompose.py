@@ -65,13 +65,11 @@ def _trained(
     fit_rows = rows.index(FIT)
     key = [
         settings.seed,
-        settings.sampling.to_dict(),
         d.to_dict(),
-        settings.prompts,
         rows.anchor,
         name,
         material.subject.model.fingerprint,
-        len(fit_rows),
+        material.fingerprint(FIT),
     ]
     folders = {site: run.path(f"{name}-{rows.anchor}-{site}", key) for site in rows.x}
     missing = [site for site, folder in folders.items() if not (folder / MANIFEST).exists()]

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -20,10 +20,17 @@ import numpy as np
 from overtone.core.batch import Where
 from overtone.core.errors import DataError
 from overtone.core.sites import Site
-from overtone.data.traces import ReasoningTrace, StepSpan, load_traces, save_traces, split_groups
+from overtone.data.traces import (
+    ReasoningTrace,
+    StepSpan,
+    load_traces,
+    save_traces,
+    split_groups,
+    traces_fingerprint,
+)
 from overtone.discover.crew import Answers, Crew, in_chunks
 from overtone.discover.settings import DiscoverSettings
-from overtone.discover.subject import BundledSubject, Subject
+from overtone.discover.subject import BundledSubject, Prompt, Subject
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -84,6 +91,10 @@ class Material:
         """The traces of a split."""
         return [t for t in self.traces if t.meta["split"] == split]
 
+    def fingerprint(self, *splits: str) -> str:
+        """Hash of the traces of some splits: what everything learned from them depends on."""
+        return traces_fingerprint(t for split in splits for t in self.of(split))
+
     @cached_property
     def behaviours(self) -> tuple[str, ...]:
         """Behaviours with enough steps in the `fit` split, in the subject's order."""
@@ -126,7 +137,8 @@ def chosen_sites(subject: Subject, settings: DiscoverSettings) -> tuple[Site, ..
 def gather(run: Run, crew: Crew, settings: DiscoverSettings) -> Material:
     """Sample (or reuse) the traces of all splits. Raises DataError if the model writes no steps that have names."""
     subject = crew.subject
-    key = [settings.seed, settings.sampling.to_dict(), subject.model.fingerprint, settings.prompts, settings.labels]
+    sites = chosen_sites(subject, settings)
+    key = [settings.seed, settings.sampling.to_dict(), subject.model.fingerprint, settings.labels]
     train = _sampled(run, crew, "traces", subject.prompts("train", settings.sampling.n_traces), key)
     test = _sampled(run, crew, "held-out traces", subject.prompts("test", settings.causal.n_problems), key)
     parts = split_groups(train, {FIT: FIT_SHARE, SELECT: 1 - FIT_SHARE}, settings.seed)
@@ -135,9 +147,7 @@ def gather(run: Run, crew: Crew, settings: DiscoverSettings) -> Material:
         parts[WORDING] = subject.written_traces(200, "held_out", settings.seed)
     traces = [replace(t, meta={**t.meta, "split": split}) for split, part in parts.items() for t in part]
     numbered = tuple(replace(t, document=i) for i, t in enumerate(traces))
-    material = Material(
-        subject, chosen_sites(subject, settings), numbered, tuple(t.meta.pop("outcome", {}) for t in numbered)
-    )
+    material = Material(subject, sites, numbered, tuple(t.meta.pop("outcome", {}) for t in numbered))
     if len(material.behaviours) < 2:
         found = Counter(str(n) for names in material.labels.values() for n in names)
         raise DataError(
@@ -148,11 +158,11 @@ def gather(run: Run, crew: Crew, settings: DiscoverSettings) -> Material:
     return material
 
 
-def _sampled(run: Run, crew: Crew, name: str, prompts: Sequence, key: list) -> list[ReasoningTrace]:
+def _sampled(run: Run, crew: Crew, name: str, prompts: Sequence[Prompt], key: list) -> list[ReasoningTrace]:
     """Traces of unsteered generation, their outcome in meta; kept as a folder of traces."""
     import time
 
-    path = run.path(name.replace(" ", "-"), key, len(prompts))
+    path = run.path(name.replace(" ", "-"), key, [asdict(p) for p in prompts])
     if path.exists():
         run.reused.append(name)
         return load_traces(path)

@@ -19,7 +19,7 @@ from overtone.discover.assured import confidence
 from overtone.discover.causality import STEERED, Causality, Experiment, chosen, sites_of
 from overtone.discover.crew import Crew
 from overtone.discover.decompose import Decomposition, decompose
-from overtone.discover.material import TEST, Material, gather
+from overtone.discover.material import FIT, SELECT, TEST, Material, gather
 from overtone.discover.naming import Naming
 from overtone.discover.page.sections import plain
 from overtone.discover.run import Run
@@ -82,8 +82,8 @@ def _plan(subject: Subject, settings: DiscoverSettings) -> str:
     size = sum(p.numel() * p.element_size() for p in subject.model.model.parameters())
     copies = 1 + (settings.workers if settings.workers > 1 else 0)
     return (
-        f"discover: about {sampled + round(steered, -2):.0f} traces of at most {settings.sampling.max_new_tokens} tokens "
-        f"({sampled} sampled, the rest steered) by {settings.workers} workers; {copies} copies of the model take "
+        f"discover: about {sampled + round(steered, -2):.0f} traces of at most {settings.sampling.max_new_tokens} "
+        f"tokens ({sampled} sampled, the rest steered) by {settings.workers} workers; {copies} copies of the model take "
         f"{copies * (size / 2**30 + 0.45):.1f} GB. Interrupt it any time; --resume goes on."
     )
 
@@ -127,7 +127,8 @@ def _may_steer(c: Candidate, material: Material, settings: DiscoverSettings) -> 
 
 def _tried(run: Run, crew: Crew, material: Material, found: list[Candidate], settings: DiscoverSettings) -> list[Trial]:
     dose = max(abs(d) for d in settings.causal.doses)
-    key = [settings.to_dict(), material.subject.model.fingerprint, [c.name for c in found], dose]
+    names, read = [c.name for c in found], material.fingerprint(FIT, SELECT)
+    key = [settings.to_dict(), material.subject.model.fingerprint, read, names, dose]
     key[0].pop("workers")
     rows = run.data("trials", key, lambda: [t.to_dict() for t in trials(crew, material, found, dose, TRIAL_PROBLEMS)])
     return [Trial(c, r["low"], r["base"], r["high"], r["unknown"]) for c, r in zip(found, rows, strict=True)]

@@ -72,7 +72,9 @@ class CausalSettings(Settings):
 
     def __post_init__(self) -> None:
         require(self.n_problems >= 4, f"n_problems={self.n_problems}: intervals need at least 4 problems.")
-        require(len(self.doses) > 0 and 0 not in self.doses, "doses: give at least one strength; 0 is always measured.")
+        both = min(self.doses, default=0) < 0 < max(self.doses, default=0) and 0 not in self.doses
+        require(both, f"doses={self.doses}: give a negative and a positive strength; 0 is always measured.")
+        require(len(set(self.doses)) == len(self.doses), f"doses={self.doses}: give every strength once.")
         require(self.n_random >= 1, f"n_random={self.n_random}: an effect needs at least one random control.")
         require(self.layer >= -1, f"layer={self.layer}: give a layer counted from 0, or -1 to choose one.")
 

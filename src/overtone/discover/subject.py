@@ -207,15 +207,16 @@ class PromptSubject(_Cutting):
         return [str(name) for name in self.labels(trace)]
 
     def outcome(self, trace: ReasoningTrace, dose: float) -> dict[str, Any]:
-        texts, answer = self.step_texts(trace), trace.meta.get("answer")
-        correct = None if answer is None else _gives_answer(texts[-1] if texts else "", str(answer))
+        finished, answer = bool(trace.meta.get("finished", True)), trace.meta.get("answer")
+        said = self.model.tokenizer.decode(list(trace.response_ids), skip_special_tokens=True)
+        correct = None if answer is None else finished and _gives_answer(said, str(answer))
         return labelled_outcome(
-            self._name(texts),
+            self._name(self.step_texts(trace)),
             self.behaviours,
             problem=trace.group,
             dose=dose,
             tokens=len(trace.response_ids),
-            finished=bool(trace.meta.get("finished", True)),
+            finished=finished,
             correct=correct,
         )
 
