@@ -164,7 +164,8 @@ def model_facts(material: Material, seed: int) -> ModelFacts:
         if not np.isfinite(top).any():
             return None
         if not over:
-            return shown(bootstrap_mean(top, outcomes.problem, rng=rng))
+            known = np.flatnonzero(np.isfinite(top))
+            return shown(bootstrap_mean(top[known], [outcomes.problem[i] for i in known], rng=rng))
         return Estimate(float(np.nansum(top) / max(1.0, np.nansum(outcomes.values[over]))))
 
     total = float(np.nansum(outcomes.values["steps"]))

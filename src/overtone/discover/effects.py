@@ -54,6 +54,20 @@ def causality(causal: Causality, tables: Tables) -> list[Finding]:
     return found
 
 
+def without_vector(behaviour: str) -> Finding:
+    """What is said of a behaviour that could not be steered."""
+    return Finding(
+        f"c.{behaviour}.monotone",
+        f"{behaviour} steps rise with the strength of their vector",
+        None,
+        "Spearman",
+        0,
+        None,
+        note="no latent is specific to this behaviour at the layers that may be steered: sample more or longer traces, "
+        "or use a larger dictionary (boundary.expansion)",
+    )
+
+
 def _dose_response(series: Series, tables: Tables) -> list[Finding]:
     b, table = series.behaviour, tables.of(series)
     summary, site = summarise(table, b), series.direction.site if series.direction else ""

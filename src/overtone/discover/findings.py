@@ -26,6 +26,9 @@ CORE = ("reflection", "backtracking", "alternative", "conclusion")
 # ------------------------------------------------------------------------------------------------------ (a) recovery
 def recovery(rows: Sequence[BehaviourAuroc]) -> list[Finding]:
     """One finding per behaviour and held-out split, and one for the mean over the core behaviours of each split."""
+    if not rows:
+        claim, why = "behaviours are recognised by one latent found without labels", "too few steps in held-out traces"
+        return [Finding("a.mean.problems", claim, None, "AUROC", 0, None, note=why)]
     found = [_recovered(row) for row in rows]
     for split in dict.fromkeys(row.split for row in rows):
         part = [row for row in rows if row.split == split]
@@ -67,7 +70,7 @@ def _mean_recovery(split: str, rows: Sequence[BehaviourAuroc]) -> Finding:
     bases = [n for n in rows[0].controls if n != "shuffled labels"]
     beaten = {n: sum(r.auroc.value > (r.controls[n].value or 0) for r in rows if n in r.controls) for n in bases}
     shuffled = float(np.mean([r.controls["shuffled labels"].value for r in rows if "shuffled labels" in r.controls]))
-    enough = all(b >= len(rows) - 1 for b in beaten.values())
+    enough = all(b >= max(1, len(rows) - 1) for b in beaten.values())
     best = max((float(np.mean([r.controls[n].value for r in rows if n in r.controls])) for n in bases), default=0.5)
     note = (
         "; ".join(f"above {n} for {b} of {len(rows)}" for n, b in beaten.items()) + f"; shuffled labels {shuffled:.3f}"
@@ -216,7 +219,8 @@ def length(result: LengthResult) -> list[Finding]:
     """Whether atoms of long and of short responses lie apart in some layer."""
     known = [row for row in result.layers if row.silhouette is not None]
     if not known:
-        return []
+        claim, why = "atoms that fire in long responses lie apart from those of short ones", "too few atoms to compare"
+        return [Finding("e.length", claim, None, "silhouette (cosine)", 0, None, note=why)]
     best = max(known, key=lambda row: (row.silhouette or -1) - (row.null_high or 0))
     return [
         Finding(

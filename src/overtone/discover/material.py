@@ -97,9 +97,9 @@ class Material:
 
     @cached_property
     def behaviours(self) -> tuple[str, ...]:
-        """Behaviours with enough steps in the `fit` split, in the subject's order."""
-        counts = Counter(name for t in self.of(FIT) for name in self.labels[t.document] if name is not None)
-        return tuple(b for b in self.subject.behaviours if counts[b] >= FEWEST)
+        """Behaviours with enough steps in the `fit` split, and half as many in `select`, in the subject's order."""
+        fit, select = (Counter(name for t in self.of(s) for name in self.labels[t.document]) for s in (FIT, SELECT))
+        return tuple(b for b in self.subject.behaviours if fit[b] >= FEWEST and select[b] >= FEWEST // 2)
 
     def rows(self, run: Run, anchor: str) -> Rows:
         """The states of all steps at an anchor, computed once and kept in the run's store."""

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from overtone.core.errors import DataError
 from overtone.core.seeds import derive, numpy_generator
 from overtone.core.sites import Site
 from overtone.discover.decompose import Decomposition
@@ -46,6 +47,7 @@ from overtone.interpret.words import distinctive_words
 
 SCAN_DRAWS = 10  # while only point values are compared
 CARDS_PER_BEHAVIOUR = 3
+FEWEST_POINTS = 3  # atoms on a map
 SPLIT_NAMES = {TEST: "problems", WORDING: "wording"}
 
 
@@ -109,7 +111,10 @@ class Naming:
         for split in (TEST, WORDING):
             if not len(self.found.rows.index(split)):
                 continue
-            scored = {name: self._scored(codes[sites[name]], split) for name, codes in bases.items()}
+            try:
+                scored = {name: self._scored(codes[sites[name]], split) for name, codes in bases.items()}
+            except DataError:  # no behaviour has enough steps in this split
+                continue
             scored["shuffled labels"] = self._scored(self.codes[sites[""]], split, shuffle=True)
             for behaviour, best in scored[""].items():
                 controls = {n: shown(s[behaviour].auroc) for n, s in scored.items() if n and behaviour in s}
@@ -163,6 +168,8 @@ class Naming:
     def atom_map(self, clusters: Mapping[int, int]) -> AtomMap:
         """The labelled atoms of all layers in one plane."""
         chosen = [(s, j) for s, p in self.profiles.items() for j, label in enumerate(p.labels) if label is not None]
+        if len(chosen) < FEWEST_POINTS:
+            return AtomMap("", (), "Too few atoms fire on ten steps or more.")
         vectors = np.stack([self.found.dictionaries[s].atoms()[j].detach().numpy() for s, j in chosen])
         laid = map_atoms(vectors, seed=derive(self.seed, "map") % 2**31)
         points = [self._point(s, j, x, y, clusters) for (s, j), (x, y) in zip(chosen, laid.xy.tolist(), strict=True)]
@@ -261,9 +268,11 @@ class Naming:
         """Groups of atoms at the best site found without labels, and the cluster of each latent."""
         site, rows = self.best_site, self.found.rows
         codes, atoms = self.codes[site], self.found.dictionaries[site].atoms()
-        grouped = cluster_atoms(
-            atoms, codes, rows.where.document, rng=numpy_generator(self.seed, "clusters"), bootstraps=10
-        )
+        rng = numpy_generator(self.seed, "clusters")
+        try:
+            grouped = cluster_atoms(atoms, codes, rows.where.document, rng=rng, bootstraps=10)
+        except DataError:  # too few atoms are active, or nothing tells them apart: there are no clusters
+            return [], {}
         stories = describe_clusters(grouped, codes, self.texts)
         members = {j: c.index for c in grouped.clusters for j in c.members}
         return [self._cluster(site, story) for story in stories], members

@@ -17,6 +17,7 @@ from overtone.core.sites import Site
 from overtone.discover import assemble, effects, findings
 from overtone.discover.assured import confidence
 from overtone.discover.causality import STEERED, Causality, Experiment, chosen, sites_of
+from overtone.discover.checks import refuse_early
 from overtone.discover.crew import Crew
 from overtone.discover.decompose import Decomposition, decompose
 from overtone.discover.material import FIT, SELECT, TEST, Material, gather
@@ -47,6 +48,7 @@ class _Causal:
     transfer_tables: effects.Tables | None
     trials: list[Trial]
     kl: dict[tuple[str, float], float]
+    missing: list[str]  # behaviours for which no vector could be made
 
 
 def discover(settings: DiscoverSettings, out: str | Path, *, resume: bool = False) -> Report:
@@ -60,6 +62,7 @@ def discover(settings: DiscoverSettings, out: str | Path, *, resume: bool = Fals
     """
     started = time.monotonic()
     subject = make_subject(settings)
+    refuse_early(subject, settings)
     run = Run(out, resume=resume)
     with Crew(subject, settings) as crew:
         say(_plan(subject, settings))
@@ -83,8 +86,8 @@ def _plan(subject: Subject, settings: DiscoverSettings) -> str:
     copies = 1 + (settings.workers if settings.workers > 1 else 0)
     return (
         f"discover: about {sampled + round(steered, -2):.0f} traces of at most {settings.sampling.max_new_tokens} "
-        f"tokens ({sampled} sampled, the rest steered) by {settings.workers} workers; {copies} copies of the model take "
-        f"{copies * (size / 2**30 + 0.45):.1f} GB. Interrupt it any time; --resume goes on."
+        f"tokens ({sampled} sampled, the rest steered) by {settings.workers} workers; {copies} copies of the model "
+        f"take {copies * (size / 2**30 + 0.45):.1f} GB. Interrupt it any time; --resume goes on."
     )
 
 
@@ -95,13 +98,14 @@ def _causal(
     found = [c for c in candidates(material, nexts, naming, behaviours) if _may_steer(c, material, settings)]
     tried = _tried(run, crew, material, found, settings)
     choice = chosen(tried, behaviours, FROM_ATOMS)
-    site = sites_of(choice)[0]
+    site = (sites_of(choice) or material.sites[-1:])[0]
     data, direction = confidence(run, material, nexts, site, settings)
     experiment = Experiment(run, crew, material, nexts.rows, settings)
     for behaviour, (steered, rival) in choice.items():
         experiment.plan_behaviour(behaviour, steered, rival)
-    for place in sites_of(choice):
-        experiment.plan_random(next(c.direction for c, _ in choice.values() if c.direction.site == place))
+    for place in sites_of(choice) or [site]:
+        steered_there = (c.direction for c, _ in choice.values() if c.direction.site == place)
+        experiment.plan_random(next(steered_there, direction))
     budget = settings.confidence.budget
     experiment.add("confidence", "confidence", "confidence vector", direction, (budget,), 0.5)
     main = experiment.results()
@@ -116,6 +120,7 @@ def _causal(
         None if transfer is None else effects.Tables(transfer, settings),
         tried,
         kl,
+        [b for b in behaviours if b not in choice],
     )
 
 
@@ -139,7 +144,7 @@ def _transfer(
 ) -> Causality | None:
     """The extremes of every vector on the second distribution of the bundled problems; None for other subjects."""
     subject = material.subject
-    if not isinstance(subject, BundledSubject):
+    if not isinstance(subject, BundledSubject) or not choice:
         return None
     experiment = Experiment(run, crew, material, nexts.rows, settings)
     n = max(4, round(TRANSFER_SHARE * settings.causal.n_problems))
@@ -178,6 +183,7 @@ def _report(
         *findings.recovery(recognition),
         *findings.separability(layers),
         *effects.causality(causal.main, causal.tables),
+        *map(effects.without_vector, causal.missing),
         *findings.confidence(causal.confidence_data, injected[0] if injected else None, causal.tables),
         *findings.length(lengths),
         *findings.transfer(causal.transfer, causal.transfer_tables),
