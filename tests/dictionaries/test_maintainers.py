@@ -5,6 +5,7 @@ import torch
 
 from overtone.dictionaries.autoencoder import Chosen
 from overtone.dictionaries.codes import Support
+from overtone.dictionaries.maintainers.base import Observation
 from overtone.dictionaries.maintainers.firing import Firing
 from overtone.dictionaries.maintainers.threshold_mean import ThresholdMean
 from overtone.dictionaries.maintainers.unit_rows import UnitRows
@@ -26,8 +27,7 @@ def test_unit_rows_removes_the_parallel_gradient_and_renormalises(generator):
 
 def fired(model, firing, z):
     """Let `firing` observe the rows of a dense code."""
-    support = Support.from_indices(torch.arange(z.shape[1]).expand(len(z), -1), z.shape[1])
-    firing.observe(model, Chosen(support, z.reshape(-1)), z.reshape(-1), progress=0.0)
+    firing.observe(model, Observation(len(z), (z != 0).any(0), None, progress=0.0))
 
 
 def test_a_latent_that_fires_with_alternating_signs_is_alive(generator):
@@ -58,5 +58,5 @@ def test_the_threshold_settles_at_the_smallest_selected_score(rows, generator):
         u = 0.5 + torch.rand(rows, generator=generator)
         u[0] = 0.5
         support = Support(torch.arange(rows), torch.zeros(rows, dtype=torch.int64), rows, 4)
-        mean.observe(model, Chosen(support, u), u, progress=i / batches)
+        mean.observe(model, Observation(rows, torch.ones(4, dtype=torch.bool), Chosen(support, u), i / batches))
     assert float(model.selection.theta) == pytest.approx(0.5)

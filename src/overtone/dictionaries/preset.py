@@ -79,9 +79,10 @@ class Preset(Settings):
 def preset(
     name: str, *, paper: str = "", capabilities: Capabilities | None = None, **facts: Any
 ) -> Callable[[_Class], _Class]:
-    """Decorator that enrols a preset class in the catalogue with its paper, knobs (name -> default, null if it must be
-    given) and capabilities (None: those of a tiny dictionary that is built for the purpose). Further facts are kept; `recovers=True` claims planted recovery, which the tests then
-    check.
+    """Decorator that enrols a preset class in the catalogue with its paper, knobs and capabilities.
+
+    Knobs are name -> default, null where a value must be given. capabilities None: those of a tiny dictionary that is
+    built for the purpose. Further facts are kept; `recovers=True` claims planted recovery, which the tests then check.
     """
 
     def add(thing: _Class) -> _Class:

@@ -9,6 +9,7 @@ from torch import Tensor
 from overtone.core.errors import CapabilityError, DivergenceError
 from overtone.dictionaries.autoencoder import Autoencoder
 from overtone.dictionaries.dictionary import Dictionary
+from overtone.dictionaries.maintainers.base import Observation
 from overtone.dictionaries.maintainers.firing import Firing
 from overtone.dictionaries.preset import Preset
 from overtone.training.adam import Adam
@@ -53,10 +54,9 @@ class Run:
         self._latest = loss.detach(), step
 
     def _observe(self, step: Step) -> None:
-        values = step.values.detach()
-        values = values if values.ndim == 1 else step.chosen.support.take(values)
+        seen = Observation(len(step.x), step.fired(), step.chosen, step.progress)
         for maintainer in self.maintainers:
-            maintainer.observe(self.model, step.chosen, values, step.progress)
+            maintainer.observe(self.model, seen)
 
     def _update(self, factor: float) -> None:
         for maintainer in self.maintainers:

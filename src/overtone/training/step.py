@@ -25,7 +25,7 @@ class Step:
     """The forward pass of one step; see `overtone.dictionaries.objectives.base.StepView` for the fields.
 
     centred: x less the dictionary's centre, without gradients; chosen: the active places and their pre-activations.
-    After a dense pass `values` are (rows, latents) instead of (places,).
+    After a dense pass chosen is None and `values` are (rows, latents) instead of (places,).
     """
 
     dictionary: Autoencoder
@@ -33,10 +33,19 @@ class Step:
     centred: Tensor
     dead: Tensor
     progress: float
-    chosen: Chosen
+    chosen: Chosen | None
     values: Tensor
     x_hat: Tensor
     at: Callable[[Tensor], Tensor]
+
+    @torch.no_grad()
+    def fired(self) -> Tensor:
+        """(latents,) bool: which latents are active in this batch."""
+        active = self.values != 0
+        if self.chosen is None:
+            return active.any(0)
+        counts = torch.zeros(self.dictionary.n_latents, dtype=torch.int32, device=active.device)
+        return counts.index_add_(0, self.chosen.support.latents, active.int()) > 0
 
     def decoded_from(self, latents: Tensor, k: int) -> Tensor:
         """(rows, width) decoding, without the constant, of the k best-scored of some latents in each row."""
@@ -78,12 +87,10 @@ def _dense(model: Autoencoder, x: Tensor, centred: Tensor, dead: Tensor, progres
     u = linear(x - model.centre(), *model.encoder.affine(model.decoder))
     heads = model.encoder.heads(u, _same)
     with torch.no_grad():
-        support = model.selection.nominate(model.score(heads, _same), company=True)
-        mask = torch.zeros_like(u).view(-1).index_fill_(0, support.rows * u.shape[1] + support.latents, 1.0).view_as(u)
+        mask = model.selection.mask(model.score(heads, _same))
     values = model.value(heads, _same) * mask
     x_hat = torch.addmm(model.decoder.centre(), values, model.decoder.rows())
-    chosen = Chosen(support, support.take(u.detach()))
-    return Step(model, x, centred, dead, progress, chosen, values, x_hat, _same)
+    return Step(model, x, centred, dead, progress, None, values, x_hat, _same)
 
 
 @torch.no_grad()

@@ -1,8 +1,24 @@
 """Maintainers: what happens around the updates, outside of the gradient."""
 
+from dataclasses import dataclass
+
 from torch import Tensor
 
 from overtone.dictionaries.autoencoder import Autoencoder, Chosen
+
+
+@dataclass(frozen=True, eq=False)
+class Observation:
+    """What a training step saw, without gradients.
+
+    rows: tokens in the batch; fired: (latents,) bool, which latents were active in it; chosen: the active places and
+    their pre-activations (None where a dense pass did not list them); progress: as in StepView.
+    """
+
+    rows: int
+    fired: Tensor
+    chosen: Chosen | None
+    progress: float
 
 
 class Maintainer:
@@ -20,8 +36,8 @@ class Maintainer:
     def begin(self, dictionary: Autoencoder) -> None:
         """Called once before the first step, after the dictionary's start."""
 
-    def observe(self, dictionary: Autoencoder, chosen: Chosen, values: Tensor, progress: float) -> None:
-        """Called after the forward pass with the active places and their values (no gradients)."""
+    def observe(self, dictionary: Autoencoder, seen: Observation) -> None:
+        """Called after the backward pass of each step."""
 
     def before_update(self, dictionary: Autoencoder) -> None:
         """Called after the backward pass, before the optimiser."""

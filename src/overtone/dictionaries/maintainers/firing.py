@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from overtone.dictionaries.autoencoder import Autoencoder, Chosen
-from overtone.dictionaries.maintainers.base import Maintainer
+from overtone.dictionaries.autoencoder import Autoencoder
+from overtone.dictionaries.maintainers.base import Maintainer, Observation
 
 
 class Firing(Maintainer):
@@ -33,12 +33,12 @@ class Firing(Maintainer):
         return self.state["dead"]
 
     @torch.no_grad()
-    def observe(self, dictionary: Autoencoder, chosen: Chosen, values: Tensor, progress: float) -> None:
+    def observe(self, dictionary: Autoencoder, seen: Observation) -> None:
         """Count this batch's tokens and the latents that fired in it."""
-        idle, tokens = self.state["idle_tokens"], chosen.support.n_rows
-        idle += tokens
-        idle[chosen.support.latents[values != 0]] = 0
-        self.state["unchecked_tokens"] += tokens
+        idle = self.state["idle_tokens"]
+        idle += seen.rows
+        idle.masked_fill_(seen.fired, 0)
+        self.state["unchecked_tokens"] += seen.rows
         if int(self.state["unchecked_tokens"]) >= self.window / 32:
             self.state["unchecked_tokens"].zero_()
             self.state["dead"] = (idle >= self.window).nonzero().view(-1)

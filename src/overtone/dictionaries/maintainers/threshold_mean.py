@@ -1,10 +1,9 @@
 """The threshold that stands in for a rank over the batch."""
 
 import torch
-from torch import Tensor
 
-from overtone.dictionaries.autoencoder import Autoencoder, Chosen
-from overtone.dictionaries.maintainers.base import Maintainer
+from overtone.dictionaries.autoencoder import Autoencoder
+from overtone.dictionaries.maintainers.base import Maintainer, Observation
 
 
 class ThresholdMean(Maintainer):
@@ -21,17 +20,17 @@ class ThresholdMean(Maintainer):
     def begin(self, dictionary: Autoencoder) -> None:
         """Nothing seen yet."""
         theta = dictionary.selection.theta
-        self.state = {"mean": theta.double(), "seen": torch.zeros((), dtype=torch.float64, device=theta.device)}
+        self.state = {"mean": theta.double(), "progress": torch.zeros((), dtype=torch.float64, device=theta.device)}
 
     @torch.no_grad()
-    def observe(self, dictionary: Autoencoder, chosen: Chosen, values: Tensor, progress: float) -> None:
+    def observe(self, dictionary: Autoencoder, seen: Observation) -> None:
         """Take in the smallest selected score of this batch."""
-        at = chosen.support.at
-        scores = dictionary.score(dictionary.encoder.heads(chosen.u, at), at)
-        if not len(scores):
+        if seen.chosen is None or not len(seen.chosen.u):
             return
-        mean, seen = self.state["mean"], self.state["seen"]
-        step = progress - seen if float(seen) > 0 else torch.ones_like(seen)
+        at, progress = seen.chosen.support.at, seen.progress
+        scores = dictionary.score(dictionary.encoder.heads(seen.chosen.u, at), at)
+        mean, last = self.state["mean"], self.state["progress"]
+        step = progress - last if float(last) > 0 else torch.ones_like(last)
         mean.lerp_(scores.min().double(), (step / self.horizon).clamp(0.001, 1.0))
-        seen.fill_(max(progress, 1e-12))
+        last.fill_(max(progress, 1e-12))
         dictionary.selection.theta.copy_(mean)

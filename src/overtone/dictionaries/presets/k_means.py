@@ -36,5 +36,6 @@ class KMeans(Preset):
             f"n_latents={self.n_latents} centroids of {len(rows)} rows: use at most as many as there are rows.",
         )
         seed = int(torch.randint(2**31 - 1, (), generator=generator))
-        found = Lloyd(self.n_latents, n_init=self.starts, random_state=seed).fit(rows.float().numpy())
+        lloyd = Lloyd(self.n_latents, n_init=self.starts, random_state=seed)  # pyright: ignore[reportArgumentType]
+        found = lloyd.fit(rows.float().numpy())
         return Centroids.of(torch.from_numpy(found.cluster_centers_), rows.float().mean(0))

@@ -24,6 +24,10 @@ class Selection(Part):
         inference form applies, in which each row stands alone."""
         raise NotImplementedError
 
+    def mask(self, scores: Tensor) -> Tensor:
+        """Boolean (rows, latents): the active places, for selections without a budget, which may be many."""
+        raise NotImplementedError
+
     def settle(self, nominees: Support, scores: Tensor) -> Tensor | None:
         """(n,) mask of the nominees that are active in company, given their scores; None asks for a wider
         nomination."""

@@ -25,7 +25,11 @@ class Threshold(Selection, kind="selection.threshold"):
 
     def nominate(self, scores: Tensor, *, company: bool) -> Support:
         """All places above their threshold."""
-        return Support.from_mask(scores > self.theta)
+        return Support.from_mask(self.mask(scores))
+
+    def mask(self, scores: Tensor) -> Tensor:
+        """score > theta."""
+        return scores > self.theta
 
     def scale_codes(self, factor: float) -> None:
         """Scale the thresholds."""
