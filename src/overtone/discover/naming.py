@@ -309,16 +309,17 @@ class Naming:
         """Do atoms that fire in long responses lie apart from those of short ones? And what are long responses made
         of?"""
         traces = [t for split in (FIT, SELECT, TEST) for t in self.material.of(split)]
-        threshold = float(np.median([len(t.response_ids) for t in traces]))
+        lengths = np.array([len(t.response_ids) for t in traces])
+        threshold = float(np.median(lengths))
+        is_long = lengths > threshold if (lengths > threshold).any() else lengths >= threshold  # most were cut off
         layers = tuple(self._separability(s, p.sides(), "length") for s, p in self.lengths.items())
         groups = []
-        for name, part in (
-            ("short", [t for t in traces if len(t.response_ids) <= threshold]),
-            ("long", [t for t in traces if len(t.response_ids) > threshold]),
-        ):
+        for name, chosen in (("short", ~is_long), ("long", is_long)):
+            part = [t for t, is_one in zip(traces, chosen, strict=True) if is_one]
             labels = [label for t in part for label in self.material.labels[t.document]]
             shares = {b: labels.count(b) / max(1, len(labels)) for b in self.material.behaviours}
-            groups.append(LengthGroup(name, len(part), float(np.mean([len(t.response_ids) for t in part])), shares))
+            if part:
+                groups.append(LengthGroup(name, len(part), float(lengths[chosen].mean()), shares))
         return LengthResult(threshold, layers, tuple(groups))
 
     def facts(self, preset: str) -> list[DictionaryFacts]:
