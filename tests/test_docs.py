@@ -13,7 +13,10 @@ from overtone.core import errors
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")])
 FENCE = re.compile(r"^(```+)[^\n]*\n.*?^\1[ \t]*$", re.MULTILINE | re.DOTALL)
-EXECUTED = re.compile(r"^<!-- executed -->\s*\n```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+# A block to run: above it `executed`, or `raises SomeError`; the block of text that may follow is then the message.
+EXECUTED = re.compile(
+    r"^<!-- (?:executed|raises (\w+)) -->\s*\n```python\n(.*?)^```\n(?:```text\n(.*?)^```)?", re.MULTILINE | re.DOTALL
+)
 
 
 def name_of(page: Path) -> str:
@@ -42,13 +45,21 @@ def links(page: Path) -> list[str]:
     "page", [page for page in PAGES if EXECUTED.search(page.read_text(encoding="utf-8"))], ids=name_of
 )
 def test_the_examples_of_a_page_run(page, tmp_path, monkeypatch):
-    """Blocks after `<!-- executed -->` run from top to bottom in one namespace, in an empty folder."""
+    """Marked blocks run from top to bottom in one namespace, in an empty folder; wrong code raises what it should."""
     monkeypatch.chdir(tmp_path)
     text = page.read_text(encoding="utf-8")
     namespace = {"__name__": "example"}
     for block in EXECUTED.finditer(text):
-        above = "\n" * text.count("\n", 0, block.start(1))  # so that a traceback shows the line of the page
-        exec(compile(above + block[1], str(page), "exec"), namespace)
+        raises, code, message = block.groups()
+        above = "\n" * text.count("\n", 0, block.start(2))  # so that a traceback shows the line of the page
+        compiled = compile(above + code, str(page), "exec")
+        if raises is None:
+            exec(compiled, namespace)
+            continue
+        with pytest.raises(getattr(errors, raises)) as raised:
+            exec(compiled, namespace)
+        assert type(raised.value).__name__ == raises
+        assert message is None or str(raised.value).split() == message.split()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
@@ -124,5 +135,10 @@ def test_a_broken_link_would_be_seen(tmp_path):
 
 
 def test_only_marked_blocks_are_executed():
-    text = "```python\nno()\n```\n<!-- executed -->\n```python\nyes()\n```\n"
-    assert [block[1] for block in EXECUTED.finditer(text)] == ["yes()\n"]
+    fence = "```python\n{}()\n```\n"
+    text = fence.format("no") + "<!-- executed -->\n" + fence.format("yes") + "```text\nprinted\n```\n"
+    text += "<!-- raises DataError -->\n" + fence.format("wrong") + "\n```text\nnot its message\n```\n"
+    assert [block.groups() for block in EXECUTED.finditer(text)] == [
+        (None, "yes()\n", "printed\n"),
+        ("DataError", "wrong()\n", None),
+    ]
