@@ -53,7 +53,12 @@ def _search(
     """The search below the budget, and once more held AT the budget, which must not change the ranking."""
     c = settings.confidence
     first = SearchSettings(
-        rho=c.budget, n_iterations=c.iterations, batch_anchors=c.rows, n_controls=c.n_random, seed=settings.seed
+        rho=c.budget,
+        n_iterations=c.iterations,
+        batch_anchors=c.rows,
+        n_controls=c.n_random,
+        eval_anchors=256,
+        seed=settings.seed,
     )
     texts, held_out = _anchored(material, FIT), _anchored(material, SELECT)
 

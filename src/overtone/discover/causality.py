@@ -78,10 +78,10 @@ class Causality:
 
 
 def choose(trials: Sequence[Trial], kinds: Sequence[str], behaviour: str) -> Trial | None:
-    """The trial of a behaviour and some kinds with the largest swing, those that garble a tenth of the steps last."""
+    """The trial of a behaviour and some kinds that works best both ways; those that garble a tenth of the steps last."""
     known = [t for t in trials if t.candidate.behaviour == behaviour and t.candidate.kind in kinds]
     base = min((t.unknown for t in known), default=0.0)
-    return max(known, key=lambda t: (t.unknown < base + 0.1, abs(t.swing)), default=None)
+    return max(known, key=lambda t: (t.unknown < base + 0.1, t.both_ways), default=None)
 
 
 def held_out_prompts(material: Material) -> tuple[Prompt, ...]:

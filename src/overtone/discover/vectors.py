@@ -152,6 +152,13 @@ class Trial:
         """log( (count at +dose + 0.1) / (count at -dose + 0.1) ): positive if adding amplifies."""
         return float(np.log((self.high + 0.1) / (self.low + 0.1)))
 
+    @property
+    def both_ways(self) -> float:
+        """The smaller of the two effects, log ratios to the base, with the sign calibrated: above 0 if the vector both
+        amplifies and suppresses."""
+        low, high = sorted((self.low, self.high)) if self.swing < 0 else (self.low, self.high)
+        return float(np.log(min((high + 0.1) / (self.base + 0.1), (self.base + 0.1) / (low + 0.1))))
+
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers for the report."""
         d = self.candidate.direction
