@@ -51,8 +51,8 @@ def test_the_order_by_latent_is_the_transposed_order(z):
     support = Support.from_mask(z != 0)
     order, rows, starts = support.by_latent
     transposed = Support.from_mask((z != 0).T)
-    assert torch.equal(support.latents[order], transposed.rows) and torch.equal(rows, transposed.latents)
-    assert torch.equal(starts, transposed.row_starts)
+    assert torch.equal(support.latents[order.long()], transposed.rows)
+    assert torch.equal(rows.long(), transposed.latents) and torch.equal(starts.long(), transposed.row_starts)
 
 
 def test_keeping_the_largest_magnitudes_keeps_their_signs():

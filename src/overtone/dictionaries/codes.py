@@ -154,10 +154,25 @@ class Support:
 
     @cached_property
     def by_latent(self) -> tuple[Tensor, Tensor, Tensor]:
-        """The transposed list: (order of the places by latent, their rows in that order, start of each latent)."""
-        _, order = torch.sort(self.latents.int(), stable=True)
-        counts = torch.bincount(self.latents, minlength=self.n_latents)
-        return order, self.rows[order], counts.cumsum(0) - counts
+        """The transposed list, int32: (order of the places by latent, their rows in that order, start of each latent).
+        Places of one latent keep the order of their rows."""
+        if self.latents.device.type == "cpu":
+            return self._transposed()
+        latents, order = torch.sort(self.latents.int(), stable=True)
+        starts = torch.searchsorted(latents, torch.arange(self.n_latents, dtype=torch.int32, device=latents.device))
+        return order.int(), self.rows[order].int(), starts.int()
+
+    def _transposed(self) -> tuple[Tensor, Tensor, Tensor]:
+        """`by_latent` by a counting sort, which on a CPU takes a tenth of the time of a general one."""
+        from scipy.sparse import csr_array
+
+        n = len(self.rows)
+        places = torch.arange(n, dtype=torch.int32).numpy()
+        ends = torch.cat([self.row_starts, self.row_starts.new_tensor([n])]).int().numpy()
+        shape = (self.n_rows, self.n_latents)
+        by_column = csr_array((places, self.latents.int().numpy(), ends), shape=shape).tocsc()
+        order, rows, ends = (torch.from_numpy(part) for part in (by_column.data, by_column.indices, by_column.indptr))
+        return order, rows, ends[:-1]
 
     def codes(self, values: Float[Tensor, " places"]) -> SparseCodes:
         """Values at these places as rectangular codes."""

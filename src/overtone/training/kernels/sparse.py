@@ -71,7 +71,7 @@ class _Decode(torch.autograd.Function):
 def sum_by_latent(values: Tensor, states: Tensor, at: Support) -> Tensor:
     """(latents, width): for each latent, the sum over its places of value x state of the place's row."""
     order, rows, starts = at.by_latent
-    return embedding_bag(rows, states, starts, per_sample_weights=values[order].contiguous(), mode="sum")
+    return embedding_bag(rows, states, starts, per_sample_weights=values.index_select(0, order), mode="sum")
 
 
 def products(states: Tensor, weight: Tensor, at: Support) -> Tensor:
