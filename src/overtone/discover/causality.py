@@ -18,7 +18,7 @@ from overtone.directions.controls import random_like
 from overtone.directions.direction import Direction, unit_direction
 from overtone.discover.crew import Crew, Task
 from overtone.discover.material import FIT, TEST, Material, Rows
-from overtone.discover.vectors import DIFFERENCE, MATCHED, Candidate, Trial, add_arm, boundaries, signed
+from overtone.discover.vectors import DENSE, Candidate, Trial, add_arm, boundaries, signed
 from overtone.evaluate.outcomes import Outcomes
 from overtone.steering.bias import bias_of
 from overtone.steering.edits.scale import Scale
@@ -77,9 +77,10 @@ class Causality:
         return [s for s in self.series if s.role == role and (not behaviour or s.behaviour == behaviour)]
 
 
-def choose(trials: Sequence[Trial], kinds: Sequence[str], behaviour: str) -> Trial | None:
-    """The trial of a behaviour and some kinds that works best both ways; those that garble a tenth of the steps last."""
+def choose(trials: Sequence[Trial], kinds: Sequence[str], behaviour: str, site: Site | None = None) -> Trial | None:
+    """The trial of a behaviour and some kinds that works best both ways; those that garble many steps come last."""
     known = [t for t in trials if t.candidate.behaviour == behaviour and t.candidate.kind in kinds]
+    known = [t for t in known if site in (None, t.candidate.direction.site)]
     base = min((t.unknown for t in known), default=0.0)
     return max(known, key=lambda t: (t.unknown < base + 0.1, t.both_ways), default=None)
 
@@ -142,11 +143,13 @@ class Experiment:
         """A series that adds a direction in mean norms."""
         self.plan(role, name, behaviour, d, {dose: add_arm(d, dose, self.when) for dose in doses}, share)
 
-    def plan_behaviour(self, behaviour: str, steered: Candidate, rival: Candidate | None) -> None:
-        """Everything that is asked of one behaviour: its vector at all doses; at the extremes its rival, a vector from
-        shuffled labels and the logit bias; and RISE's own operator."""
+    def plan_behaviour(self, behaviour: str, steered: Candidate, rival: Candidate | None, *, full: bool) -> None:
+        """What is asked of one behaviour: its vector at all doses; with full also, at the extremes, its rival, a vector
+        from shuffled labels and the logit bias, and RISE's own operator; without, on half of the problems."""
         d = steered.direction
-        self.add(STEERED, steered.kind, behaviour, d, self.doses)
+        self.add(STEERED, steered.kind, behaviour, d, self.doses, 1.0 if full else 0.5)
+        if not full:
+            return
         if rival is not None:
             self.add(RIVAL, rival.kind, behaviour, rival.direction, self.extremes, SECONDARY_SHARE)
         self.add(SHUFFLED, "shuffled labels", behaviour, self._shuffled(d, behaviour), self.extremes, SECONDARY_SHARE)
@@ -231,13 +234,30 @@ def _read(path: Any) -> Kept:
 def chosen(
     trials: Sequence[Trial], behaviours: Sequence[str], kinds: Sequence[str]
 ) -> dict[str, tuple[Candidate, Candidate | None]]:
-    """Per behaviour its vector (of the given kinds) and the best mean difference beside it, signs calibrated."""
+    """Per behaviour its vector (of the given kinds) and the best mean difference beside it, signs calibrated.
+
+    All at one site, so that they share their random controls: where vectors work best on average over the behaviours
+    that count most (the first two of `most_wanted`).
+    """
+    sites = list(dict.fromkeys(t.candidate.direction.site for t in trials))
+    first = most_wanted(behaviours)
+
+    def worth(site: Site) -> float:
+        best = [choose(trials, kinds, b, site) for b in first]
+        return sum(-1.0 if t is None else min(t.both_ways, 1.0) for t in best)
+
+    site = max(sites, key=worth)
     found = {}
     for behaviour in behaviours:
-        best, rival = choose(trials, kinds, behaviour), choose(trials, (DIFFERENCE, MATCHED), behaviour)
+        best, rival = choose(trials, kinds, behaviour, site), choose(trials, DENSE, behaviour, site)
         if best is not None:
             found[behaviour] = (signed(best), None if rival is None else signed(rival))
     return found
+
+
+def most_wanted(behaviours: Sequence[str]) -> tuple[str, ...]:
+    """Reflection and backtracking where they are shown (the paper's), else the first two: these get every control."""
+    return tuple(sorted(behaviours, key=lambda b: b not in ("reflection", "backtracking"))[:2])
 
 
 def sites_of(choice: Mapping[str, tuple[Candidate, Any]]) -> list[Site]:

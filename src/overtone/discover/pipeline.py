@@ -16,7 +16,7 @@ from overtone.core.report import Finding, Report
 from overtone.core.sites import Site
 from overtone.discover import assemble, effects, findings
 from overtone.discover.assured import confidence
-from overtone.discover.causality import STEERED, Causality, Experiment, chosen, sites_of
+from overtone.discover.causality import STEERED, Causality, Experiment, chosen, most_wanted, sites_of
 from overtone.discover.checks import refuse_early
 from overtone.discover.crew import Crew
 from overtone.discover.decompose import Decomposition, decompose
@@ -26,14 +26,14 @@ from overtone.discover.page.sections import plain
 from overtone.discover.run import Run
 from overtone.discover.settings import DiscoverSettings
 from overtone.discover.subject import BundledSubject, Subject, make_subject
-from overtone.discover.vectors import FROM_ATOMS, Candidate, Trial, candidates, steerable, trials
+from overtone.discover.vectors import FROM_ATOMS, KINDS, Candidate, Trial, candidates, steerable, trials
 
 if TYPE_CHECKING:
     from overtone.directions.direction import Direction
 
-TRIAL_PROBLEMS = 25
+TRIAL_PROBLEMS = 20
 KL_TRACES = 40
-TRANSFER_SHARE = 0.5  # of the held-out problems' number
+TRANSFER_SHARE = 0.4  # of the held-out problems' number
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +81,9 @@ def _plan(subject: Subject, settings: DiscoverSettings) -> str:
     n, doses, k = settings.causal.n_problems, len(settings.causal.doses), settings.causal.n_random
     behaviours = len(settings.causal.behaviours) or max(1, len(subject.behaviours) - len(subject.frame))
     sampled = settings.sampling.n_traces + n
-    steered = behaviours * n * (doses + 10 / 3) + 2 * k * n + behaviours * 9 * TRIAL_PROBLEMS * 2
+    full = min(2, behaviours)
+    steered = full * n * (doses + 10 / 3) + (behaviours - full) * n * doses / 2 + 2 * k * n
+    steered += behaviours * len(KINDS) * TRIAL_PROBLEMS * 2 * subject.model.n_layers / 2
     size = sum(p.numel() * p.element_size() for p in subject.model.model.parameters())
     copies = 1 + (settings.workers if settings.workers > 1 else 0)
     return (
@@ -102,7 +104,7 @@ def _causal(
     data, direction = confidence(run, material, nexts, site, settings)
     experiment = Experiment(run, crew, material, nexts.rows, settings)
     for behaviour, (steered, rival) in choice.items():
-        experiment.plan_behaviour(behaviour, steered, rival)
+        experiment.plan_behaviour(behaviour, steered, rival, full=behaviour in most_wanted(behaviours))
     for place in sites_of(choice) or [site]:
         steered_there = (c.direction for c, _ in choice.values() if c.direction.site == place)
         experiment.plan_random(next(steered_there, direction))
@@ -150,7 +152,8 @@ def _transfer(
     n = max(4, round(TRANSFER_SHARE * settings.causal.n_problems))
     experiment.prompts = tuple(subject.prompts("test", n, kind="sums"))
     experiment.plan("unsteered", "unsteered", "", None, {0.0: ()})
-    for behaviour, (steered, _) in choice.items():
+    for behaviour in most_wanted(list(choice)):
+        steered = choice[behaviour][0]
         experiment.add(STEERED, steered.kind, behaviour, steered.direction, experiment.extremes)
     like: Direction = next(iter(choice.values()))[0].direction
     experiment.plan_random(like)

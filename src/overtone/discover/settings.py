@@ -11,7 +11,7 @@ from overtone.core.settings import Settings, require
 class SamplingSettings(Settings):
     """How traces are drawn from the model."""
 
-    n_traces: int = 1200
+    n_traces: int = 1000
     """Traces to sample for discovery; two thirds train dictionaries and vectors, one third selects, split by
     problem."""
     max_new_tokens: int = 384

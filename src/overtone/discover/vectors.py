@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 CENTROID, MATCHED_CENTROID, NAMED = "centroid", "matched centroid", "named centroid"
 DIFFERENCE, MATCHED = "mean difference", "matched difference"
 FROM_ATOMS, DENSE = (CENTROID, MATCHED_CENTROID, NAMED), (DIFFERENCE, MATCHED)
+KINDS = (*FROM_ATOMS, *DENSE)
 MOST_ATOMS = 8  # in a matched centroid
 LEAST_Z = 3.0
 
