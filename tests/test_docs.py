@@ -2,12 +2,15 @@
 
 import inspect
 import re
+import shlex
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
+from overtone.cli._parse import parse
 from overtone.core import errors
 
 ROOT = Path(__file__).parents[1]
@@ -105,6 +108,22 @@ def test_the_readme_lists_38_papers_with_an_honest_status():
     assert all(
         re.fullmatch(r"planned|(\[works\]\(docs/studies/[\w-]+\.md\)|works)( .*)?", status) for _, _, status in rows
     )
+
+
+def commands(page: Path) -> list[str]:
+    """The overtone commands in the page's bash blocks, comments left out."""
+    blocks = re.findall(r"^```bash\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    return re.findall(r"^overtone .*?(?=\s+#|$)", "\n".join(blocks), re.MULTILINE)
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if commands(page)], ids=name_of)
+def test_commands_shown_are_understood(page):
+    """Every option is known and every value readable; nothing is run."""
+    for command in commands(page):
+        _, verb, *words = shlex.split(command)
+        module = import_module(f"overtone.cli.{verb}")
+        kind = module.options_for(words) if hasattr(module, "options_for") else module.Options
+        assert isinstance(parse(kind, verb, words), kind), command
 
 
 def test_the_targets_of_the_makefile_that_pages_name_exist():
