@@ -1,10 +1,10 @@
 """Sentences of the Countdown reasoner: every way in which each kind of step can be said.
 
 A step is an optional opener and a core. A core is a template with named holes; a hole holds one
-integer, or the word ``big`` for a value above 99. No word belongs to one behaviour alone: openers are
-shared by all kinds, noun phrases are shared by execution and reflection, and every kind has several
-cores. The LAST core of every list is held out: it is never used in training data, so that what is found
-on seen wording can be tested on unseen wording.
+integer, or the word ``big`` for a value above 99. No behaviour is one word, but for the conclusion with
+its brackets: openers are shared by all kinds, noun phrases by execution and reflection, and a word that
+only one behaviour uses stands in half of its cores at most. The LAST core of every list is held out: it
+is never used in training data, so that what is found on seen wording can be tested on unseen wording.
 
 Source of the design: the Countdown task of Stream of Search (arXiv 2404.03683), the behaviours of
 arXiv 2503.01307 and RISE (arXiv 2512.23988); the wording is ours.

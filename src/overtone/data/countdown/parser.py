@@ -126,11 +126,11 @@ def arithmetic_holds(step: ParsedStep, target: int) -> bool | None:
 
 def answer_is_correct(text: str, problem: Problem) -> bool:
     """Whether a conclusion's expression uses exactly the problem's numbers and only its operations, and has the target
-    as its value."""
+    as its value (and as the value it is said to have, where one is said)."""
     step = parse_step(text)
-    if step.subkind != "conclude":
-        return False
     h = step.holes
+    if step.subkind != "conclude" or h.get("t", problem.target) != problem.target:
+        return False
     x, y, z = (int(h[k]) if h[k] != "big" else -1 for k in ("x", "y", "z"))
     if Counter((x, y, z)) != Counter(problem.numbers) or not {h["o"], h["q"]} <= set(problem.operations):
         return False
@@ -204,6 +204,7 @@ class _Board:
 
     def _conclusion(self, step: ParsedStep, h: dict) -> bool:
         legal, self.state = self.state == "hit", "ended"
+        legal = legal and h.get("t", self.problem.target) == self.problem.target
         return legal and Counter((h["x"], h["y"], h["z"])) == Counter(self.problem.numbers)
 
 
