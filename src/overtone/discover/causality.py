@@ -246,7 +246,7 @@ def chosen(
         best = [choose(trials, kinds, b, site) for b in first]
         return sum(-1.0 if t is None else min(t.both_ways, 1.0) for t in best)
 
-    site = max(sites, key=worth)
+    site = max(sites, key=worth, default=None)
     found = {}
     for behaviour in behaviours:
         best, rival = choose(trials, kinds, behaviour, site), choose(trials, DENSE, behaviour, site)
