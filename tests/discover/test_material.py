@@ -91,7 +91,9 @@ def test_layers_are_those_asked_for_or_all_of_a_shallow_model(found):
 
 def test_changed_prompts_are_asked_again_though_the_file_has_the_same_name(saved, tmp_path):
     prompts = think_aloud.save_prompts(tmp_path / "prompts.jsonl", 8)
-    settings = think_aloud.small_settings(saved.model, prompts, sampling=SamplingSettings(n_traces=96, max_new_tokens=40))
+    settings = think_aloud.small_settings(
+        saved.model, prompts, sampling=SamplingSettings(n_traces=96, max_new_tokens=40)
+    )
 
     def gathered():
         subject, run = make_subject(settings), Run(tmp_path / "run", resume=True)
