@@ -1,13 +1,12 @@
 """Candidate vectors of each behaviour at each layer, and which of them steers: decided on the `select` split.
 
 All vectors live where they are used: at anchor `next`, the token whose state decides the coming step. The kinds:
-`centroid` is RISE's (the unit mean of the atoms specific to the behaviour), from the dictionary of the `next` states;
+`centroid` is RISE's, the unit mean of the atoms specific to the behaviour, from the dictionary of the `next` states;
 `matched centroid` takes the atoms that are more active before the behaviour within each kind of preceding step, so
-that WHERE
-a behaviour is possible cannot pass for the decision to show it; `named centroid` comes from the dictionary of the
-naming
-anchor; `mean difference` is SEAL's, one behaviour against the
-rest, and `matched difference` the same within each kind of preceding step.
+that WHERE a behaviour is possible cannot pass for the decision to show it; `weighted atoms` weighs all telling atoms by
+their z-score there, also those that fall silent. Beside them, to compare: `named centroid`, from the dictionary of the
+naming anchor; `mean difference`, SEAL's: one behaviour against the rest; and `matched difference`, the same within each
+kind of preceding step.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ import numpy as np
 from overtone.core.errors import DataError
 from overtone.core.sites import Site
 from overtone.directions.atoms import centroid_of_atoms
-from overtone.directions.direction import Direction
+from overtone.directions.direction import Direction, unit_direction
 from overtone.directions.means import matched_mean_difference, mean_difference
 from overtone.discover.crew import Crew, Task
 from overtone.discover.decompose import Decomposition
@@ -37,10 +36,10 @@ from overtone.steering.when import When
 if TYPE_CHECKING:
     from overtone.discover.settings import DiscoverSettings
 
-CENTROID, MATCHED_CENTROID, NAMED = "centroid", "matched centroid", "named centroid"
-DIFFERENCE, MATCHED = "mean difference", "matched difference"
-FROM_ATOMS, DENSE = (CENTROID, MATCHED_CENTROID, NAMED), (DIFFERENCE, MATCHED)
-KINDS = (*FROM_ATOMS, *DENSE)
+CENTROID, MATCHED_CENTROID, WEIGHTED = "centroid", "matched centroid", "weighted atoms"
+NAMED, DIFFERENCE, MATCHED = "named centroid", "mean difference", "matched difference"
+FROM_ATOMS, DENSE = (CENTROID, MATCHED_CENTROID, WEIGHTED), (DIFFERENCE, MATCHED)
+KINDS = (*FROM_ATOMS, NAMED, *DENSE)
 MOST_ATOMS = 8  # in a matched centroid
 LEAST_Z = 3.0
 
@@ -96,6 +95,8 @@ def candidates(material: Material, nexts: Decomposition, naming: Naming, behavio
 
 
 def _makers(material: Material, nexts: Decomposition, naming: Naming, site: Site) -> Mapping[str, Any]:
+    import torch
+
     rows = nexts.rows
     picked = rows.index(FIT)
     x, labels, before = rows.x[site][picked], rows.picked(rows.labels, picked), rows.picked(rows.previous, picked)
@@ -117,9 +118,12 @@ def _makers(material: Material, nexts: Decomposition, naming: Naming, site: Site
         latents = [int(j) for j in np.argsort(-z)[:MOST_ATOMS] if z[j] >= LEAST_Z]
         return centroid_of_atoms(nexts.dictionaries[site], latents, site, model=model, rows=x, name=MATCHED_CENTROID)
 
-    def is_one(behaviour: str) -> Any:
-        import torch
+    def weighted(behaviour: str) -> Direction:
+        z = torch.from_numpy(matched_contrast(codes, labels, before, behaviour)).float()
+        vector = torch.where(z.abs() >= LEAST_Z, z, 0.0) @ nexts.dictionaries[site].atoms().detach()
+        return unit_direction(vector, site, model=model, rows=x, name=WEIGHTED, origin={"how": WEIGHTED})
 
+    def is_one(behaviour: str) -> Any:
         return torch.tensor([label == behaviour for label in labels])
 
     def difference(behaviour: str) -> Direction:
@@ -132,6 +136,7 @@ def _makers(material: Material, nexts: Decomposition, naming: Naming, site: Site
     return {
         CENTROID: centroid,
         MATCHED_CENTROID: matched_centroid,
+        WEIGHTED: weighted,
         NAMED: named,
         DIFFERENCE: difference,
         MATCHED: matched,
