@@ -68,8 +68,8 @@ def write_rows(n_rows: int, longest: int, seed: int, share_sums: float, tokenize
 
 
 def batches(rows: list[Row], batch_tokens: int, seed: int) -> Iterator[list[int]]:
-    """Endless batches (indices of rows of similar length, padded size at most batch_tokens), shuffled; every row once
-    an epoch; a pure function of the seed."""
+    """Endless batches (indices of rows of similar length, padded size at most batch_tokens), shuffled; a pure function
+    of the seed. No row comes twice in an epoch; the last batch, a handful of the longest rows, is left out of each."""
     rng = Random(seed)
     while True:
         order = sorted(range(len(rows)), key=lambda i: len(rows[i][0]) + rng.random() * 16)
