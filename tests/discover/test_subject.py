@@ -1,4 +1,4 @@
-"""Subjects: prompts in groups that never mix, steps of the think section, names, and answers graded where one is known."""
+"""Subjects: prompts in groups that never mix, steps of the think section, their names, and answers that are graded."""
 
 import json
 

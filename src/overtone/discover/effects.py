@@ -97,7 +97,7 @@ def _effect(series: Series, tables: Tables, dose: float, word: str, sign: int) -
     rng = generator_for(tables.settings, "controls", b, dose)
     compared = compare_with_controls(outcomes, tables.controls(dose), b, dose, rng=rng, min_ratio=RATIO, draws=DRAWS)
     change = float(np.exp(compared.effect.value) - 1)
-    holds = bool(compared.holds and sign * change >= (LARGE if sign > 0 else LARGE))
+    holds = bool(compared.holds and sign * change >= LARGE)
     interval = compared.effect.interval
     return Finding(
         f"c.{b}.{word}",
