@@ -54,6 +54,8 @@ PUBLIC: dict[str, str] = {
     "load_dictionary": "overtone.dictionaries.storage",
     "load_directions": "overtone.directions.direction",
     "load_traces": "overtone.data.traces",
+    "matched_contrast": "overtone.interpret.profiles",
+    "matched_mean_difference": "overtone.directions.means",
     "mean_difference": "overtone.directions.means",
     "measure_kl": "overtone.steering.measure",
     "profile": "overtone.interpret.profiles",
