@@ -7,7 +7,7 @@ import pytest
 import made_series
 from made_series import causality, steered
 from overtone.discover import findings
-from overtone.discover.causality import RANDOM
+from overtone.discover.causality import CONFIDENT, CONFIDENT_CONTROL, RANDOM
 from overtone.discover.effects import Tables
 from overtone.discover.page.sections import BehaviourAuroc, Estimate, LayerSeparability, LengthResult
 from overtone.discover.settings import DiscoverSettings
@@ -110,7 +110,7 @@ SEARCHED = {
 
 def confidence(data=None, *made):
     causal = causality(*made)
-    series = next((s for s in made if s.role == "confidence"), None)
+    series = next((s for s in made if s.role == CONFIDENT), None)
     tables = Tables(causal, DiscoverSettings())
     return {f.id: f for f in findings.confidence({**SEARCHED, **(data or {})}, series, tables)}
 
@@ -132,9 +132,19 @@ def test_the_ranking_must_stay(stability, holds):
 
 @pytest.mark.parametrize(("factor", "holds"), [(0.4, True), (1.0, False), (1.8, False)])
 def test_confidence_lowers_reflection_or_not(factor, holds):
-    injected = made_series.series("confidence", "reflection", {0.2: factor}, of="confidence vector")
+    injected = made_series.series(CONFIDENT, "reflection", {0.2: factor}, of="confidence vector")
     f = confidence(None, injected)["d.reflection"]
-    assert f.holds is holds and f.measured == pytest.approx(factor, rel=0.15) and f.control == 1.0
+    assert f.holds is holds and f.measured == pytest.approx(factor, rel=0.15) and f.control_name == "unsteered"
+
+
+@pytest.mark.parametrize(("control", "holds"), [(1.0, True), (0.3, False)])
+def test_confidence_must_do_more_than_a_random_direction(control, holds):
+    arms = [
+        made_series.series(role, "reflection", {0.2: factor}, of="confidence vector")
+        for role, factor in ((CONFIDENT, 0.5), (CONFIDENT_CONTROL, control))
+    ]
+    f = confidence(None, *arms)["d.reflection"]
+    assert f.holds is holds and f.control == pytest.approx(control, rel=0.15) and "random" in f.control_name
 
 
 # -------------------------------------------------------------------------------------------------- length and transfer

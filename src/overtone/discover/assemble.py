@@ -10,7 +10,17 @@ import numpy as np
 from overtone.core.report import Finding
 from overtone.core.seeds import numpy_generator
 from overtone.data.traces import ReasoningTrace
-from overtone.discover.causality import BIAS, RANDOM, RISE, RIVAL, SHUFFLED, STEERED, Causality, Series
+from overtone.discover.causality import (
+    BIAS,
+    CONFIDENT_CONTROL,
+    RANDOM,
+    RISE,
+    RIVAL,
+    SHUFFLED,
+    STEERED,
+    Causality,
+    Series,
+)
 from overtone.discover.effects import Tables
 from overtone.discover.material import TEST, Material
 from overtone.discover.naming import Naming, shown
@@ -182,7 +192,7 @@ def model_facts(material: Material, seed: int) -> ModelFacts:
         model.width("residual.0"),
         model.vocab_size,
         len(material.traces),
-        int(total),
+        sum(map(len, material.spans.values())),
         subject.label_source,
         mean("correct"),
         mean("arithmetic_valid", "arithmetic_total"),
@@ -210,8 +220,7 @@ def confidence_section(
     if series is not None:
         table = tables.of(series)
         base, row = table.at(0.0), table.rows[-1]
-        control = [tables.of(s) for s in tables.causality.of(RANDOM)]
-        beside = next((t.at(row.dose) for t in control if row.dose in [r.dose for r in t.rows]), None)
+        beside = next((tables.of(s).at(row.dose) for s in tables.causality.of(CONFIDENT_CONTROL)), None)
         pairs = [(f"{b} steps", "counts", b, "per trace") for b in table.behaviours if base.counts[b].value > 0]
         pairs += [("accuracy", "measures", "accuracy", "share"), ("tokens", "measures", "tokens", "per trace")]
         for name, group, key, unit in pairs:
@@ -265,9 +274,9 @@ def summary(findings: Sequence[Finding], facts: ModelFacts, causal: Causality, t
     holds = sum(f.holds is True for f in findings)
     tested = sum(f.holds is not None for f in findings)
     sentences = [
-        f"{facts.name} was asked {len(causal.prompts)} problems it has never seen; its {facts.n_steps} reasoning steps "
-        "were decomposed into directions without labels, the directions were named, and each was turned up "
-        "and down while the model reasoned.",
+        f"The {facts.n_steps} reasoning steps that {facts.name} wrote in {facts.n_traces} traces were decomposed into "
+        "directions without labels, the directions were named, and those of its behaviours were turned up and down "
+        f"while it answered {len(causal.prompts)} held-out problems.",
         f"{holds} of {tested} claims hold; every number stands beside its control.",
     ]
     numbers = [KeyNumber("claims that hold", f"{holds} of {tested}", "the rest are reported as not holding")]

@@ -34,6 +34,7 @@ SHOWN = 24  # traces per arm that are kept with their text
 SECONDARY_SHARE = 1 / 3  # of the problems, for arms that only accompany
 
 STEERED, RIVAL, SHUFFLED, BIAS, RISE, RANDOM = "steered", "rival", "shuffled", "bias", "rise", "random"
+CONFIDENT, CONFIDENT_CONTROL = "confidence", "random beside confidence"
 
 
 @dataclass(frozen=True)
@@ -163,6 +164,12 @@ class Experiment:
         for i in range(self.settings.causal.n_random):
             d = random_like(like, torch_generator(self.settings.seed, "random", like.site, i), name=f"random {i + 1}")
             self.add(RANDOM, f"{d.name} at {d.site}", "", d, self.extremes)
+
+    def plan_confidence(self, direction: Direction, dose: float) -> None:
+        """The confidence vector, and a random direction of equal norm beside it, on half of the problems."""
+        random = random_like(direction, torch_generator(self.settings.seed, "random", "confidence"))
+        for role, d in ((CONFIDENT, direction), (CONFIDENT_CONTROL, random)):
+            self.add(role, role, "confidence vector", d, (dose,), 0.5)
 
     def _shuffled(self, like: Direction, behaviour: str) -> Direction:
         """A mean difference for labels permuted over the `fit` steps, at the place of a direction."""

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from overtone.core.report import Finding
-from overtone.discover.causality import RANDOM, STEERED, Causality, Series
+from overtone.discover.causality import CONFIDENT_CONTROL, RANDOM, STEERED, Causality, Series
 from overtone.discover.effects import Tables
 from overtone.discover.page.sections import BehaviourAuroc, LayerSeparability, LengthResult
 from overtone.evaluate.steering_effect import (
@@ -198,18 +198,19 @@ def _injected(series: Series, tables: Tables) -> Iterable[Finding]:
     if "reflection" not in row.effects:
         return
     e = row.effects["reflection"]
+    beside = [tables.of(s).at(row.dose).effects["reflection"].value for s in tables.causality.of(CONFIDENT_CONTROL)]
     yield Finding(
         "d.reflection",
         "injecting the confidence vector lowers reflection",
         float(np.exp(e.value)),
         "ratio of counts",
         row.n_traces,
-        bool(e.value < 0 and e.excludes(0)),
+        bool(e.value < 0 and e.excludes(0) and all(e.value < other for other in beside)),
         "90.53 -> 33.77 reflection steps (AIME25)",
         "lower",
         None if e.interval is None else (float(np.exp(e.low)), float(np.exp(e.high))),
-        1.0,
-        "unsteered",
+        float(np.exp(beside[0])) if beside else 1.0,
+        "a random direction of equal norm" if beside else "unsteered",
         "traces",
         ", ".join(f"{name} {row.changes[name].value:+.3f}" for name in ("accuracy", "tokens") if name in MEASURES),
     )

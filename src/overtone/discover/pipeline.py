@@ -16,7 +16,7 @@ from overtone.core.report import Finding, Report
 from overtone.core.sites import Site
 from overtone.discover import assemble, effects, findings
 from overtone.discover.assured import confidence
-from overtone.discover.causality import STEERED, Causality, Experiment, chosen, most_wanted, sites_of
+from overtone.discover.causality import CONFIDENT, STEERED, Causality, Experiment, chosen, most_wanted, sites_of
 from overtone.discover.checks import refuse_early
 from overtone.discover.crew import Crew
 from overtone.discover.decompose import Decomposition, decompose
@@ -108,8 +108,7 @@ def _causal(
     for place in sites_of(choice) or [site]:
         steered_there = (c.direction for c, _ in choice.values() if c.direction.site == place)
         experiment.plan_random(next(steered_there, direction))
-    budget = settings.confidence.budget
-    experiment.add("confidence", "confidence", "confidence vector", direction, (budget,), 0.5)
+    experiment.plan_confidence(direction, settings.confidence.budget)
     main = experiment.results()
     transfer = _transfer(run, crew, material, nexts, choice, settings)
     kl = _divergences(material, main)
@@ -181,7 +180,7 @@ def _report(
 ) -> Report:
     recognition, layers, lengths = naming.recognition(), naming.separability(), naming.length_structure()
     clusters, members = naming.clusters
-    injected = causal.main.of("confidence")
+    injected = causal.main.of(CONFIDENT)
     found: list[Finding] = [
         *findings.recovery(recognition),
         *findings.separability(layers),

@@ -32,7 +32,7 @@ class SamplingSettings(Settings):
 class DictionarySettings(Settings):
     """A dictionary that is trained on the steps of each layer, read at one anchor."""
 
-    preset: str = "top_k"
+    preset: str = "relu_l1"
     """Name of a dictionary preset (`overtone list dictionaries`)."""
     expansion: float = 0.5
     """Latents per dimension of the site."""
@@ -52,7 +52,7 @@ class DictionarySettings(Settings):
 
 def _at_boundaries() -> DictionarySettings:
     """RISE's own choice, a ReLU dictionary with a sparsity penalty, on the states that decide the coming step."""
-    return DictionarySettings(preset="relu_l1", expansion=2.0, anchor="next")
+    return DictionarySettings(expansion=2.0, anchor="next")
 
 
 @dataclass(frozen=True)
