@@ -110,7 +110,9 @@ def test_the_vocabulary_lists_every_word_once_after_the_integers():
     assert set(vocabulary[100:]) == said | {"+", "-", "*", "big"}
 
 
-def test_the_page_on_the_reasoner_shows_a_sentence_of_every_subkind():
-    rows = re.findall(r"^\| `(\w+)` \| (\w+) \| .+ \| (.+) \|$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
-    assert {subkind: behaviour for subkind, behaviour, _ in rows} == grammar.SUBKINDS
-    assert [subkind for subkind, _, text in rows if parse_step(text).subkind != subkind] == []
+def test_the_page_on_the_reasoner_shows_a_sentence_of_every_subkind_and_counts_them():
+    row = r"^\| `([a-z_]+)` \| ([a-z]+) \| (\d+) \| (.+) \|$"
+    rows = re.findall(row, PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+    assert {subkind: behaviour for subkind, behaviour, _, _ in rows} == grammar.SUBKINDS
+    assert {subkind: int(n) for subkind, _, n, _ in rows} == Counter(core.subkind for core in CORES)
+    assert [subkind for subkind, _, _, text in rows if parse_step(text).subkind != subkind] == []
