@@ -84,15 +84,16 @@ def new_folder(path: str | Path, manifest: Manifest) -> Iterator[Path]:
     path = Path(path)
     if path.exists() and not (path.is_dir() and (not any(path.iterdir()) or (path / MANIFEST).exists())):
         raise StoreError(f"{path} exists and is not an overtone folder; it was left alone. Choose another folder.")
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part, old = (path.with_name(f".{path.name}.{os.getpid()}.{kind}") for kind in ("part", "old"))
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     try:
         yield part
         seal(part, manifest)
-        if path.exists():
-            shutil.rmtree(path)
+        if path.exists():  # out of the way by a rename: a kill must not find the old one half removed
+            os.replace(path, old)
         os.replace(part, path)
+        shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(part, ignore_errors=True)
 

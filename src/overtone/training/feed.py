@@ -57,7 +57,7 @@ class MatrixFeed:
     @property
     def fingerprint(self) -> str:
         """A cheap hash of shapes and contents."""
-        sums = {str(k): (tuple(m.shape), float(m.double().sum())) for k, m in self.matrices.items()}
+        sums = {str(k): (tuple(m.shape), float(m.sum(dtype=torch.float64))) for k, m in self.matrices.items()}
         return f"{derive(0, sums):016x}"
 
     def widths(self) -> dict[Key, int]:

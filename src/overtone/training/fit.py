@@ -104,10 +104,9 @@ def fit_many(
     found: dict[int, Fitted] = {i: _fit_whole(job, feed, n_tokens) for i, job in enumerate(jobs) if job.preset.whole}
     stepped = {i: _start(job, feed, schedule, n_tokens, device) for i, job in enumerate(jobs) if not job.preset.whole}
     if stepped:
-        identity = _identity(jobs, n_tokens, batch_rows, seed, schedule, feed.fingerprint)
-        saver = _Saver(
-            None if checkpoint is None else Path(checkpoint), identity, checkpoint_every_s, list(stepped.values())
-        )
+        folder = None if checkpoint is None else Path(checkpoint)
+        identity = _identity(jobs, n_tokens, batch_rows, seed, schedule, feed.fingerprint if folder else "")
+        saver = _Saver(folder, identity, checkpoint_every_s, list(stepped.values()))
         every = record_every or max(1, n_tokens // RECORDS)
         _loop(list(stepped.values()), [jobs[i].site for i in stepped], feed, saver, resume, every, on_record, quiet)
     for i, run in stepped.items():
