@@ -82,7 +82,7 @@ def test_a_summary_says_how_many_claims_hold(everything):
     assert any(n.behaviour == "reflection" and n.value.count("/") == 2 for n in made.key_numbers)
 
 
-# -------------------------------------------------------------------------------------------------- confidence, transfer
+# ------------------------------------------------------------------------------------------------- confidence, transfer
 def test_the_confidence_section_compares_like_with_like():
     injected, random = (
         made_series.series(role, "reflection", {0.2: factor}, of="confidence vector")
@@ -141,17 +141,17 @@ def test_panels_show_steps_with_their_names_and_whether_they_were_steered(found,
     assert all(s.edited for s in amplified.steps) and not any(s.edited for s in unsteered.steps)
 
 
-# -------------------------------------------------------------------------------------------------------------- the model
+# ----------------------------------------------------------------------------------------------------------- the model
 def test_facts_of_the_model_are_those_of_its_unsteered_held_out_traces(found):
     facts = assemble.model_facts(found.material, 0)
     test = [o for o, t in zip(found.material.outcomes, found.material.traces, strict=True) if t.meta["split"] == "test"]
-    assert facts.n_traces == len(found.material.traces) and facts.n_steps == sum(o["steps"] for o in test)
+    assert facts.n_traces == len(found.material.traces)
+    assert facts.n_steps == sum(o["steps"] for o in found.material.outcomes)
     assert facts.tokens.value == pytest.approx(np.mean([o["tokens"] for o in test]))
     assert facts.solve_rate.value == pytest.approx(np.mean([o["correct"] for o in test]))
     assert facts.arithmetic is None and facts.labels == "keywords"
-    assert sum(s.model for s in facts.behaviours) == pytest.approx(1) and all(
-        s.reference is None for s in facts.behaviours
-    )
+    assert sum(s.model for s in facts.behaviours) == pytest.approx(1)
+    assert all(s.reference is None for s in facts.behaviours)
 
 
 def test_prompts_without_answer_do_not_count_as_wrong(found):
