@@ -49,7 +49,7 @@ def findings() -> list[Finding]:
     """One of each kind: holds, does not hold, not testable; with and without interval and control."""
     return [
         Finding(
-            "rise.a.reflection",
+            "a.reflection",
             "Reflection is recoverable without labels: AUROC of the best single latent on held-out problems",
             0.963,
             "AUROC",
@@ -63,7 +63,7 @@ def findings() -> list[Finding]:
             "steps",
         ),
         Finding(
-            "rise.a.backtracking",
+            "a.backtracking",
             "Backtracking is recoverable without labels: AUROC of the best single latent on held-out problems",
             0.941,
             "AUROC",
@@ -77,7 +77,7 @@ def findings() -> list[Finding]:
             "steps",
         ),
         Finding(
-            "rise.a.wording",
+            "a.wording",
             "The latents carry over to wording never seen in training",
             0.917,
             "mean AUROC",
@@ -91,7 +91,7 @@ def findings() -> list[Finding]:
             "steps",
         ),
         Finding(
-            "rise.b",
+            "b",
             "Labelled atoms lie apart: best silhouette over layers",
             0.214,
             "silhouette",
@@ -105,7 +105,7 @@ def findings() -> list[Finding]:
             "atoms",
         ),
         Finding(
-            "rise.c.reflection",
+            "c.reflection",
             "The reflection vector raises and lowers reflection: log ratio of its rate over the extreme doses",
             1.62,
             "nats",
@@ -119,7 +119,7 @@ def findings() -> list[Finding]:
             "problems",
         ),
         Finding(
-            "rise.c.backtracking",
+            "c.backtracking",
             "The backtracking vector raises and lowers backtracking",
             0.88,
             "nats",
@@ -133,7 +133,7 @@ def findings() -> list[Finding]:
             "problems",
         ),
         Finding(
-            "rise.d",
+            "d",
             "Entropy minimisation over the decoder space finds confidence vectors",
             -0.41,
             "nats",
@@ -147,7 +147,7 @@ def findings() -> list[Finding]:
             "anchors",
         ),
         Finding(
-            "rise.e",
+            "e",
             "Atoms of long and of short responses form separate clusters",
             0.031,
             "silhouette",
@@ -161,7 +161,7 @@ def findings() -> list[Finding]:
             "atoms",
         ),
         Finding(
-            "rise.f",
+            "f",
             "Vectors transfer to a second task distribution",
             0.71,
             "nats",
@@ -175,7 +175,7 @@ def findings() -> list[Finding]:
             "problems",
         ),
         Finding(
-            "rise.final",
+            "final",
             "A final-layer vector does no more than a logit bias",
             None,
             "nats",

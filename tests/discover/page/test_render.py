@@ -9,7 +9,17 @@ import page_example
 from html_tree import Tree
 from overtone.core.report import Finding, Report
 from overtone.discover.page import sections as s
-from overtone.discover.page.render import CHARTED, SCRIPTS, SECTIONS, in_turn, is_named, render
+from overtone.discover.page.render import (
+    CHARTED,
+    SCRIPTS,
+    SECTIONS,
+    best_first,
+    by_site,
+    counted,
+    in_turn,
+    is_named,
+    render,
+)
 
 
 @pytest.fixture(scope="module")
@@ -152,3 +162,30 @@ def test_labels_take_turns_in_the_gallery():
 )
 def test_a_cluster_is_named_by_a_pure_label_only(label, purity, named):
     assert is_named({"label": label, "purity": purity}) is named
+
+
+def test_each_site_of_a_cluster_is_said_once():
+    assert by_site(["residual.1 #3", "residual.2 #4", "residual.1 #5"]) == ["residual.1 #3 #5", "residual.2 #4"]
+
+
+def test_contexts_that_read_the_same_are_counted():
+    found = counted(s.plain([s.ContextStep("a"), s.ContextStep("b"), s.ContextStep("a", activation=2.0)]))
+    assert [(c["step"], c["times"]) for c in found] == [("a", 2), ("b", 1)]
+
+
+def test_trials_keep_behaviours_together_with_the_strongest_first():
+    trials = [{"behaviour": b, "swing": w} for b, w in (("x", 0.1), ("y", 2.0), ("x", None), ("x", 0.7))]
+    assert [(t["behaviour"], t["swing"]) for t in best_first(trials)] == [
+        ("x", 0.7),
+        ("x", 0.1),
+        ("x", None),
+        ("y", 2.0),
+    ]
+
+
+def test_a_long_trace_folds_its_later_steps_and_loses_none():
+    steps = tuple(s.TraceStep(f"step number {i}", "reflection") for i in range(30))
+    trace = s.TraceComparison("reflection", "p", (s.TracePanel("amplified", steps),))
+    tree = Tree(render({"title": "", "traces": s.plain([trace])}))
+    assert [t.strip() for tag, t in tree.texts if tag == "li" and t.strip()] == [step.text for step in steps]
+    assert sum(tag == "details" for tag, _ in tree.elements) == 1

@@ -49,3 +49,17 @@ def test_strengths_carry_their_sign():
 
 def test_durations_grow_into_minutes_and_hours():
     assert [words.duration(v) for v in (8.12, 121, 3840, None)] == ["8.1 s", "2 min 1 s", "1 h 4 min", "–"]
+
+
+def test_numbers_to_compare_get_the_digits_that_tell_them_apart():
+    assert words.apart(2.5730, 2.5664) == ["2.573", "2.566"]
+    assert words.apart(0.92, 0.5) == ["0.92", "0.5"]
+    assert words.apart(1.0, None) == ["1", words.NONE]
+
+
+def test_a_token_of_line_breaks_can_be_read():
+    assert [words.visible(t) for t in ("\n\n", " wait", "  ", ".\n")] == ["↵↵", "wait", "␣", ".↵"]
+
+
+def test_long_decimals_in_a_note_are_rounded_and_short_ones_left():
+    assert words.rounded("against 0.2598009835, p = 0.001 at -1.142") == "against 0.26, p = 0.001 at -1.142"

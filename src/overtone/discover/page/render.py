@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from overtone.discover.page import words
+from overtone.discover.page.claims import grouped
 from overtone.discover.page.colours import behaviours, colours
 from overtone.discover.page.doses import cross_effects, span, with_one_band
 from overtone.discover.page.sections import UNNAMED_BELOW
@@ -16,17 +17,17 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 SECTIONS = (
-    ("findings", "Findings"),
-    ("atoms", "Map"),
-    ("separability", "Layers"),
-    ("auroc", "Recovery"),
     ("doses", "Steering"),
     ("traces", "Traces"),
+    ("atoms", "Map"),
     ("features", "Features"),
     ("clusters", "Clusters"),
+    ("auroc", "Recovery"),
+    ("separability", "Layers"),
     ("confidence", "Confidence"),
     ("length", "Length"),
     ("transfer", "Transfer"),
+    ("findings", "Findings"),
     ("model", "Model"),
     ("provenance", "Provenance"),
 )
@@ -51,6 +52,7 @@ def render(report: Mapping[str, Any]) -> str:
         style=_asset("style.css"),
         script="\n".join(_asset(name) for name in SCRIPTS),
         data=_embedded(report, list(named)),
+        groups=grouped(report.get("findings") or []),
         cross=cross_effects(report["doses"]),
         features=in_turn(report.get("features") or []),
         named_clusters=[c for c in report.get("clusters") or [] if is_named(c)],
@@ -74,6 +76,32 @@ def in_turn(cards: list[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     return [card for _, card in sorted(zip(keys, cards, strict=True), key=lambda pair: pair[0])]
 
 
+def by_site(latents: Iterable[str]) -> list[str]:
+    """Latents such as "residual.4 #17" with each site said once: "residual.4 #17 #20"."""
+    sites: dict[str, list[str]] = {}
+    for latent in latents:
+        site, _, number = latent.rpartition(" ")
+        sites.setdefault(site, []).append(number)
+    return [" ".join([site, *numbers]).strip() for site, numbers in sites.items()]
+
+
+def counted(contexts: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The contexts with those that read the same said once; `times` is how often each was there."""
+    seen: dict[tuple[str, ...], dict[str, Any]] = {}
+    for context in contexts:
+        key = tuple(context.get(part) or "" for part in ("before", "step", "after", "behaviour"))
+        seen.setdefault(key, {**context, "times": 0})["times"] += 1
+    return list(seen.values())
+
+
+def best_first(trials: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The trials with each behaviour's largest log ratio first; behaviours keep their order, unknown ratios go last."""
+    trials = list(trials)
+    behaviours = list(dict.fromkeys(trial["behaviour"] for trial in trials))
+    size = {id(t): -math.inf if t.get("swing") is None else t["swing"] for t in trials}
+    return sorted(trials, key=lambda t: (behaviours.index(t["behaviour"]), -size[id(t)]))
+
+
 def _present(section: Any) -> bool:
     """Whether there is anything to show: a map needs points, everything else some content."""
     if isinstance(section, Mapping) and "points" in section:
@@ -90,10 +118,17 @@ def _environment(names: list[str]) -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    env.filters |= {name: getattr(words, name) for name in ("number", "percent", "estimate", "signed", "duration")}
+    env.filters |= {
+        name: getattr(words, name)
+        for name in ("number", "percent", "estimate", "signed", "duration", "visible", "rounded")
+    }
     env.globals |= {
         "span": span,
         "interval": words.interval,
+        "apart": words.apart,
+        "by_site": by_site,
+        "counted": counted,
+        "best_first": best_first,
         "percent": words.percent,
         "colour": lambda name: f"b{names.index(name)}" if name in names else "plain",
         "shade": _shade,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -45,6 +46,26 @@ def estimate(value: Mapping[str, Any] | None, write: Any = number) -> str:
     if not value or value.get("value") is None:
         return NONE
     return f"{write(value['value'])} {interval(value.get('low'), value.get('high'), write)}".strip()
+
+
+def apart(*values: Any, most: int = 6) -> list[str]:
+    """Numbers to be compared: each to as many significant digits, 3 to `most`, as it takes to tell them apart."""
+    known = len({value for value in values if value is not None})
+    for digits in range(3, most + 1):
+        written = [number(value, digits) for value in values]
+        if len(set(written) - {NONE}) >= known:
+            break
+    return written
+
+
+def visible(token: str) -> str:
+    """A token as it can be read: outer spaces left out, line breaks as "↵", "␣" for nothing but spaces."""
+    return token.replace("\r", "").replace("\n", "↵").strip() or "␣"
+
+
+def rounded(text: str) -> str:
+    """The text with every number of more than four decimals written to three significant digits."""
+    return re.sub(r"\d+\.\d{5,}", lambda found: number(float(found[0])), text)
 
 
 def signed(value: Any) -> str:

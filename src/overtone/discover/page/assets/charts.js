@@ -134,5 +134,5 @@ function histogram(host, spec) {
 function flag(svg, mark, x, level, bottom, [left, right]) {
   const at = x(mark.value), end = at > (left + right) / 2;
   svg.append(s("line", { x1: at, x2: at, y1: level - 4, y2: bottom, style: `stroke: ${mark.color}; stroke-width: 2` }),
-    s("text", { x: at + (end ? -6 : 6), y: level + 5, "text-anchor": end ? "end" : "start", class: "name" }, `${mark.name} ${number(mark.value)}`));
+    s("text", { x: at + (end ? -6 : 6), y: level + 5, "text-anchor": end ? "end" : "start", class: "name" }, `${mark.name} ${mark.text || number(mark.value)}`));
 }

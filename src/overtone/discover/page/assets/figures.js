@@ -3,10 +3,10 @@
 const FIGURES = {
   finding(host, { index }) {
     const f = DATA.findings[Number(index)], [low, high] = f.interval || [f.measured, f.measured];
-    const width = host.clientWidth || 140, height = 26, y = 13, nothing = /auroc/i.test(f.unit) ? 0.5 : 0;
+    const width = host.clientWidth || 140, height = 26, y = 13, nothing = /auroc/i.test(f.unit) ? 0.5 : /ratio/.test(f.unit) ? 1 : f.unit === "nats" ? null : 0; // the value of no effect; an entropy has none
     const x = linear(...padded(extent([low, high, f.measured, f.control], [nothing]), 0.06), 4, width - 4);
     const svg = s("svg", { height, viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": "measured value and control" });
-    svg.append(s("line", { class: "axis", x1: 2, x2: width - 2, y1: y, y2: y, opacity: 0.5 }), s("line", { class: "zero", x1: x(nothing), x2: x(nothing), y1: 3, y2: 23 }));
+    svg.append(s("line", { class: "axis", x1: 2, x2: width - 2, y1: y, y2: y, opacity: 0.5 }), ...(nothing === null ? [] : [s("line", { class: "zero", x1: x(nothing), x2: x(nothing), y1: 3, y2: 23 })]));
     if (isNumber(f.control)) svg.append(marker("diamond", x(f.control), y, 4.4, { color: "var(--soft)", hollow: true }));
     svg.append(s("line", { x1: x(low), x2: x(high), y1: y, y2: y, "stroke-linecap": "round", style: "stroke: var(--ink); stroke-width: 4; opacity: .45" }), marker("circle", x(f.measured), y, 4.6, { color: "var(--ink)" }));
     host.replaceChildren(svg);
@@ -44,9 +44,9 @@ const FIGURES = {
   },
 
   entropy(host) {
-    const c = DATA.confidence;
+    const c = DATA.confidence, [before, after] = apart(c.entropy_before, c.entropy_after);
     histogram(host, { values: c.entropy_random || [], name: "random combinations", height: 230, xLabel: "mean entropy of the next token (nats)",
-      marks: [{ name: "optimised", value: c.entropy_after, color: behaviourColour("confidence") }, { name: "unsteered", value: c.entropy_before, color: "var(--ink)" }] });
+      marks: [{ name: "optimised", value: c.entropy_after, text: after, color: behaviourColour("confidence") }, { name: "unsteered", value: c.entropy_before, text: before, color: "var(--ink)" }] });
   },
   path(host) {
     const path = DATA.confidence.entropy_path;
@@ -92,14 +92,17 @@ const FIGURES = {
 
 function silhouette(host, layers, name, height) {
   const rows = [...layers].sort((a, b) => a.layer - b.layer);
-  const pairs = [...new Set(rows.flatMap((row) => Object.keys(row.pairs || {})))];
+  const named = [...new Set(rows.flatMap((row) => Object.keys(row.pairs || {})))];
+  // All pairs of seven behaviours are too many for one picture: those of the steered ones stand in it, a table has the rest.
+  const wanted = named.length > 4 ? named.filter((name) => name.split(/\s*\/\s*/).every((part) => ["reflection", "backtracking", "alternative"].includes(part))) : named;
+  const pairs = named.length < 2 ? [] : wanted.length ? wanted : named.slice(0, 4);
   const dashes = ["6 3", "2 3", "8 3 2 3", "1 4"];
   const tested = rows.some((row) => isNumber(row.null_high));
   lineChart(host, {
-    xs: rows.map((row) => row.layer), xTicks: rows.map((row) => row.layer), xLabel: "layer", height, yInclude: [0], hidden: pairs.slice(2), title: "silhouette", aria: "silhouette per layer",
+    xs: rows.map((row) => row.layer), xTicks: rows.map((row) => row.layer), xLabel: "layer", height, yInclude: [0], title: "silhouette", aria: "silhouette per layer",
     xTip: (layer) => { const row = rows.find((one) => one.layer === layer); return `${row.site}${isNumber(row.p_value) ? `, p = ${number(row.p_value)}` : ""}${row.n_atoms ? `, ${row.n_atoms} atoms` : ""}`; },
     series: [
-      ...(tested ? [{ name: "shuffled labels", band: true, color: "var(--band)", dash: "3 3", y: rows.map((row) => row.null_mean), low: rows.map((row) => row.null_low), high: rows.map((row) => row.null_high) }] : []),
+      ...(tested ? [{ name: "shuffled labels", band: true, color: "var(--band)", dash: "3 3", y: rows.map((row) => row.null_mean), low: rows.map((row) => row.null_low ?? row.null_mean), high: rows.map((row) => row.null_high) }] : []),
       { name, color: "var(--accent)", width: 2.8, y: rows.map((row) => row.silhouette) },
       ...pairs.map((name, i) => ({ name, color: behaviourColour(name.split(/\s*\/\s*/)[0]), dash: dashes[i % 4], width: 1.5, hollow: true, shape: SHAPES[(i + 1) % 8], y: rows.map((row) => row.pairs?.[name]) })),
     ],

@@ -14,7 +14,8 @@ const resized = new ResizeObserver((entries) => {
     if (Math.abs(widths.get(target) - target.clientWidth) >= 1) { widths.set(target, target.clientWidth); setTimeout(() => draw(target), 0); }
 });
 for (const host of document.querySelectorAll("[data-chart]")) { draw(host); widths.set(host, host.clientWidth); resized.observe(host); }
-addEventListener("beforeprint", () => document.querySelectorAll("[data-chart]").forEach(draw));
+addEventListener("beforeprint", () => { for (const fold of document.querySelectorAll("details:not([open])")) { fold.open = true; fold.dataset.folded = ""; } document.querySelectorAll("[data-chart]").forEach(draw); });
+addEventListener("afterprint", () => { for (const fold of document.querySelectorAll("details[data-folded]")) { fold.open = false; delete fold.dataset.folded; } });
 
 for (const group of document.querySelectorAll("[data-switch]"))
   group.addEventListener("click", ({ target }) => {

@@ -51,6 +51,12 @@ function number(value, digits = 3) {
   const places = clamp(digits - 1 - Math.floor(Math.log10(Math.abs(value))), 0, 6);
   return minus(String(Number(value.toFixed(places))));
 }
+function apart(...values) { // as many digits as it takes to tell them apart
+  const known = new Set(values).size;
+  let written = [];
+  for (let digits = 3; digits <= 5 && new Set(written).size < known; digits++) written = values.map((value) => number(value, digits));
+  return written;
+}
 const tickText = (value) => minus(String(Number(value.toPrecision(6))));
 const percent = (value) => (isNumber(value) ? minus((100 * value).toFixed(Math.abs(value) >= 0.9995 ? 0 : 1)) + "\u202f%" : "–");
 const percentTick = (value) => minus(String(Number((100 * value).toPrecision(4)))) + "\u202f%";
