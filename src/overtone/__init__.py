@@ -65,6 +65,7 @@ PUBLIC: dict[str, str] = {
     "specific": "overtone.interpret.profiles",
     "split_groups": "overtone.data.traces",
     "steered": "overtone.steering.steer",
+    "unit_direction": "overtone.directions.direction",
 }
 """Public name -> the module that defines it. One line here is all that exporting a name takes. The main job is the
 function `overtone.discover.discover`: a room has that name already."""
