@@ -70,7 +70,7 @@ def small_settings(model: Path | str, prompts: Path | str, **changes) -> Discove
     """Settings of a discovery of seconds."""
     parts = {
         "sampling": SamplingSettings(n_traces=96, max_new_tokens=48, batch_rows=400),
-        "naming": DictionarySettings(epochs=10),
+        "naming": DictionarySettings(preset="top_k", epochs=10),
         "boundary": DictionarySettings(preset="relu_l1", expansion=2.0, anchor="next", epochs=10),
         "causal": CausalSettings(n_problems=24, doses=(-0.5, 0.5), n_random=1),
         "confidence": ConfidenceSettings(iterations=5, n_random=5),
