@@ -130,6 +130,14 @@ def test_a_step_that_is_missing_or_said_twice_makes_the_trace_illegal(seen):
             assert False in read_trace(changed, trace.problem).legal, (said[i], trace.text)
 
 
+@pytest.mark.parametrize(("about", "legal"), [("move", True), ("miss", False), ("hit", False), ("lost", False)])
+def test_a_check_must_end_with_what_was_checked(about, legal):
+    core = next(c for c in CORES if c.op == "-" and c.about == about and c.subkind in ("confirm", "correct"))
+    said = core.template.format(x=9, y=4, r=5, c=6, g=30, w=7)
+    report = read_trace([*SOLUTION[:3], grammar.natural(said)], PROBLEM)
+    assert report.legal == (True, True, True, legal) and report.arithmetic[-1] is True
+
+
 def test_nothing_is_legal_after_the_conclusion():
     report = read_trace([*SOLUTION, *SOLUTION], PROBLEM)
     assert report.legal == (True,) * len(SOLUTION) + (False,) * len(SOLUTION)

@@ -190,7 +190,7 @@ class _Writer:
         return self.rng.choice(options) if self.rng.random() < SLIP_RATE else value
 
     def check(self, fact: tuple[int, str, int], claimed: int, about: str, **holes: int) -> bool:
-        """Question a fact and confirm or correct it. Returns whether the claim was true."""
+        """Question a move or a need and confirm or correct it. Returns whether the claim was true."""
         x, op, y = fact
         truth = x // y if op == "/" else apply(op, x, y)
         self.say("question", op, x=x, y=y, r=claimed)
@@ -199,7 +199,7 @@ class _Writer:
         if claimed == truth:
             self.say("confirm", op, about, x=x, y=y, r=truth, **holes)
         else:
-            self.say("correct", op, "lost" if about == "hit" else about, x=x, y=y, r=truth, w=claimed, **holes)
+            self.say("correct", op, about, x=x, y=y, r=truth, w=claimed, **holes)
         return claimed == truth
 
 
