@@ -4,6 +4,7 @@ Counts of a behaviour are drawn around a planted mean, with the same problem-to-
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -47,16 +48,24 @@ def kept(dose: float, means: Mapping[str, float], *, n: int = N, seed: int = 0, 
 
 
 def series(
-    role: str, target: str, factors: Mapping[float, float], *, name: str = "", seed: int = 0, n: int = N,
-    others: float = 1.0, of: str = "", **shares: float,
-) -> Series:  # fmt: skip
-    """A series whose arms have `factors[dose]` times the base steps of the target, and of other behaviours the
-    `others`-th power of that factor's log. of: the behaviour the series belongs to (default the target)."""
+    role: str,
+    target: str,
+    factors: Mapping[float, float],
+    *,
+    name: str = "",
+    of: str | None = None,
+    others: float = 1.0,
+    seed: int = 0,
+    n: int = N,
+    **shares: float,
+) -> Series:
+    """A series whose arms have `factors[dose]` times the base steps of the target, and `others` times those of every
+    other behaviour. of: the behaviour the series belongs to (default the target)."""
     arms = {}
     for dose, factor in factors.items():
-        means = {b: m * (factor if b == target else factor ** (others - 1.0)) for b, m in BASE.items()}
-        arms[dose] = kept(dose, means, seed=seed, n=n, **shares)
-    return Series(role, name or f"{role} {target}", target if not of else of, None, arms)
+        means = {b: m * (factor if b == target else others) for b, m in BASE.items()}
+        arms[dose] = kept(dose, means, n=n, seed=seed, **shares)
+    return Series(role, name or f"{role} {target}", target if of is None else of, None, arms)
 
 
 def causality(*made: Series, **shares: float) -> Causality:
@@ -64,6 +73,6 @@ def causality(*made: Series, **shares: float) -> Causality:
     return Causality((), kept(0.0, BASE, **shares), made)
 
 
-def steered(target: str, factors: Mapping[float, float], **more) -> Series:
+def steered(target: str, factors: Mapping[float, float], **more: Any) -> Series:
     """The series of a behaviour's own vector."""
     return series(STEERED, target, factors, **more)
