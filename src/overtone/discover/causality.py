@@ -241,23 +241,13 @@ def _read(path: Any) -> Kept:
 def chosen(
     trials: Sequence[Trial], behaviours: Sequence[str], kinds: Sequence[str]
 ) -> dict[str, tuple[Candidate, Candidate | None]]:
-    """Per behaviour its vector (of the given kinds) and the best mean difference beside it, signs calibrated.
-
-    All at one site, so that they share their random controls: where vectors work best on average over the behaviours
-    that count most (the first two of `most_wanted`).
-    """
-    sites = list(dict.fromkeys(t.candidate.direction.site for t in trials))
-    first = most_wanted(behaviours)
-
-    def worth(site: Site) -> float:
-        best = [choose(trials, kinds, b, site) for b in first]
-        return sum(-1.0 if t is None else min(t.both_ways, 1.0) for t in best)
-
-    site = max(sites, key=worth, default=None)
+    """Per behaviour its vector (of the given kinds, at the site where it works best both ways) and the best mean
+    difference at that site, signs calibrated; a behaviour without a vector is left out."""
     found = {}
     for behaviour in behaviours:
-        best, rival = choose(trials, kinds, behaviour, site), choose(trials, DENSE, behaviour, site)
+        best = choose(trials, kinds, behaviour)
         if best is not None:
+            rival = choose(trials, DENSE, behaviour, best.candidate.direction.site)
             found[behaviour] = (signed(best), None if rival is None else signed(rival))
     return found
 

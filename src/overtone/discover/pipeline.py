@@ -26,12 +26,12 @@ from overtone.discover.page.sections import plain
 from overtone.discover.run import Run
 from overtone.discover.settings import DiscoverSettings
 from overtone.discover.subject import BundledSubject, Subject, make_subject
-from overtone.discover.vectors import FROM_ATOMS, KINDS, Candidate, Trial, candidates, steerable, trials
+from overtone.discover.vectors import FROM_ATOMS, KINDS, MATCHED, Candidate, Trial, candidates, steerable, trials
 
 if TYPE_CHECKING:
     from overtone.directions.direction import Direction
 
-TRIAL_PROBLEMS = 20
+TRIAL_PROBLEMS = 40
 KL_TRACES = 40
 TRANSFER_SHARE = 0.4  # of the held-out problems' number
 
@@ -105,7 +105,8 @@ def _causal(
     experiment = Experiment(run, crew, material, nexts.rows, settings)
     for behaviour, (steered, rival) in choice.items():
         experiment.plan_behaviour(behaviour, steered, rival, full=behaviour in most_wanted(behaviours))
-    for place in sites_of(choice) or [site]:
+    wanted = {b: choice[b] for b in most_wanted(list(choice))}
+    for place in sites_of(wanted) or [site]:
         steered_there = (c.direction for c, _ in choice.values() if c.direction.site == place)
         experiment.plan_random(next(steered_there, direction))
     experiment.plan_confidence(direction, settings.confidence.budget)
@@ -127,6 +128,8 @@ def _causal(
 
 def _may_steer(c: Candidate, material: Material, settings: DiscoverSettings) -> bool:
     """The layer that was asked for; else the later half of the layers, where a step's kind is decided."""
+    if c.kind not in (*FROM_ATOMS, MATCHED):
+        return False
     layer, layers = settings.causal.layer, sorted(s.layer for s in material.sites)
     return c.direction.site.layer == layer if layer >= 0 else c.direction.site.layer in layers[len(layers) // 2 :]
 

@@ -61,7 +61,7 @@ class CausalSettings(Settings):
 
     n_problems: int = 300
     """Held-out problems per condition."""
-    doses: tuple[float, ...] = (-0.3, -0.15, 0.15, 0.3)
+    doses: tuple[float, ...] = (-0.5, -0.25, 0.25, 0.5)
     """Strengths beside 0, as multiples of the mean norm of the state that is edited; negative suppresses."""
     n_random: int = 3
     """Random directions of equal norm that every effect is held against."""
