@@ -44,6 +44,7 @@ def links(page: Path) -> list[str]:
     return [target for target in targets if not re.match(r"[a-z][a-z+.-]*:", target)]
 
 
+@pytest.mark.timeout(600)  # the tour takes half a minute of one core, but a busy machine may give it little
 @pytest.mark.parametrize(
     "page", [page for page in PAGES if EXECUTED.search(page.read_text(encoding="utf-8"))], ids=name_of
 )
