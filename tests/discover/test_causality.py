@@ -76,7 +76,7 @@ def test_only_the_kinds_and_the_behaviour_asked_for_compete(trial):
     assert choose([dense, other], ("mean difference",), "reflection") is dense
 
 
-def test_all_vectors_live_where_those_that_count_most_work_best(trial):
+def test_every_behaviour_is_steered_where_its_vector_works_best_both_ways(trial):
     tried = [
         trial(0.5, 1.0, 2.0, site="residual.1"),
         trial(0.9, 1.0, 1.1, site="residual.2"),
@@ -84,8 +84,11 @@ def test_all_vectors_live_where_those_that_count_most_work_best(trial):
         trial(0.1, 1.0, 9.0, site="residual.2", behaviour="other"),
         trial(2.0, 1.0, 0.5, site="residual.1", kind="mean difference"),
     ]
-    choice = chosen(tried, ("reflection", "transition", "other"), KINDS)
-    assert sites_of(choice) == [Site("residual", 1)] and set(choice) == {"reflection", "transition"}
+    choice = chosen(tried, ("reflection", "transition", "other", "never tried"), FROM_ATOMS)
+    assert set(choice) == {"reflection", "transition", "other"}
+    assert choice["reflection"][0].direction.site == choice["transition"][0].direction.site == Site("residual", 1)
+    assert choice["other"][0].direction.site == Site("residual", 2)
+    assert sites_of(choice) == [Site("residual", 1), Site("residual", 2)]
     rival = choice["reflection"][1]
     assert rival.direction.cosine(tried[4].candidate.direction) == pytest.approx(-1)  # its sign too is calibrated
     assert choice["transition"][1] is None
