@@ -84,7 +84,7 @@ def test_every_behaviour_is_steered_where_its_vector_works_best_both_ways(trial)
         trial(0.1, 1.0, 9.0, site="residual.2", behaviour="other"),
         trial(2.0, 1.0, 0.5, site="residual.1", kind="mean difference"),
     ]
-    choice = chosen(tried, ("reflection", "transition", "other", "never tried"), FROM_ATOMS)
+    choice = chosen(tried, ("reflection", "transition", "other", "never tried"), KINDS)
     assert set(choice) == {"reflection", "transition", "other"}
     assert choice["reflection"][0].direction.site == choice["transition"][0].direction.site == Site("residual", 1)
     assert choice["other"][0].direction.site == Site("residual", 2)
