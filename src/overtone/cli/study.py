@@ -13,7 +13,7 @@ from overtone.cli._parse import Shell
 if TYPE_CHECKING:
     from rich.console import Console
 
-RESUME = "A study keeps nothing half-done: run the same command again."
+RESUME = "What was finished is kept: run the same command again to go on from there."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +28,7 @@ class Options(Shell):
     scale: Literal["tiny", "small", "paper"] = "small"
     """tiny: seconds, proves only that it runs; small: minutes on two cores; paper: the real models and sizes."""
     runs: Path = Path("runs/studies")
-    """Folder that keeps the last report of every study, for `overtone studies`."""
+    """Folder of the studies' runs, a folder each, with their last report for `overtone studies`."""
 
 
 def run(options: Options) -> dict[str, Any]:
@@ -36,8 +36,9 @@ def run(options: Options) -> dict[str, Any]:
     from overtone.core.artifacts import write_json
     from overtone.core.catalogue import lookup
 
-    report = lookup("studies", options.name).thing(options.scale).to_dict()
-    write_json(options.runs / f"{options.name}-{options.scale}" / "report.json", report)
+    folder = options.runs / f"{options.name}-{options.scale}"
+    report = lookup("studies", options.name).thing(options.scale, folder).to_dict()
+    write_json(folder / "report.json", report)
     return report
 
 

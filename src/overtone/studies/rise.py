@@ -59,13 +59,13 @@ PAPER = "Fantastic Reasoning Behaviors and Where to Find Them, arXiv 2512.23988"
 def tiny() -> DiscoverSettings:
     """Seconds: few traces, one strength on either side, one control of each kind."""
     return DiscoverSettings(
-        layers=(2, 4),
+        layers=(1, 3),
         workers=1,
-        sampling=SamplingSettings(n_traces=128, max_new_tokens=192),
-        naming=DictionarySettings(epochs=20),
-        boundary=DictionarySettings(expansion=2.0, epochs=20, anchor="next"),
-        causal=CausalSettings(n_problems=16, doses=(-0.3, 0.3), n_random=1, behaviours=("reflection",), layer=4),
-        confidence=ConfidenceSettings(iterations=10, rows=32, n_random=10),
+        sampling=SamplingSettings(n_traces=96, max_new_tokens=160),
+        naming=DictionarySettings(epochs=10),
+        boundary=DictionarySettings(expansion=2.0, epochs=10, anchor="next"),
+        causal=CausalSettings(n_problems=12, doses=(-0.3, 0.3), n_random=1, behaviours=("reflection",), layer=3),
+        confidence=ConfidenceSettings(iterations=5, rows=32, n_random=3),
     )
 
 
