@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -83,18 +83,14 @@ class Judge:
         return self.name_all([texts])[0]
 
     def name_all(self, traces: Sequence[Sequence[str]]) -> list[list[str | None]]:
-        """The labels of the steps of several traces; `workers` requests are under way at once."""
+        """The labels of the steps of several traces; `workers` requests are under way at once, equal lists of steps
+        are asked once."""
         size = self.settings.steps_per_request
-        parts = [(t, at, steps[at : at + size]) for t, steps in enumerate(traces) for at in range(0, len(steps), size)]
+        parts = [(t, at, tuple(s[at : at + size])) for t, s in enumerate(traces) for at in range(0, len(s), size)]
         labels: list[list[str | None]] = [[None] * len(steps) for steps in traces]
-        with ThreadPoolExecutor(self.settings.workers) as pool:
-            try:
-                replies = list(pool.map(lambda part: self._reply(part[2]), parts))
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
-        for (t, at, steps), reply in zip(parts, replies, strict=True):
-            labels[t][at : at + len(steps)] = read_reply(reply, len(steps), self.names)
+        replies = self._replies(dict.fromkeys(steps for _, _, steps in parts))
+        for t, at, steps in parts:
+            labels[t][at : at + len(steps)] = read_reply(replies[steps], len(steps), self.names)
         return labels
 
     def label_steps(
@@ -103,6 +99,15 @@ class Judge:
         """The judge's label for every step of some traces; decode: token ids -> text."""
         labels = self.name_all(list(step_texts(traces, spans, decode)))
         return label_all(traces, self.names, labels, source=f"judge {self.settings.model}")
+
+    def _replies(self, lists: Iterable[tuple[str, ...]]) -> dict[tuple[str, ...], str]:
+        asked = list(lists)
+        with ThreadPoolExecutor(self.settings.workers) as pool:
+            try:
+                return dict(zip(asked, pool.map(self._reply, asked), strict=True))
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
 
     def _reply(self, steps: Sequence[str]) -> str:
         s = self.settings
