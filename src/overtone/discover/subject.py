@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from overtone.core.errors import DataError, SettingError
 from overtone.core.seeds import derive
-from overtone.data.countdown import grammar, parser, policy, problems
-from overtone.data.countdown.tokens import as_reasoning_trace, group_of
+from overtone.data.countdown import grammar, parser, problems
+from overtone.data.countdown.tokens import group_of, written_traces
 from overtone.data.traces import ReasoningTrace, StepSpan, cut_steps, delimiter_ids
 from overtone.evaluate.outcomes import countdown_outcome, labelled_outcome
 from overtone.interpret.labels.step_labels import plain_problem
@@ -143,17 +143,8 @@ class BundledSubject(_Cutting):
 
     def written_traces(self, n: int, wording: str, seed: int, *, style: str | None = None) -> list[ReasoningTrace]:
         """n traces written by the generator itself on held-out problems; wording as in policy.write_trace."""
-        pool, rng, rows = self._pool("plain", True), Random(derive(seed, "written", wording, style)), []
-        while len(rows) < n:
-            trace = policy.write_trace(rng.choice(pool), rng, wording=wording, style=style)
-            if trace is None:
-                continue
-            row = as_reasoning_trace(trace, self.vocabulary, document=len(rows))
-            if len(row.tokens) > LONGEST_WRITTEN:
-                continue
-            row.meta.update(numbers=list(trace.problem.numbers), target=trace.problem.target, kind=trace.problem.kind)
-            rows.append(row)
-        return rows
+        pool, rng = self._pool("plain", True), Random(derive(seed, "written", wording, style))
+        return written_traces(pool, n, self.vocabulary, rng, wording=wording, style=style, longest=LONGEST_WRITTEN)
 
 
 class PromptSubject(_Cutting):

@@ -142,6 +142,24 @@ def paired_difference(
     return resampling.estimate(mean(a) - mean(b))
 
 
+def over_seeds(values: Sequence[float]) -> Estimate:
+    """Mean of one value per seed with Student's t interval, in the values' unit; low and high are NaN for one seed.
+
+    Seeds are few, and a percentile bootstrap over five of them is far too narrow (it cannot leave their range); this
+    interval is exact for Gaussian values and wide when there is little to go by. Raises DataError if there is none or
+    one is not finite.
+    """
+    from scipy.stats import t
+
+    values = np.asarray(values, dtype=np.float64)
+    if not len(values) or not np.isfinite(values).all():
+        raise DataError(f"one finite value per seed is needed, got {values.tolist()}. Run every seed.")
+    if len(values) == 1:
+        return Estimate(float(values[0]), float("nan"), float("nan"), 1)
+    half = float(t.ppf((1 + LEVEL) / 2, len(values) - 1)) * values.std(ddof=1) / np.sqrt(len(values))
+    return Estimate(float(values.mean()), float(values.mean() - half), float(values.mean() + half), len(values))
+
+
 def wilson(successes: int, n: int, *, level: float = LEVEL) -> Estimate:
     """Share of successes among n independent trials with Wilson's score interval, all in [0, 1].
 

@@ -1,0 +1,139 @@
+"""Dictionaries side by side: several presets on the same rows, several seeds, one table.
+
+What differs between seeds is what the caller lets differ: `sample(seed)` may draw other planted truth, another split by
+document, or the same rows again (then only initial values and the order of batches change). Intervals are over seeds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from overtone.core.errors import SettingError
+from overtone.dictionaries.dictionary import Dictionary
+from overtone.dictionaries.preset import Preset
+from overtone.evaluate.intervals import Estimate, over_seeds
+from overtone.evaluate.reconstruction import reconstruction
+from overtone.evaluate.recovery import planted_recovery
+from overtone.evaluate.stability import agreement
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+FOUND = 0.9  # |cos| from which a planted atom counts as recovered
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """What one seed looks at. train, held_out: (rows, width), of different documents; truth: planted atoms (planted,
+    width) or None."""
+
+    train: Tensor
+    held_out: Tensor
+    truth: Tensor | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Trial:
+    """One dictionary of one seed. measures on the held-out rows: fvu, l0, dead_share (see evaluate/reconstruction),
+    recovered and mmcs where truth is known (see evaluate/recovery, |cos| > 0.9), and what the caller adds."""
+
+    name: str
+    seed: int
+    dictionary: Dictionary
+    measures: Mapping[str, float]
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """All trials, by name in the order given and by seed."""
+
+    trials: tuple[Trial, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The compared names."""
+        return tuple(dict.fromkeys(t.name for t in self.trials))
+
+    def of(self, name: str) -> list[Trial]:
+        """The trials of a name, one per seed. Raises SettingError for an unknown name."""
+        if name not in self.names:
+            raise SettingError(f"nothing was compared under {name!r}; there are {', '.join(self.names)}.")
+        return [t for t in self.trials if t.name == name]
+
+    def values(self, name: str, measure: str) -> np.ndarray:
+        """(seeds,) values of a measure. Raises SettingError if it was not measured."""
+        trials = self.of(name)
+        if measure not in trials[0].measures:
+            raise SettingError(f"{name} has no {measure!r}; it has {', '.join(trials[0].measures)}.")
+        return np.array([t.measures[measure] for t in trials], dtype=np.float64)
+
+    def mean(self, name: str, measure: str) -> Estimate:
+        """Mean of a measure over seeds, with its interval."""
+        return over_seeds(self.values(name, measure))
+
+    def difference(self, first: str, second: str, measure: str) -> Estimate:
+        """Mean of first - second, paired by seed, with its interval."""
+        return over_seeds(self.values(first, measure) - self.values(second, measure))
+
+    def stability(self, name: str) -> float | None:
+        """Mean cosine of one-to-one matched atoms over all pairs of seeds, in [-1, 1]; None with one seed or without
+        atoms. It speaks of stability only where the seeds look at the same kind of rows."""
+        found = [t.dictionary.atoms() for t in self.of(name) if t.dictionary.capabilities.linear_decoder]
+        pairs = [agreement(a, b).mean for a, b in combinations(found, 2)]
+        return float(np.mean(pairs)) if pairs else None
+
+    def table(self) -> list[dict[str, Any]]:
+        """One row of plain data per name: the mean of every measure, and half the width of its interval after
+        "+-"."""
+        return [{"name": name, "seeds": len(self.of(name)), **self._row(name)} for name in self.names]
+
+    def _row(self, name: str) -> dict[str, float | None]:
+        row: dict[str, float | None] = {}
+        for measure in self.of(name)[0].measures:
+            mean = self.mean(name, measure)
+            row |= {measure: mean.value, f"{measure} +-": (mean.high - mean.low) / 2 if mean.interval else None}
+        return row
+
+
+def compare(
+    presets: Mapping[str, Preset], sample: Callable[[int], Sample], *, seeds: Sequence[int], n_tokens: int,
+    batch_rows: int = 512, lr: float | None = None,
+    also: Callable[[Dictionary, Sample], Mapping[str, float]] | None = None,
+) -> Comparison:  # fmt: skip
+    """Train every preset on each seed's rows (all on the same batches) and measure it on the held-out ones.
+
+    presets: name -> preset; sample: seed -> its rows; n_tokens, batch_rows, lr: as for `training.fit.fit_many`, where a
+    preset that is fitted as a whole gets up to n_tokens rows; also: further measures of one dictionary. Raises
+    SettingError if there is nothing to compare, and what `fit_many` raises.
+    """
+    from overtone.training.fit import Job, fit_many
+
+    if not presets or not seeds:
+        raise SettingError(f"{len(presets)} presets and {len(seeds)} seeds: give at least one of each.")
+    trials = []
+    for seed in seeds:
+        rows = sample(seed)
+        jobs = [Job(preset, lr=lr, name=name) for name, preset in presets.items()]
+        fitted = fit_many(jobs, rows.train, n_tokens=n_tokens, batch_rows=batch_rows, seed=seed, quiet=True)
+        trials += [
+            Trial(one.job.name, seed, one.dictionary, measured(one.dictionary, rows, also=also)) for one in fitted
+        ]
+    return Comparison(tuple(sorted(trials, key=lambda t: (list(presets).index(t.name), t.seed))))
+
+
+def measured(
+    dictionary: Dictionary, rows: Sample, *, also: Callable[[Dictionary, Sample], Mapping[str, float]] | None = None
+) -> dict[str, float]:
+    """The measures of `Trial` for one dictionary."""
+    codes = dictionary.encode(rows.held_out)
+    quality = reconstruction(rows.held_out, dictionary.decode(codes, rows.held_out), codes)
+    found = {"fvu": quality.fvu, "l0": quality.l0, "dead_share": quality.dead_share}
+    if rows.truth is not None and dictionary.capabilities.linear_decoder:
+        recovery = planted_recovery(dictionary.atoms(), rows.truth, threshold=FOUND)
+        found |= {"recovered": recovery.share, "mmcs": recovery.mmcs}
+    return found | dict(also(dictionary, rows) if also else {})

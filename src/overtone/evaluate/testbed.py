@@ -1,0 +1,91 @@
+"""Real states to try dictionaries on: those of the bundled reasoner while it reads written traces.
+
+The traces come from the generator whose texts the model was trained on, so nothing is sampled and the parser knows the
+behaviour of every step. Splits are by problem: no problem lies on two sides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import TYPE_CHECKING
+
+import torch
+
+from overtone.activations.positions import AllTokens
+from overtone.activations.stream import ActivationStream
+from overtone.core.batch import Where
+from overtone.core.seeds import derive
+from overtone.core.sites import Site
+from overtone.data.countdown.problems import split_problems
+from overtone.data.countdown.tokens import written_traces
+from overtone.data.traces import ReasoningTrace, cut_steps, delimiter_ids, split_groups
+from overtone.evaluate.compare import Sample
+from overtone.models.reasoner import bundled_reasoner
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from overtone.models.hooked import HookedModel
+
+
+@dataclass(frozen=True, eq=False)
+class ReasonerStates:
+    """States at some sites, one row per token of the responses. x: site -> (rows, width) float32; where: origin of each
+    row, its step too (the delimiter that ends a step belongs to it); behaviours: the step's behaviour, by row; traces:
+    by document; model: the reasoner that was read."""
+
+    x: dict[Site, Tensor]
+    where: Where
+    behaviours: tuple[str, ...]
+    traces: tuple[ReasoningTrace, ...]
+    model: HookedModel
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """The problem of each row."""
+        return tuple(self.traces[d].group for d in self.where.document.tolist())
+
+    def split(self, seed: int, share: float = 0.7) -> tuple[Tensor, Tensor]:
+        """Row indices of two parts that share no problem, the first with that share of the problems."""
+        parts = split_groups(self.traces, {"train": share, "held_out": 1 - share}, seed)
+        train = torch.tensor([t.document for t in parts["train"]])
+        inside = torch.isin(self.where.document, train)
+        return inside.nonzero().view(-1), (~inside).nonzero().view(-1)
+
+    def sample(self, site: Site | str, seed: int, share: float = 0.7) -> Sample:
+        """The states of a site, split by problem anew for each seed: what `compare` asks for."""
+        x, (train, held_out) = self.x[Site.parse(site)], self.split(seed, share)
+        return Sample(x[train], x[held_out])
+
+
+def reasoner_states(
+    sites: Sequence[Site | str], n_traces: int, *, seed: int = 0, model: HookedModel | None = None
+) -> ReasonerStates:
+    """States of the bundled reasoner (or `model`, one of its kind) at some sites over n_traces written traces.
+
+    About 150 rows per trace. Raises ModelError if the bundled model is absent, SiteError for a site it lacks.
+    """
+    model = model or bundled_reasoner()
+    vocabulary = model.tokenizer.get_vocab()
+    rng = Random(derive(seed, "testbed"))
+    traces = written_traces(split_problems(held_out=False), n_traces, vocabulary, rng)
+    stream = ActivationStream(model, traces, [Site.parse(s) for s in sites], AllTokens(part="response"), quiet=True)
+    batch = stream.all()
+    steps = _steps(traces, batch.where, delimiter_ids(model.tokenizer))
+    names = tuple(
+        traces[d].meta["behaviours"][s] for d, s in zip(batch.where.document.tolist(), steps.tolist(), strict=True)
+    )
+    where = Where(batch.where.document, batch.where.token, steps)
+    return ReasonerStates(dict(batch.x), where, names, tuple(traces), model)
+
+
+def _steps(traces: Sequence[ReasoningTrace], where: Where, delimiters: frozenset[int]) -> Tensor:
+    """The step that each row's token lies in: the first whose end, delimiter included, is not before it."""
+    found = torch.zeros_like(where.token)
+    for trace in traces:
+        ends = torch.tensor([span.delimiter for span in cut_steps(trace, delimiters)])
+        rows = where.document == trace.document
+        found[rows] = torch.searchsorted(ends, where.token[rows]).clamp(max=len(ends) - 1)
+    return found
