@@ -6,8 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from overtone.core.artifacts import MANIFEST
+from overtone.core.batch import ActivationBatch, Where
 from overtone.core.catalogue import entries
 from overtone.core.errors import CapabilityError, DataError, ShapeError, StoreError
+from overtone.core.sites import Site
 from overtone.data.synthetic import plant, shuffled_features
 from overtone.dictionaries.codes import SparseCodes
 from overtone.dictionaries.storage import load_dictionary, save_dictionary
@@ -24,12 +26,28 @@ def states(seed=0, rows=ROWS, width=WIDTH):
     return torch.randn(rows, width, generator=generator) @ torch.randn(width, width, generator=generator) + 1
 
 
+HERE, THERE = Site("mlp_in", 0), Site("mlp_out", 0)
+
+
+def targets(x):
+    """(rows, width) states that follow from others: what a transcoder is to predict."""
+    return x.roll(1, 1).abs() - 0.5 * x
+
+
+def train(preset, x, n_tokens=2000, batch_rows=50):
+    """A dictionary of a preset, trained on states and whatever else the preset asks for."""
+    where = Where(*(torch.zeros(len(x), dtype=torch.int64) for _ in range(3)))
+    batch = ActivationBatch({HERE: x, THERE: targets(x)}, where, g={HERE: x.sin()})
+    target = THERE if "y" in preset.needs else None
+    options = {"n_tokens": n_tokens, "batch_rows": batch_rows, "quiet": True}
+    return fit(preset, batch, site=HERE, target=target, **options).dictionary
+
+
 def trained(name):
     """A small dictionary of a preset after a short training."""
     if name not in _MADE:
-        preset = ENTRIES[name].thing.example(n_latents=LATENTS, k=K)
-        _MADE[name] = fit(preset, states(), n_tokens=2000, batch_rows=50, quiet=True)
-    return _MADE[name].dictionary
+        _MADE[name] = train(ENTRIES[name].thing.example(n_latents=LATENTS, k=K), states())
+    return _MADE[name]
 
 
 _MADE: dict = {}
@@ -134,7 +152,7 @@ def test_sparsity_is_what_the_settings_say(name):
 def test_codes_grow_with_the_states(name):
     preset = ENTRIES[name].thing.example(n_latents=LATENTS, k=K)
     x = states()
-    larger = fit(preset, 256 * x, n_tokens=2000, batch_rows=50, quiet=True).dictionary
+    larger = train(preset, 256 * x)
     torch.testing.assert_close(
         larger.encode(256 * x).dense(), 256 * trained(name).encode(x).dense(), rtol=1e-4, atol=1e-2
     )
@@ -176,7 +194,7 @@ def test_edge_sizes_work(name, rows, k, quiet_rows):
     thing, generator = ENTRIES[name].thing, torch.Generator().manual_seed(0)
     preset = thing.example(n_latents=LATENTS, k=k)
     dictionary = preset.fitted(states(), generator) if thing.whole else preset.build(WIDTH, generator)
-    dictionary.start(states())
+    dictionary.start(states(), targets(states()))
     x = states(5, rows)
     if quiet_rows and not thing.whole:
         dictionary.encoder.bias.data.sub_(100.0)

@@ -10,7 +10,7 @@ from overtone.dictionaries.presets.random_directions import RandomDirections
 from overtone.dictionaries.presets.relu_l1 import ReluL1
 from overtone.dictionaries.presets.top_k import TopK
 from overtone.training import step as steps
-from overtone.training.step import forward
+from overtone.training.step import Given, forward
 
 WIDTH, LATENTS, K, ROWS = 6, 16, 3, 40
 PRESETS = [
@@ -73,7 +73,7 @@ def dense_loss(preset, model, x):
 @pytest.mark.parametrize("preset", PRESETS, ids=NAMES)
 def test_loss_and_gradients_equal_the_dense_ones(preset):
     model, x = model_and_states(preset)
-    loss = loss_of(preset, forward(model, x, DEAD, progress=0.5))
+    loss = loss_of(preset, forward(model, Given(x, DEAD, 0.5)))
     loss.backward()
     found = gradients(model)
     model.zero_grad()
@@ -90,7 +90,7 @@ def test_the_dense_pass_and_the_sparse_pass_of_a_rectifier_agree(monkeypatch):
     for dense_from in (0.0, 1.1):
         monkeypatch.setattr(steps, "DENSE_FROM", dense_from)
         model.zero_grad()
-        step = forward(model, x, DEAD, progress=1.0)
+        step = forward(model, Given(x, DEAD, 1.0))
         loss_of(preset, step).backward()
         found.append((step.values.ndim, gradients(model)))
     assert (found[0][0], found[1][0]) == (2, 1)
@@ -101,7 +101,7 @@ def test_the_dense_pass_and_the_sparse_pass_of_a_rectifier_agree(monkeypatch):
 def test_the_auxiliary_loss_reaches_the_rows_of_dead_latents_and_only_those(preset):
     model, x = model_and_states(preset)
     auxiliary = preset.objectives()[1]
-    auxiliary(forward(model, x, DEAD, progress=0.5)).backward()
+    auxiliary(forward(model, Given(x, DEAD, 0.5))).backward()
     for gradient in (model.encoder.weight.grad, model.encoder.bias.grad.unsqueeze(1), model.decoder.weight.grad):
         reached = gradient.abs().sum(1) > 0
         assert reached[DEAD].all() and reached.sum() == len(DEAD)
@@ -110,7 +110,7 @@ def test_the_auxiliary_loss_reaches_the_rows_of_dead_latents_and_only_those(pres
 @pytest.mark.parametrize("preset", PRESETS[:4], ids=NAMES[:4])
 def test_the_auxiliary_loss_is_zero_when_no_latent_is_dead(preset):
     model, x = model_and_states(preset)
-    assert float(preset.objectives()[1](forward(model, x, DEAD[:0], progress=0.5))) == 0.0
+    assert float(preset.objectives()[1](forward(model, Given(x, DEAD[:0], 0.5)))) == 0.0
 
 
 @pytest.mark.parametrize("preset", [PRESETS[1], PRESETS[3]], ids=[NAMES[1], NAMES[3]])
@@ -118,5 +118,5 @@ def test_the_auxiliary_loss_is_zero_when_no_latent_is_dead(preset):
 def test_batch_selection_keeps_exactly_the_budget(preset, rows):
     model, x = model_and_states(preset)
     for _ in range(3):  # the hint that speeds up later batches must not change the count
-        step = forward(model, x[:rows], DEAD[:0], progress=0.5)
+        step = forward(model, Given(x[:rows], DEAD[:0], 0.5))
         assert len(step.values) == K * rows

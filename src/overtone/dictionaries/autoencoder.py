@@ -4,11 +4,12 @@ In units of the dictionary, with centre c = the decoder's constant (or 0):
     x' = normaliser(x);  u = (x' - c) W_enc^T + b_enc;  active = selection(score(u));  z = value(u) on the active
     latents; x_hat = normaliser^-1(decoder(z)).
 Codes leave in the states' units (z divided by the normaliser's factor), so that folding the scale away changes nothing.
+A transcoder has a second normaliser, `target`, for the states that it predicts; codes are in their units.
 """
 
 import copy
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -16,12 +17,12 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import linear, normalize
 
-from overtone.core.errors import CapabilityError
+from overtone.core.errors import CapabilityError, DataError
 from overtone.dictionaries.codes import SparseCodes, Support
 from overtone.dictionaries.decoders.base import Decoder
 from overtone.dictionaries.decoders.linear import Linear as LinearDecoder
 from overtone.dictionaries.dictionary import Capabilities, Dictionary
-from overtone.dictionaries.encoders.base import Encoder
+from overtone.dictionaries.encoders.base import At, Encoder, Heads
 from overtone.dictionaries.encoders.linear import Linear as LinearEncoder
 from overtone.dictionaries.normalisers import Normaliser, Scale, Unscaled
 from overtone.dictionaries.scores import PreActivation, Score
@@ -33,32 +34,49 @@ BLOCK = 2**21  # pre-activations in memory at a time (8 MiB in float32): large b
 
 @dataclass(frozen=True, eq=False)
 class Chosen:
-    """Selected places and their pre-activations (n,)."""
+    """Selected places, their pre-activations (n,) and further heads (n,) that selection computed, all without
+    gradients; peaks: (latents,) the largest pre-activation of each latent in the batch, where asked for."""
 
     support: Support
     u: Tensor
+    sides: Heads = field(default_factory=dict)
+    peaks: Tensor | None = None
 
 
 class Autoencoder(Dictionary, kind="dictionary.autoencoder"):
-    """A dictionary made of six parts. `centred`: the decoder's constant is subtracted before encoding.
+    """A dictionary made of six parts. `centred`: the decoder's constant is subtracted before encoding; `target`: for
+    transcoders, the units of the states that are predicted. Such a dictionary is not centred.
 
     Build it with `linear_autoencoder` unless a slot other than score, selection and value differs.
     """
 
     def __init__(
         self, normaliser: Normaliser, encoder: Encoder, score: Score, selection: Selection, value: Value,
-        decoder: Decoder, *, centred: bool = True,
+        decoder: Decoder, *, centred: bool = True, target: Normaliser | None = None,
     ) -> None:  # fmt: skip
-        n_latents, width = decoder.rows().shape
-        super().__init__(width, n_latents)
+        n_latents, width_out = decoder.rows().shape
+        super().__init__(encoder.width(decoder), n_latents)
+        self.width_out = width_out
         selection.check(n_latents)
         self.normaliser, self.encoder, self.score = normaliser, encoder, score
         self.selection, self.value, self.decoder, self.centred = selection, value, decoder, centred
+        self.target = target
 
     def arguments(self) -> dict[str, Any]:
-        """The specs of the six parts, and `centred`."""
-        slots = ("normaliser", "encoder", "score", "selection", "value", "decoder")
+        """The specs of the six parts, `centred`, and the target's units where it is a transcoder."""
+        slots = ["normaliser", "encoder", "score", "selection", "value", "decoder"]
+        slots += [] if self.target is None else ["target"]
         return {**{slot: getattr(self, slot).spec() for slot in slots}, "centred": self.centred}
+
+    @property
+    def outward(self) -> Normaliser:
+        """Units of reconstruction and codes."""
+        return self.normaliser if self.target is None else self.target
+
+    @property
+    def spread(self) -> Tensor:
+        """E||y - mean||^2 of what is reconstructed, in the dictionary's units."""
+        return self.outward.spread
 
     @property
     def capabilities(self) -> Capabilities:
@@ -72,26 +90,47 @@ class Autoencoder(Dictionary, kind="dictionary.autoencoder"):
             foldable=self.normaliser.foldable,
         )
 
-    def start(self, rows: Float[Tensor, "rows width"]) -> None:
-        """Fit the normaliser and set the constant to the mean row. Raises DataError if the rows do not vary."""
+    def start(self, rows: Float[Tensor, "rows width"], targets: Tensor | None = None) -> None:
+        """Fit the units and set the constant to the mean of what is to be reconstructed: the rows, or (rows, width_out)
+        targets. Raises DataError if they do not vary or a transcoder gets no targets."""
         rows = self.checked(rows)
         self.normaliser.fit(rows)
+        if self.target is not None:
+            self.target.fit(self.checked_targets(targets))
+        aim = rows if self.target is None else self.checked_targets(targets)
         with torch.no_grad():
-            self.decoder.centre().copy_(self.normaliser(rows.double().mean(0)))
+            self.decoder.centre().copy_(self.outward(aim.double().mean(0)))
             if not self.centred:
-                self.encoder.subtract(self.decoder.centre())
+                self.encoder.subtract(self.normaliser(rows.double().mean(0)).to(self.decoder.centre().dtype))
+
+    def checked_targets(self, targets: Tensor | None) -> Tensor:
+        """(rows, width_out) targets, unchanged. Raises DataError if there are none."""
+        if targets is None:
+            raise DataError(
+                "this dictionary predicts other states than it reads, and got none to predict. Name the site to "
+                "predict (target=...)."
+            )
+        return targets.to(self.decoder.centre().device)
 
     def encode(self, x: Float[Tensor, "rows width"]) -> SparseCodes:
         """Codes of states, in the states' units. In training mode rows compete where the selection says so."""
         chosen = self.choose(self.normaliser(self.checked(x)) - self.centre(), company=self.training)
-        z = self.value(self.encoder.heads(chosen.u, chosen.support.at), chosen.support.at) / self.normaliser.unit
+        z = self.value(self.heads(chosen), chosen.support.at) / self.outward.unit
         return chosen.support.codes(z if z.dtype == torch.float64 else z.float())
 
-    def decode(self, codes: SparseCodes, x: Tensor | None = None) -> Float[Tensor, "rows width"]:
-        """Reconstruction of codes, in the states' units."""
+    def decode(self, codes: SparseCodes, x: Tensor | None = None) -> Float[Tensor, "rows width_out"]:
+        """Reconstruction of codes, in the units of the states that are reconstructed. Raises DataError where
+        capabilities.decode_needs_input says that x is needed and there is none."""
         codes = self.checked_codes(codes)
-        inside = SparseCodes(codes.values * self.normaliser.unit, codes.indices, codes.n_latents)
-        return self.normaliser.inverse(self.decoder(inside, x))
+        inside = SparseCodes(codes.values * self.outward.unit, codes.indices, codes.n_latents)
+        return self.outward.inverse(self.decoder(inside, self._beside(x)))
+
+    def _beside(self, x: Tensor | None) -> Tensor | None:
+        if not self.decoder.needs_input:
+            return None
+        if x is None:
+            raise DataError("this decoder also reads the encoded states: decode(codes, x).")
+        return self.normaliser(self.checked(x))
 
     def atoms(self) -> Float[Tensor, "latents width"]:
         """Rows of the decoder as unit vectors."""
@@ -111,9 +150,10 @@ class Autoencoder(Dictionary, kind="dictionary.autoencoder"):
             )
         other = copy.deepcopy(self)
         for part in (other.encoder, other.selection, other.decoder):
-            part.scale_codes(float(1.0 / self.normaliser.unit))
-        other.normaliser = Unscaled()
-        other.normaliser.spread.copy_(self.normaliser.spread / self.normaliser.unit**2)
+            part.scale_codes(float(1.0 / self.outward.unit))
+            part.scale_input(float(self.normaliser.unit / self.outward.unit))
+        other.normaliser = _unscaled(self.normaliser)
+        other.target = None if self.target is None else _unscaled(self.target)
         return other.to(self.decoder.centre().dtype)
 
     # ------------------------------------------------------------------------------------------- shared with training
@@ -121,35 +161,84 @@ class Autoencoder(Dictionary, kind="dictionary.autoencoder"):
         """What is subtracted before encoding."""
         return self.decoder.centre() if self.centred else 0.0
 
-    def choose(self, centred: Tensor, *, company: bool) -> Chosen:
+    def heads_of(self, u: Tensor, at: At, sides: Mapping[str, Tensor]) -> Heads:
+        """All heads in the shape of affine pre-activations `u`: the encoder's, `theta` and `norm` where a part asks for
+        them, and the sides."""
+        heads = {**self.encoder.heads(u, at), **sides}
+        if self.selection.learned:
+            heads["theta"] = at(self.selection.theta)
+        if self.score.uses_norms:
+            heads["norm"] = at(self.decoder.norms())
+        return heads
+
+    def heads(self, chosen: Chosen) -> Heads:
+        """All heads at chosen places."""
+        return self.heads_of(chosen.u, chosen.support.at, chosen.sides)
+
+    def scores(self, chosen: Chosen) -> Tensor:
+        """(n,) scores at chosen places."""
+        return self.score(self.heads(chosen), chosen.support.at)
+
+    def choose(
+        self, centred: Tensor, *, company: bool, beside: Mapping[str, Tensor] | None = None, peaks: bool = False
+    ) -> Chosen:
         """The active places of states in the dictionary's units, less the centre, and their pre-activations, computed
-        block by block."""
+        block by block. Which places are active has no gradient.
+
+        beside: (rows, ...) tensors that came with the states, such as `g`; peaks: say the largest pre-activations too.
+        """
         weight, bias = self.encoder.affine(self.decoder)
-        parts = [self._nominate(rows, weight, bias, company) for rows in self._blocks(centred)]
-        support = Support.joined([p.support for p in parts])
-        u = parts[0].u if len(parts) == 1 else torch.cat([p.u for p in parts])
+        parts = [
+            self.nominate(linear(rows, weight, bias), rows, company=company, beside=near, peaks=peaks)
+            for rows, near in self._blocks(centred, beside or {})
+        ]
+        chosen = _joined(parts)
         if not (company and self.selection.rows_compete):
-            return Chosen(support, u)
-        keep = self.selection.settle(support, self.score(self.encoder.heads(u, support.at), support.at))
+            return chosen
+        with torch.no_grad():
+            keep = self.selection.settle(chosen.support, self.scores(chosen))
         if keep is None:
             self.selection.widen()
-            return self.choose(centred, company=company)
-        return Chosen(support.kept(keep), u[keep])
+            return self.choose(centred, company=company, beside=beside, peaks=peaks)
+        sides = {name: side[keep] for name, side in chosen.sides.items()}
+        return Chosen(chosen.support.kept(keep), chosen.u[keep], sides, chosen.peaks)
 
-    def _nominate(self, rows: Tensor, weight: Tensor, bias: Tensor, company: bool) -> Chosen:
-        u = linear(rows, weight, bias)
+    def nominate(
+        self, u: Tensor, states: Tensor, *, company: bool, beside: Mapping[str, Tensor], peaks: bool = False
+    ) -> Chosen:
+        """The places of (rows, latents) pre-activations of some states that can be active; see `choose`."""
         with torch.no_grad():
-            support = self.selection.nominate(
-                self.score(self.encoder.heads(u, _everywhere), _everywhere), company=company
-            )
-        return Chosen(support, support.take(u))
+            sides = self.score.sides(self.decoder, beside) | (self.value.sides(*u.shape) if company else {})
+            scores = self.score(self.heads_of(u, everywhere, sides), everywhere)
+            support = self.selection.nominate(scores, company=company, states=states)
+            taken = {name: support.take(side) for name, side in sides.items()}
+            highest = u.amax(0) if peaks else None
+        return Chosen(support, support.take(u), taken, highest)
 
-    def _blocks(self, centred: Tensor) -> Iterator[Tensor]:
-        yield from centred.split(max(1, BLOCK // self.n_latents))
+    def _blocks(self, centred: Tensor, beside: Mapping[str, Tensor]) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
+        size = max(1, BLOCK // self.n_latents)
+        for start in range(0, len(centred), size):
+            yield centred[start : start + size], {name: rows[start : start + size] for name, rows in beside.items()}
 
 
-def _everywhere(vector: Tensor) -> Tensor:
+def everywhere(vector: Tensor) -> Tensor:
+    """A (latents,) vector in the layout of (rows, latents): broadcasting does it."""
     return vector
+
+
+def _joined(parts: list[Chosen]) -> Chosen:
+    if len(parts) == 1:
+        return parts[0]
+    sides = {name: torch.cat([p.sides[name] for p in parts]) for name in parts[0].sides}
+    peaks = [p.peaks for p in parts if p.peaks is not None]
+    highest = torch.stack(peaks).amax(0) if peaks else None
+    return Chosen(Support.joined([p.support for p in parts]), torch.cat([p.u for p in parts]), sides, highest)
+
+
+def _unscaled(normaliser: Normaliser) -> Unscaled:
+    plain = Unscaled()
+    plain.spread.copy_(normaliser.spread / normaliser.unit**2)
+    return plain
 
 
 def linear_autoencoder(

@@ -52,6 +52,7 @@ class Dictionary(Part):
     data)."""
 
     width: int
+    width_out: int  # of the reconstruction; the same unless other states are predicted
     n_latents: int
     origin: dict[str, Any]
     abstract: ClassVar[bool] = True
@@ -59,6 +60,7 @@ class Dictionary(Part):
     def __init__(self, width: int, n_latents: int) -> None:
         super().__init__()
         self.width, self.n_latents, self.origin = width, n_latents, {}
+        self.width_out = width
 
     @property
     def capabilities(self) -> Capabilities:
@@ -84,8 +86,9 @@ class Dictionary(Part):
         """Length of what a latent of value 1 adds; 1 for dictionaries with unit atoms."""
         return torch.ones(self.n_latents)
 
-    def start(self, rows: Float[Tensor, "rows width"]) -> None:
-        """Fit what is fitted before training (input scale, centre) on the first rows of states."""
+    def start(self, rows: Float[Tensor, "rows width"], targets: Tensor | None = None) -> None:
+        """Fit what is fitted before training (input scale, centre) on the first rows of states; targets: (rows,
+        width_out) for dictionaries that predict other states."""
 
     def reconstruct(self, x: Float[Tensor, "rows width"]) -> Float[Tensor, "rows width"]:
         """decode(encode(x), x)."""

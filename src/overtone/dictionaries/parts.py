@@ -22,6 +22,9 @@ class Part(nn.Module):
     """Base of what a saved dictionary is made of. Subclass as `class Linear(Encoder, kind="encoder.linear")`."""
 
     kind: ClassVar[str] = ""
+    per_latent: ClassVar[
+        tuple[str, ...]
+    ] = ()  # parameters and buffers whose first axis is latents; row surgery uses it
 
     def __init_subclass__(cls, *, kind: str = "", **rest: Any) -> None:
         super().__init_subclass__(**rest)
@@ -39,6 +42,10 @@ class Part(nn.Module):
 
     def scale_codes(self, factor: float) -> None:
         """Change this part in place so that the dictionary's codes are `factor` times as large; folding uses it."""
+
+    def scale_input(self, factor: float) -> None:
+        """Change this part in place so that it sees inputs `factor` times as large; folding uses it where inputs and
+        outputs have scales of their own."""
 
 
 def rebuild(spec: Mapping[str, Any]) -> Any:

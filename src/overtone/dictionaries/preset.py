@@ -26,12 +26,15 @@ class Preset(Settings):
     """Base of all presets. n_latents: atoms of the dictionary.
 
     `whole`: fitted on a matrix in memory (`fitted`) instead of by gradient steps over batches (`build`, `objectives`,
-    `maintainers`). `window`: tokens without firing after which a latent counts as dead.
+    `maintainers`). `needs`: what training takes beside the states: "y" for targets (`Job.target`), "g" for gradients of
+    a loss with respect to the states (`ActivationBatch.g`). `window`: tokens without firing after which a latent counts
+    as dead.
     """
 
     n_latents: int
     name: ClassVar[str] = ""
     whole: ClassVar[bool] = False
+    needs: ClassVar[frozenset[str]] = frozenset()
 
     def __post_init__(self) -> None:
         require(self.n_latents >= 1, f"n_latents={self.n_latents}: a dictionary needs at least one latent.")
@@ -68,6 +71,11 @@ class Preset(Settings):
     def rate(self) -> float:
         """Default learning rate for Adam: 2e-4 sqrt(2^14 / n_latents), at most 2e-3 (the law of Gao et al. 2024)."""
         return min(2e-3, 2e-4 * (2**14 / self.n_latents) ** 0.5)
+
+    @property
+    def betas(self) -> tuple[float, float]:
+        """Adam's decay rates of the gradient's mean and square."""
+        return 0.9, 0.999
 
     @classmethod
     def example(cls, n_latents: int, k: int) -> "Preset":

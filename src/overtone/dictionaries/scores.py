@@ -1,8 +1,14 @@
-"""Scores: by what latents compete to be selected. Elementwise in the encoder's heads; no gradient flows through
-them."""
+"""Scores: by what latents compete to be selected. Elementwise in the heads; no gradient flows through them.
+
+Beside the encoder's heads a score finds `norm`, the lengths of the decoder's rows, if it says `uses_norms`, and
+whatever its `sides` computed.
+"""
+
+from collections.abc import Mapping
 
 from torch import Tensor
 
+from overtone.dictionaries.decoders.base import Decoder
 from overtone.dictionaries.encoders.base import At, Heads
 from overtone.dictionaries.parts import Part
 
@@ -11,10 +17,17 @@ class Score(Part):
     """Base of the score slot. `two_sided`: the score ignores the sign of the pre-activation."""
 
     two_sided: bool = False
+    uses_norms: bool = False
 
     def forward(self, heads: Heads, at: At) -> Tensor:
         """Scores in the shape of the heads; `at` brings a (latents,) vector into that shape."""
         raise NotImplementedError
+
+    def sides(self, decoder: Decoder, beside: Mapping[str, Tensor]) -> Heads:
+        """Further (rows, latents) heads, without gradients, from what came beside some states: `g`, (rows, width)
+        gradients of a loss with respect to them, where they were asked for. Heads that are missing must be done
+        without."""
+        return {}
 
 
 class PreActivation(Score, kind="score.preactivation"):

@@ -1,4 +1,8 @@
-"""Values: what a selected latent is worth. Elementwise in the encoder's heads, differentiable."""
+"""Values: what a selected latent is worth. Elementwise in the heads, differentiable.
+
+Beside the encoder's heads a value finds `theta`, the selection's threshold with its gradient, where that is learned,
+and whatever its `sides` drew.
+"""
 
 from torch import Tensor
 
@@ -10,6 +14,12 @@ class Value(Part):
     """Base of the value slot. `signed`: values may be negative."""
 
     signed: bool = False
+    draws: bool = False  # random numbers while training
+
+    def sides(self, n_rows: int, n_latents: int) -> Heads:
+        """Further (rows, latents) heads, without gradients, for some rows of a training batch, such as noise. Blocks of
+        a batch are asked for in order."""
+        return {}
 
     def forward(self, heads: Heads, at: At) -> Tensor:
         """Values in the shape of the heads; `at` brings a (latents,) vector into that shape."""

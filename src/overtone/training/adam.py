@@ -12,15 +12,18 @@ from torch import Tensor
 from torch.nn.utils import get_total_norm
 from torch.optim.adam import adam
 
-BETAS, EPSILON = (0.9, 0.999), 1e-8
+EPSILON = 1e-8
 
 
 class Adam:
     """The moments of named parameters. Moments have the parameters' shapes, so that row surgery can move them alike."""
 
-    def __init__(self, parameters: Mapping[str, Tensor], clip: float) -> None:
-        """clip: largest norm of all gradients together; longer ones are shortened to it."""
-        self.parameters, self.clip = dict(parameters), clip
+    def __init__(
+        self, parameters: Mapping[str, Tensor], clip: float, betas: tuple[float, float] = (0.9, 0.999)
+    ) -> None:
+        """clip: largest norm of all gradients together; longer ones are shortened to it. betas: decay rates of mean and
+        square."""
+        self.parameters, self.clip, self.betas = dict(parameters), clip, betas
         self.means = {name: torch.zeros_like(p) for name, p in self.parameters.items()}
         self.squares = {name: torch.zeros_like(p) for name, p in self.parameters.items()}
         self.steps = {name: torch.zeros((), device=p.device) for name, p in self.parameters.items()}
@@ -34,7 +37,7 @@ class Adam:
         adam(
             [self.parameters[name] for name in names], gradients, [self.means[name] for name in names],
             [self.squares[name] for name in names], [], [self.steps[name] for name in names],
-            beta1=BETAS[0], beta2=BETAS[1], eps=EPSILON, lr=lr, weight_decay=0.0,
+            beta1=self.betas[0], beta2=self.betas[1], eps=EPSILON, lr=lr, weight_decay=0.0,
             fused=True, amsgrad=False, maximize=False,
         )  # fmt: skip
         for parameter in self.parameters.values():

@@ -1,24 +1,61 @@
-"""Feeds: endless, seeded, resumable batches over a matrix of states or an activation source.
+"""Feeds: endless, seeded, resumable batches over matrices of states or an activation source.
 
 A source is anything with `batches(rows, seed=..., epochs=...)` that yields objects with `at(site)`; its batches for one
 seed must always be the same. Rows of a matrix are shuffled anew in each epoch; batches run on across epochs, so that
 all of them are equally large.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
-from overtone.core.batch import require_finite
+from overtone.core.batch import ActivationBatch, require_finite
 from overtone.core.errors import DataError, SettingError, ShapeError
 from overtone.core.seeds import derive, torch_generator
 from overtone.core.sites import Site
 
-Key = Site | None
-"""Which states a job trains on: a site, or None for the only ones there are."""
-Batch = dict[Key, Tensor]
+
+@dataclass(frozen=True)
+class Ask:
+    """What one job wants of each row.
+
+    sites: where its states come from (none: the only site there is); several are concatenated, in this order. target:
+    the site whose states are predicted; gradient: the loss gradient with respect to the states is wanted too.
+    """
+
+    sites: tuple[Site, ...] = ()
+    target: Site | None = None
+    gradient: bool = False
+
+    def __str__(self) -> str:
+        return "+".join(map(str, self.sites)) + (f" -> {self.target}" if self.target else "")
+
+
+class Rows(NamedTuple):
+    """What came for an `Ask`: (rows, width) states, and targets and gradients where they were wanted."""
+
+    x: Tensor
+    y: Tensor | None = None
+    g: Tensor | None = None
+
+    def pick(self, places: Tensor | slice) -> "Rows":
+        """Some of the rows, float32."""
+        return self.map(lambda part: part[places].float())
+
+    def to(self, device: torch.device | str) -> "Rows":
+        """The same rows on a device."""
+        return self.map(lambda part: part.to(device))
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> "Rows":
+        """Every part that is there, changed."""
+        y, g = (None if part is None else change(part) for part in self[1:])
+        return Rows(change(self.x), y, g)
+
+
+Batch = dict[Ask, Rows]
 
 
 class Feed(Protocol):
@@ -26,11 +63,16 @@ class Feed(Protocol):
 
     position: dict[str, int]
 
-    def widths(self) -> dict[Key, int]:
-        """Width of the states of each key. Raises DataError if there are no rows."""
+    @property
+    def fingerprint(self) -> str:
+        """A short hash of the data, "" if unknown."""
         ...
 
-    def sample(self, key: Key, rows: int) -> Tensor:
+    def widths(self) -> dict[Ask, int]:
+        """Width of the states of each ask. Raises DataError if there are no rows."""
+        ...
+
+    def sample(self, ask: Ask, rows: int) -> Rows:
         """Up to `rows` of the first rows of the training, float32; positions are not moved."""
         ...
 
@@ -40,11 +82,11 @@ class Feed(Protocol):
 
 
 class MatrixFeed:
-    """A feed over matrices in memory with the same rows: key -> (rows, width)."""
+    """A feed over matrices in memory with the same rows."""
 
-    def __init__(self, matrices: Mapping[Key, Tensor], batch_rows: int, seed: int) -> None:
-        self.matrices = {key: _matrix(m, key) for key, m in matrices.items()}
-        lengths = {len(m) for m in self.matrices.values()}
+    def __init__(self, matrices: Mapping[Ask, Rows], batch_rows: int, seed: int) -> None:
+        self.matrices = {ask: _checked(rows, ask) for ask, rows in matrices.items()}
+        lengths = {len(part) for rows in self.matrices.values() for part in rows if part is not None}
         if len(lengths) != 1:
             raise ShapeError(
                 f"all matrices need the same rows, got {sorted(lengths)} of them. Train on each by itself."
@@ -57,16 +99,19 @@ class MatrixFeed:
     @property
     def fingerprint(self) -> str:
         """A cheap hash of shapes and contents."""
-        sums = {str(k): (tuple(m.shape), float(m.sum(dtype=torch.float64))) for k, m in self.matrices.items()}
+        sums = {
+            str(ask): [(tuple(m.shape), float(m.sum(dtype=torch.float64))) for m in rows if m is not None]
+            for ask, rows in self.matrices.items()
+        }
         return f"{derive(0, sums):016x}"
 
-    def widths(self) -> dict[Key, int]:
-        """Width of each matrix."""
-        return {key: m.shape[1] for key, m in self.matrices.items()}
+    def widths(self) -> dict[Ask, int]:
+        """Width of each matrix of states."""
+        return {ask: rows.x.shape[1] for ask, rows in self.matrices.items()}
 
-    def sample(self, key: Key, rows: int) -> Tensor:
+    def sample(self, ask: Ask, rows: int) -> Rows:
         """The first rows in the order of the first epoch."""
-        return self.matrices[key][self._places(0, min(rows, self.n_rows))].float()
+        return self.matrices[ask].pick(self._places(0, min(rows, self.n_rows)))
 
     def batches(self) -> Iterator[Batch]:
         """Equal batches, the end of one epoch and the beginning of the next joined where they meet."""
@@ -74,7 +119,7 @@ class MatrixFeed:
             start = self.position["tokens"]
             self.position = {"tokens": start + self.batch_rows}
             places = self._places(start, self.batch_rows)
-            yield {key: m.index_select(0, places).float() for key, m in self.matrices.items()}
+            yield {ask: rows.pick(places) for ask, rows in self.matrices.items()}
 
     def _places(self, start: int, count: int) -> Tensor:
         epoch, offset = divmod(start, self.n_rows)
@@ -92,14 +137,9 @@ class MatrixFeed:
 class SourceFeed:
     """A feed over an activation source, epoch by epoch."""
 
-    def __init__(self, source: Any, keys: Sequence[Key], batch_rows: int, seed: int) -> None:
-        self.source, self.batch_rows, self.seed = source, batch_rows, seed
-        sites = list(source.sites)
-        if None in keys and len(sites) != 1:
-            raise SettingError(
-                f"the source holds {', '.join(map(str, sites))}: say which site to train on, e.g. site={sites[0]}."
-            )
-        self.sites = {key: sites[0] if key is None else Site.parse(key) for key in keys}
+    def __init__(self, source: Any, asks: Sequence[Ask], batch_rows: int, seed: int) -> None:
+        self.source, self.batch_rows, self.seed, self.asks = source, batch_rows, seed, list(asks)
+        self.only = _only(list(source.sites), asks)
         self.position = {"epoch": 0, "batch": 0}
 
     @property
@@ -107,19 +147,21 @@ class SourceFeed:
         """The source's own fingerprint, "" if it has none."""
         return str(getattr(self.source, "fingerprint", ""))
 
-    def widths(self) -> dict[Key, int]:
-        """Width of each key's states, seen in the first batch."""
-        return {key: rows.shape[1] for key, rows in next(self._epoch(0)).items()}
+    def widths(self) -> dict[Ask, int]:
+        """Width of each ask's states, seen in the first batch."""
+        return {ask: rows.x.shape[1] for ask, rows in next(self._epoch(0)).items()}
 
-    def sample(self, key: Key, rows: int) -> Tensor:
+    def sample(self, ask: Ask, rows: int) -> Rows:
         """The first rows of the first epoch."""
         parts, found = [], 0
         for batch in self._epoch(0):
-            parts.append(batch[key])
-            found += len(batch[key])
+            parts.append(batch[ask])
+            found += len(batch[ask].x)
             if found >= rows:
                 break
-        return torch.cat(parts)[:rows]
+        x, y, g = (None if column[0] is None else torch.cat(column) for column in zip(*parts, strict=True))
+        assert x is not None
+        return Rows(x, y, g).pick(slice(rows))
 
     def batches(self) -> Iterator[Batch]:
         """Batches of one epoch after the other; those before the position are skipped."""
@@ -135,41 +177,97 @@ class SourceFeed:
         empty = True
         for batch in self.source.batches(self.batch_rows, seed=derive(self.seed, "epoch", epoch), epochs=1):
             empty = False
-            yield {key: _matrix(batch.at(site), site).float() for key, site in self.sites.items()}
+            yield {ask: _checked(rows_of(batch, ask, self.only), ask).pick(slice(None)) for ask in self.asks}
         if empty:
             raise DataError("the source yields no rows. Check the texts and the positions that select from them.")
 
 
-def make_feed(source: Any, keys: Sequence[Key], batch_rows: int, seed: int) -> MatrixFeed | SourceFeed:
-    """The feed of a (rows, width) tensor, of a mapping site -> tensor, or of an activation source.
+def rows_of(batch: ActivationBatch, ask: Ask, only: Site | None = None) -> Rows:
+    """What a batch holds for an ask; `only`: the site that an ask without sites means.
+
+    Raises DataError if it holds no states, targets or gradients of a site that was asked for.
+    """
+    sites = ask.sites or ((only,) if only is not None else tuple(batch.x))
+    x = _beside_each_other([batch.at(site) for site in sites])
+    y = g = None
+    if ask.target is not None:
+        y = (batch.y or {}).get(ask.target)
+        y = batch.at(ask.target) if y is None else y
+    if ask.gradient:
+        if batch.g is None or any(site not in batch.g for site in sites):
+            raise DataError(
+                f"there are no gradients at {', '.join(map(str, sites))}: this preset selects by them. Collect states "
+                "with their gradients, or give an ActivationBatch with g."
+            )
+        g = _beside_each_other([batch.g[site] for site in sites])
+    return Rows(x, y, g)
+
+
+def make_feed(source: Any, asks: Sequence[Ask], batch_rows: int, seed: int) -> MatrixFeed | SourceFeed:
+    """The feed of a (rows, width) tensor, a mapping site -> tensor, an ActivationBatch or an activation source.
 
     Raises SettingError for anything else or a site that is not there, DataError for rows that are missing or not
     finite.
     """
     if isinstance(source, Tensor):
-        return MatrixFeed(dict.fromkeys(keys, source), batch_rows, seed)
+        return MatrixFeed({ask: _plain(source, ask) for ask in asks}, batch_rows, seed)
     if isinstance(source, Mapping):
-        known = {Site.parse(site): matrix for site, matrix in source.items()}
-        only = next(iter(known)) if len(known) == 1 else None
-        if None in keys and only is None:
-            raise SettingError(f"there are states of {', '.join(map(str, known))}: say which site to train on.")
-        wanted = {key: only if key is None else key for key in keys}
-        if missing := [str(site) for site in wanted.values() if site not in known]:
-            raise SettingError(
-                f"no states of {', '.join(missing)}; there are {', '.join(map(str, known))}. Collect them first."
-            )
-        return MatrixFeed({key: known[site] for key, site in wanted.items() if site is not None}, batch_rows, seed)
+        source = {Site.parse(site): matrix for site, matrix in source.items()}
+        only = _only(list(source), asks)
+        return MatrixFeed({ask: _from_mapping(source, ask, only) for ask in asks}, batch_rows, seed)
+    if isinstance(source, ActivationBatch):
+        only = _only(list(source.x), asks)
+        return MatrixFeed({ask: rows_of(source, ask, only) for ask in asks}, batch_rows, seed)
     if hasattr(source, "batches") and hasattr(source, "sites"):
-        return SourceFeed(source, keys, batch_rows, seed)
+        return SourceFeed(source, asks, batch_rows, seed)
     raise SettingError(
-        f"cannot train on a {type(source).__name__}: give a (rows, width) tensor, {{site: tensor}} or a source."
+        f"cannot train on a {type(source).__name__}: give a (rows, width) tensor, {{site: tensor}}, an ActivationBatch "
+        "or a source."
     )
 
 
-def _matrix(rows: Tensor, key: Key) -> Tensor:
-    what = f"states of {key}" if key else "states"
-    if rows.ndim != 2 or rows.shape[1] == 0:
-        raise ShapeError(f"{what}: expected (rows, width), got {tuple(rows.shape)}.")
-    if not len(rows):
-        raise DataError(f"{what}: there are no rows to train on. Check the positions that select them.")
-    return require_finite(rows, what)
+def _only(known: list[Site], asks: Sequence[Ask]) -> Site | None:
+    """The site that an ask without sites means. Raises SettingError if that is not clear, or a site is not there."""
+    names = ", ".join(map(str, known))
+    wanted = [site for ask in asks for site in (*ask.sites, *((ask.target,) if ask.target else ()))]
+    if missing := [str(site) for site in dict.fromkeys(wanted) if site not in known]:
+        raise SettingError(f"no states of {', '.join(missing)}; there are {names}. Collect them first.")
+    if len(known) == 1:
+        return known[0]
+    if any(not ask.sites for ask in asks):
+        raise SettingError(f"there are states of {names}: say which site to train on, e.g. site={known[0]}.")
+    return None
+
+
+def _plain(matrix: Tensor, ask: Ask) -> Rows:
+    if ask.target is not None or ask.gradient:
+        raise SettingError(
+            "a tensor holds states only, and this job also wants "
+            f"{'targets' if ask.target else 'gradients'}: give {{site: tensor}} or an ActivationBatch."
+        )
+    return Rows(matrix)
+
+
+def _from_mapping(known: Mapping[Site, Tensor], ask: Ask, only: Site | None) -> Rows:
+    if ask.gradient:
+        raise SettingError("a mapping of matrices holds no gradients: give an ActivationBatch with g, or a source.")
+    sites = ask.sites or ((only,) if only is not None else ())
+    x = _beside_each_other([known[site] for site in sites])
+    return Rows(x, None if ask.target is None else known[ask.target])
+
+
+def _beside_each_other(matrices: list[Tensor]) -> Tensor:
+    return matrices[0] if len(matrices) == 1 else torch.cat(matrices, 1)
+
+
+def _checked(rows: Rows, ask: Ask) -> Rows:
+    name = f" of {ask}" if ask.sites else ""
+    for part, what in zip(rows, ("states", "targets", "gradients"), strict=True):
+        if part is None:
+            continue
+        if part.ndim != 2 or part.shape[1] == 0:
+            raise ShapeError(f"{what}{name}: expected (rows, width), got {tuple(part.shape)}.")
+        if not len(part):
+            raise DataError(f"{what}{name}: there are no rows to train on. Check the positions that select them.")
+        require_finite(part, what + name)
+    return rows

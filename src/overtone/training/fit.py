@@ -26,7 +26,7 @@ from overtone.dictionaries.dictionary import Dictionary
 from overtone.dictionaries.preset import Preset
 from overtone.dictionaries.storage import save_dictionary
 from overtone.training.checkpoint import load_checkpoint, save_checkpoint
-from overtone.training.feed import Feed, make_feed
+from overtone.training.feed import Ask, Feed, make_feed
 from overtone.training.record import Display, Record
 from overtone.training.run import Run
 from overtone.training.schedules import Schedule
@@ -37,19 +37,38 @@ RECORDS = 50  # records per training unless asked otherwise
 
 @dataclass(frozen=True)
 class Job:
-    """One dictionary to train: preset, site (None where the source holds one only), learning rate (None: the preset's),
-    seed of its initial values (None: the training's) and a name for messages and records."""
+    """One dictionary to train: preset, site (None where the source holds one only; several for a crosscoder, whose
+    views are concatenated in this order), learning rate (None: the preset's), seed of its initial values (None: the
+    training's), a name for messages and records, and the site to predict, for transcoders. Raises SettingError if the
+    preset predicts and there is no target, or the other way round."""
 
     preset: Preset
-    site: Site | None = None
+    site: Site | tuple[Site, ...] | None = None
     lr: float | None = None
     seed: int | None = None
     name: str = ""
+    target: Site | None = None
+
+    def __post_init__(self) -> None:
+        predicts = "y" in self.preset.needs
+        wish = "predicts the states of another site: name it (target=...)"
+        plain = "reconstructs its own states and takes no target"
+        require(predicts == (self.target is not None), f"{self.preset.name} {wish if predicts else plain}.")
+
+    @property
+    def sites(self) -> tuple[Site, ...]:
+        """All sites whose states are read, () where the source holds one only."""
+        return self.site if isinstance(self.site, tuple) else () if self.site is None else (self.site,)
+
+    @property
+    def ask(self) -> Ask:
+        """What it wants of each row."""
+        return Ask(self.sites, self.target, "g" in self.preset.needs)
 
     @property
     def label(self) -> str:
         """The name, or what says as much."""
-        return self.name or " ".join(filter(None, (self.preset.name, str(self.site or ""))))
+        return self.name or " ".join(filter(None, (self.preset.name, str(self.ask))))
 
 
 @dataclass(frozen=True)
@@ -65,7 +84,8 @@ class Fitted:
         self, folder: str | Path, *, sources: Mapping[str, str] | None = None, facts: Mapping[str, Any] | None = None
     ) -> Path:
         """Save the dictionary with its record and its site; see `save_dictionary`."""
-        site = {"site": str(self.job.site)} if self.job.site else {}
+        site = {"site": "+".join(map(str, self.job.sites))} if self.job.sites else {}
+        site |= {"target": str(self.job.target)} if self.job.target else {}
         return save_dictionary(
             self.dictionary, folder, seed=self.seed, sources=sources, facts={**site, **(facts or {})},
             record=[r.to_dict() for r in self.record],
@@ -73,13 +93,17 @@ class Fitted:
 
 
 def fit(
-    preset: Preset, source: Any, *, site: Site | str | None = None, lr: float | None = None, **options: Any
-) -> Fitted:
-    """Train one dictionary on a (rows, width) tensor, a mapping site -> tensor, or an activation source.
+    preset: Preset, source: Any, *, site: Site | str | Sequence[Site | str] | None = None, lr: float | None = None,
+    target: Site | str | None = None, **options: Any,
+) -> Fitted:  # fmt: skip
+    """Train one dictionary on a (rows, width) tensor, a mapping site -> tensor, an ActivationBatch or an activation
+    source.
 
-    lr: peak learning rate of Adam (None: the preset's own); options: as for `fit_many`, n_tokens among them.
+    site: one, or several for a crosscoder; lr: peak learning rate of Adam (None: the preset's own); target: site to
+    predict, for transcoders; options: as for `fit_many`, n_tokens among them.
     """
-    job = Job(preset, None if site is None else Site.parse(site), lr)
+    sites = Site.parse(site) if isinstance(site, Site | str) else site and tuple(Site.parse(view) for view in site)
+    job = Job(preset, sites or None, lr, target=None if target is None else Site.parse(target))
     return fit_many([job], source, **options)[0]
 
 
@@ -99,7 +123,7 @@ def fit_many(
     require(bool(jobs), "there is nothing to train: give at least one job.")
     require(n_tokens >= 1 and batch_rows >= 1, f"n_tokens={n_tokens} and batch_rows={batch_rows}: use at least 1.")
     jobs = [replace(job, seed=seed if job.seed is None else job.seed) for job in jobs]
-    feed = make_feed(source, list(dict.fromkeys(job.site for job in jobs)), batch_rows, seed)
+    feed = make_feed(source, list(dict.fromkeys(job.ask for job in jobs)), batch_rows, seed)
     schedule = schedule or Schedule()
     found: dict[int, Fitted] = {i: _fit_whole(job, feed, n_tokens) for i, job in enumerate(jobs) if job.preset.whole}
     stepped = {i: _start(job, feed, schedule, n_tokens, device) for i, job in enumerate(jobs) if not job.preset.whole}
@@ -108,14 +132,14 @@ def fit_many(
         identity = _identity(jobs, n_tokens, batch_rows, seed, schedule, feed.fingerprint if folder else "")
         saver = _Saver(folder, identity, checkpoint_every_s, list(stepped.values()))
         every = record_every or max(1, n_tokens // RECORDS)
-        _loop(list(stepped.values()), [jobs[i].site for i in stepped], feed, saver, resume, every, on_record, quiet)
+        _loop(list(stepped.values()), [jobs[i].ask for i in stepped], feed, saver, resume, every, on_record, quiet)
     for i, run in stepped.items():
         found[i] = Fitted(run.model.eval().cpu().requires_grad_(False), jobs[i], tuple(run.records), jobs[i].seed or 0)
     return [found[i] for i in range(len(jobs))]
 
 
 def _loop(
-    runs: list[Run], sites: list[Site | None], feed: Feed, saver: "_Saver", resume: bool, every: int,
+    runs: list[Run], asks: list[Ask], feed: Feed, saver: "_Saver", resume: bool, every: int,
     on_record: Callable[[Record], None] | None, quiet: bool | None,
 ) -> None:  # fmt: skip
     n_tokens, display = runs[0].n_tokens, Display(runs[0].n_tokens, quiet)
@@ -128,10 +152,10 @@ def _loop(
         while runs[0].tokens < n_tokens and not interrupted():
             batch = next(batches)
             with saver.mid_step():
-                for run, site in zip(runs, sites, strict=True):
-                    run.advance(batch[site].to(run.model.decoder.centre().device))
+                for run, ask in zip(runs, asks, strict=True):
+                    run.advance(*batch[ask].to(run.model.decoder.centre().device))
             saver.position = dict(feed.position)
-            if runs[0].tokens % every < len(batch[sites[0]]) or runs[0].tokens >= n_tokens:
+            if runs[0].tokens % every < len(batch[asks[0]].x) or runs[0].tokens >= n_tokens:
                 records = [run.measure() for run in runs]
                 display.show(records)
                 if on_record is not None:
@@ -145,19 +169,19 @@ def _loop(
 
 
 def _start(job: Job, feed: Feed, schedule: Schedule, n_tokens: int, device: str) -> Run:
-    width = feed.widths()[job.site]
+    width = feed.widths()[job.ask]
     dictionary = job.preset.build(width, torch_generator(job.seed or 0, "dictionary"))
     dictionary.origin = {"preset": job.preset.name, "settings": job.preset.to_dict()}
     lr = job.preset.rate if job.lr is None else job.lr
     require(lr > 0, f"lr={lr} for {job.label}: use a positive learning rate.")
     run = Run(job.label, job.preset, dictionary.to(device).train(), lr=lr, schedule=schedule, n_tokens=n_tokens)
-    run.begin(feed.sample(job.site, FIRST_ROWS).to(device))
+    run.begin(*feed.sample(job.ask, FIRST_ROWS).to(device)[:2])
     return run
 
 
 def _fit_whole(job: Job, feed: Feed, n_tokens: int) -> Fitted:
-    rows = feed.sample(job.site, n_tokens)
-    dictionary = job.preset.fitted(rows, torch_generator(job.seed or 0, "dictionary"))
+    rows = feed.sample(job.ask, n_tokens)
+    dictionary = job.preset.fitted(rows.x, torch_generator(job.seed or 0, "dictionary"))
     dictionary.origin = {"preset": job.preset.name, "settings": job.preset.to_dict()}
     return Fitted(dictionary.eval().requires_grad_(False), job, (), job.seed or 0)
 
@@ -167,7 +191,7 @@ def _identity(
 ) -> dict[str, Any]:
     stepped = [job for job in jobs if not job.preset.whole]
     return {
-        "jobs": [[job.preset.name, job.preset.to_dict(), str(job.site), job.lr] for job in stepped],
+        "jobs": [[job.preset.name, job.preset.to_dict(), str(job.ask), job.lr] for job in stepped],
         "seeds": [job.seed for job in stepped],
         "n_tokens": n_tokens,
         "batch_rows": batch_rows,

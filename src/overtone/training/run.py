@@ -15,7 +15,8 @@ from overtone.dictionaries.preset import Preset
 from overtone.training.adam import Adam
 from overtone.training.record import Record
 from overtone.training.schedules import Schedule
-from overtone.training.step import Step, forward
+from overtone.training.step import Given, Step, forward
+from overtone.training.surgery import operate
 
 CLIP = 1.0  # gradient norm; losses are dimensionless, so one number serves all data
 
@@ -31,21 +32,25 @@ class Run:
         self.job, self.preset, self.model, self.schedule, self.n_tokens = job, preset, dictionary, schedule, n_tokens
         self.objectives, self.firing = preset.objectives(), Firing(preset.window)
         self.maintainers = (self.firing, *preset.maintainers())
+        self.all_latents = any(objective.needs_all for objective in self.objectives)
+        self.peaks = any(maintainer.wants_peaks for maintainer in self.maintainers)
         self.lr, self.tokens, self.records = lr, 0, list[Record]()
-        self.adam = Adam({name: p for name, p in dictionary.named_parameters() if p.requires_grad}, CLIP)
+        self.adam = Adam({name: p for name, p in dictionary.named_parameters() if p.requires_grad}, CLIP, preset.betas)
         self._latest: tuple[Tensor, Step] | None = None
         self._clock = (time.perf_counter(), 0)
 
-    def begin(self, rows: Tensor) -> None:
-        """Fit what is fitted beforehand on the first rows."""
-        self.model.start(rows)
+    def begin(self, x: Tensor, y: Tensor | None = None) -> None:
+        """Fit what is fitted beforehand on the first rows of states, and of targets where there are any."""
+        self.model.start(x, y)
         for maintainer in self.maintainers:
             maintainer.begin(self.model)
 
-    def advance(self, x: Tensor) -> None:
-        """One update on a batch of raw states (rows, width)."""
+    def advance(self, x: Tensor, y: Tensor | None = None, g: Tensor | None = None) -> None:
+        """One update on a batch of raw states (rows, width), with targets and gradients as in `Given`."""
         progress = self.tokens / self.n_tokens
-        step = forward(self.model, x, self.firing.dead, progress)
+        step = forward(
+            self.model, Given(x, self.firing.dead, progress, y, g, self.published(), self.all_latents, self.peaks)
+        )
         loss = torch.stack([objective(step) for objective in self.objectives]).sum()
         loss.backward()
         self._observe(step)
@@ -53,8 +58,12 @@ class Run:
         self.tokens += len(x)
         self._latest = loss.detach(), step
 
+    def published(self) -> dict[str, Tensor]:
+        """What the maintainers let objectives see."""
+        return {f"{m.name}.{key}": value for m in self.maintainers if m.name for key, value in m.state.items()}
+
     def _observe(self, step: Step) -> None:
-        seen = Observation(len(step.x), step.fired(), step.chosen, step.progress)
+        seen = Observation(len(step.x), step.fired(), step.chosen, step.progress, step)
         for maintainer in self.maintainers:
             maintainer.observe(self.model, seen)
 
@@ -64,6 +73,10 @@ class Run:
         self.adam.update(self.lr * factor)
         for maintainer in self.maintainers:
             maintainer.after_update(self.model)
+        for maintainer in self.maintainers:
+            surgery = maintainer.operate(self.model)
+            if surgery is not None:
+                operate(self.model, self.adam, self.maintainers, surgery)
 
     def measure(self) -> Record:
         """The record of the last update, which is also kept. Raises DivergenceError if the loss is not finite."""

@@ -2,17 +2,19 @@
 
 Where more than a tenth of the latents are active (a rectifier before its penalty bites) the dense products are faster;
 the step then takes them. Which way it goes is decided on the batch itself, so that a resumed run decides the same.
+Objectives that look at latents which were not selected take the dense way always.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from overtone.dictionaries.autoencoder import Autoencoder, Chosen
-from overtone.dictionaries.codes import Support
+from overtone.dictionaries.autoencoder import Autoencoder, Chosen, everywhere
+from overtone.dictionaries.codes import SparseCodes, Support
+from overtone.dictionaries.encoders.base import Heads
 from overtone.dictionaries.selectors.rank import top_indices
 from overtone.training.kernels.sparse import decode, preactivations
 
@@ -20,23 +22,57 @@ DENSE_FROM = 0.1  # share of active latents from which dense products are faster
 PROBED = 64  # rows on which that share is measured
 
 
+@dataclass(frozen=True, eq=False)
+class Given:
+    """What a training step is given beside the dictionary.
+
+    x: (rows, width) raw states; y: (rows, width_out) raw targets, for transcoders; g: (rows, width) gradients of a loss
+    with respect to the states, where asked for; dead, progress, state: as in StepView; all_latents: objectives look at
+    latents that are not selected; peaks: maintainers want the largest pre-activations.
+    """
+
+    x: Tensor
+    dead: Tensor
+    progress: float
+    y: Tensor | None = None
+    g: Tensor | None = None
+    state: Mapping[str, Tensor] = field(default_factory=dict)
+    all_latents: bool = False
+    peaks: bool = False
+
+
 @dataclass(eq=False)
 class Step:
     """The forward pass of one step; see `overtone.dictionaries.objectives.base.StepView` for the fields.
 
-    centred: x less the dictionary's centre, without gradients; chosen: the active places and their pre-activations.
-    After a dense pass chosen is None and `values` are (rows, latents) instead of (places,).
+    inputs: the states in the dictionary's units; chosen: the active places and their pre-activations, None after a
+    dense pass.
     """
 
     dictionary: Autoencoder
     x: Tensor
+    x_hat: Tensor
+    inputs: Tensor
     centred: Tensor
+    values: Tensor
+    heads: Heads
     dead: Tensor
     progress: float
+    state: Mapping[str, Tensor]
     chosen: Chosen | None
-    values: Tensor
-    x_hat: Tensor
     at: Callable[[Tensor], Tensor]
+
+    @property
+    def dense(self) -> bool:
+        """Whether values and heads are (rows, latents)."""
+        return self.chosen is None
+
+    @property
+    def latents(self) -> Tensor:
+        """The latent of each value."""
+        if self.chosen is None:
+            return torch.arange(self.values.shape[1], device=self.values.device).unsqueeze(0)
+        return self.chosen.support.latents
 
     @torch.no_grad()
     def fired(self) -> Tensor:
@@ -47,56 +83,96 @@ class Step:
         counts = torch.zeros(self.dictionary.n_latents, dtype=torch.int32, device=active.device)
         return counts.index_add_(0, self.chosen.support.latents, active.int()) > 0
 
+    def decoded(self, values: Tensor, keep: Tensor | None = None, *, frozen: bool = False) -> Tensor:
+        """(rows, width) decoding, without the constant, of other values in the same layout; see StepView."""
+        weight = self.dictionary.decoder.rows().detach() if frozen else self.dictionary.decoder.rows()
+        if self.chosen is None:
+            return (values if keep is None else values * keep) @ weight
+        if keep is None:
+            return decode(values, weight, self.chosen.support)
+        return decode(values[keep], weight, self.chosen.support.kept(keep))
+
     def decoded_from(self, latents: Tensor, k: int) -> Tensor:
         """(rows, width) decoding, without the constant, of the k best-scored of some latents in each row."""
         model = self.dictionary
         weight, bias = model.encoder.affine(model.decoder)
         with torch.no_grad():
             few = linear(self.centred, weight[latents], bias[latents])
-            scores = model.score(
-                model.encoder.heads(few, lambda vector: vector[latents]), lambda vector: vector[latents]
-            )
-            best = top_indices(scores, k)
+            heads = model.heads_of(few, lambda vector: vector[latents], {})
+            best = top_indices(model.score(heads, lambda vector: vector[latents]), k)
             support = Support.from_indices(latents[best], model.n_latents)
         u = preactivations(self.centred, model.centre(), weight, bias, few.gather(1, best).view(-1), support)
-        values = model.value(model.encoder.heads(u, support.at), support.at)
+        values = model.value(model.heads_of(u, support.at, {}), support.at)
         return decode(values, model.decoder.rows(), support)
 
 
-def forward(dictionary: Autoencoder, x: Tensor, dead: Tensor, progress: float) -> Step:
-    """The step of a dictionary on raw states (rows, width); dead and progress as in StepView."""
+def forward(dictionary: Autoencoder, given: Given) -> Step:
+    """The step of a dictionary on raw states."""
     with torch.no_grad():
-        x = dictionary.normaliser(x)
-        centred = x - dictionary.centre()
-    sparse = dictionary.selection.has_budget or _share_active(dictionary, centred[:PROBED]) < DENSE_FROM
-    return (_sparse if sparse else _dense)(dictionary, x, centred, dead, progress)
+        inputs = dictionary.normaliser(given.x)
+        target = inputs if dictionary.target is None else dictionary.target(dictionary.checked_targets(given.y))
+        centred = inputs - dictionary.centre()
+    beside = {} if given.g is None else {"g": given.g}
+    if given.all_latents or not (dictionary.selection.has_budget or _few_active(dictionary, centred[:PROBED])):
+        return _dense(dictionary, given, inputs, target, centred, beside)
+    with torch.no_grad():
+        chosen = dictionary.choose(centred, company=True, beside=beside, peaks=given.peaks)
+    return _sparse(dictionary, given, inputs, target, centred, chosen)
 
 
-def _sparse(model: Autoencoder, x: Tensor, centred: Tensor, dead: Tensor, progress: float) -> Step:
-    with torch.no_grad():
-        chosen = model.choose(centred, company=True)
+def _sparse(model: Autoencoder, given: Given, inputs: Tensor, target: Tensor, centred: Tensor, chosen: Chosen) -> Step:
     support = chosen.support
     weight, bias = model.encoder.affine(model.decoder)
     u = preactivations(centred, model.centre(), weight, bias, chosen.u, support)
-    values = model.value(model.encoder.heads(u, support.at), support.at)
-    x_hat = decode(values, model.decoder.rows(), support) + model.decoder.centre()
-    return Step(model, x, centred, dead, progress, chosen, values, x_hat, support.at)
+    heads = model.heads_of(u, support.at, chosen.sides)
+    values = model.value(heads, support.at)
+    if model.decoder.linear:
+        x_hat = decode(values, model.decoder.rows(), support) + model.decoder.constant(inputs)
+    else:
+        x_hat = model.decoder(support.codes(values), inputs)
+    return Step(
+        model, target, x_hat, inputs, centred, values, heads, given.dead, given.progress, given.state, chosen,
+        support.at,
+    )  # fmt: skip
 
 
-def _dense(model: Autoencoder, x: Tensor, centred: Tensor, dead: Tensor, progress: float) -> Step:
-    u = linear(x - model.centre(), *model.encoder.affine(model.decoder))
-    heads = model.encoder.heads(u, _same)
+def _dense(
+    model: Autoencoder, given: Given, inputs: Tensor, target: Tensor, centred: Tensor, beside: Mapping[str, Tensor]
+) -> Step:
+    u = linear(inputs - model.centre(), *model.encoder.affine(model.decoder))
+    sides = {**model.score.sides(model.decoder, beside), **model.value.sides(*u.shape)}
+    heads = {**model.heads_of(u, everywhere, sides), **model.encoder.dense_heads(centred)}
+    values = model.value(heads, everywhere)
     with torch.no_grad():
-        mask = model.selection.mask(model.score(heads, _same))
-    values = model.value(heads, _same) * mask
-    x_hat = torch.addmm(model.decoder.centre(), values, model.decoder.rows())
-    return Step(model, x, centred, dead, progress, None, values, x_hat, _same)
+        mask = _mask(model, model.score(heads, everywhere), centred)
+    values = values * mask
+    if model.decoder.linear:
+        x_hat = values @ model.decoder.rows() + model.decoder.constant(inputs)
+    else:
+        x_hat = model.decoder(SparseCodes.from_dense(values), inputs)
+    return Step(
+        model, target, x_hat, inputs, centred, values, heads, given.dead, given.progress, given.state, None, everywhere
+    )
+
+
+def _mask(model: Autoencoder, scores: Tensor, centred: Tensor) -> Tensor:
+    """Boolean (rows, latents): the active places, rows in company."""
+    if not model.selection.has_budget:
+        return model.selection.mask(scores)
+    support = model.selection.nominate(scores, company=True, states=centred)
+    if model.selection.rows_compete:
+        keep = model.selection.settle(support, support.take(scores))
+        if keep is None:
+            model.selection.widen()
+            return _mask(model, scores, centred)
+        support = support.kept(keep)
+    mask = torch.zeros_like(scores, dtype=torch.bool)
+    return mask.index_put_((support.rows, support.latents), torch.ones((), dtype=torch.bool, device=mask.device))
 
 
 @torch.no_grad()
-def _share_active(model: Autoencoder, centred: Tensor) -> float:
-    return len(model.choose(centred, company=True).u) / (len(centred) * model.n_latents)
-
-
-def _same(vector: Tensor) -> Tensor:
-    return vector
+def _few_active(model: Autoencoder, centred: Tensor) -> bool:
+    """Whether a selection without a budget leaves few latents active in some rows."""
+    u = linear(centred, *model.encoder.affine(model.decoder))
+    active = model.selection.mask(model.score(model.heads_of(u, everywhere, {}), everywhere))
+    return float(active.float().mean()) < DENSE_FROM

@@ -14,8 +14,13 @@ class Decoder(Part):
     frozen: bool = False
 
     def forward(self, codes: SparseCodes, x: Tensor | None = None) -> Tensor:
-        """(rows, width) reconstruction in the dictionary's units. Differentiable in codes and weights."""
+        """(rows, width) reconstruction in the dictionary's units. Differentiable in codes and weights. x: the encoded
+        states in the dictionary's units, where `needs_input`."""
         raise NotImplementedError
+
+    def constant(self, x: Tensor | None = None) -> Tensor:
+        """(width,) or (rows, width) part of the reconstruction that does not depend on the code."""
+        return self.centre()
 
     def centre(self) -> Tensor:
         """(width,) constant part of the reconstruction."""

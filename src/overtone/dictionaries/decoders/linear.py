@@ -14,6 +14,7 @@ class Linear(Decoder, kind="decoder.linear"):
     """x_hat = z W + b with W (latents, width). `frozen`: W is not trained."""
 
     linear = True
+    per_latent = ("weight",)
 
     def __init__(self, width: int, n_latents: int, *, frozen: bool = False) -> None:
         super().__init__()

@@ -20,6 +20,10 @@ class Encoder(Part):
     pre-activations without gradients, and only the selected ones are computed again with gradients.
     """
 
+    def width(self, decoder: Decoder) -> int:
+        """Width of the states it reads."""
+        return self.affine(decoder)[0].shape[1]
+
     def affine(self, decoder: Decoder) -> tuple[Tensor, Tensor]:
         """(latents, width) matrix and (latents,) bias of the pre-activations; the decoder is there for tied
         encoders."""
@@ -32,3 +36,8 @@ class Encoder(Part):
     def heads(self, u: Tensor, at: At) -> Heads:
         """The heads that belong to affine pre-activations `u`, elementwise."""
         raise NotImplementedError
+
+    def dense_heads(self, centred: Tensor) -> Heads:
+        """Further (rows, latents) heads that need products of their own, with gradients; only dense passes of training
+        compute them (objectives with `needs_all`)."""
+        return {}

@@ -10,6 +10,8 @@ from overtone.dictionaries.encoders.base import At, Encoder, Heads
 class Linear(Encoder, kind="encoder.linear"):
     """u = x W^T + b with W (latents, width), stored like the decoder: row i belongs to latent i."""
 
+    per_latent = ("weight", "bias")
+
     def __init__(self, width: int, n_latents: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(n_latents, width))
@@ -34,3 +36,7 @@ class Linear(Encoder, kind="encoder.linear"):
     def scale_codes(self, factor: float) -> None:
         """Scale the bias: u is homogeneous in the state and the bias."""
         self.bias.data.mul_(factor)
+
+    def scale_input(self, factor: float) -> None:
+        """Scale the matrix."""
+        self.weight.data.mul_(factor)

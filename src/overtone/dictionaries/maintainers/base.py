@@ -1,10 +1,13 @@
 """Maintainers: what happens around the updates, outside of the gradient."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar
 
 from torch import Tensor
 
 from overtone.dictionaries.autoencoder import Autoencoder, Chosen
+from overtone.dictionaries.objectives.base import StepView
 
 
 @dataclass(frozen=True, eq=False)
@@ -12,22 +15,42 @@ class Observation:
     """What a training step saw, without gradients.
 
     rows: tokens in the batch; fired: (latents,) bool, which latents were active in it; chosen: the active places and
-    their pre-activations (None where a dense pass did not list them); progress: as in StepView.
+    their pre-activations (None where a dense pass did not list them); progress: as in StepView; step: the step itself,
+    whose tensors must not be changed.
     """
 
     rows: int
     fired: Tensor
     chosen: Chosen | None
     progress: float
+    step: StepView | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Surgery:
+    """Row surgery that a maintainer asks for: parameters, per-latent state and the optimiser's moments move together.
+
+    order: (latents,) permutation, new row i being old row order[i]; or fresh: (n,) latents that start anew, with
+    `rows`: parameter's name in the dictionary -> (n, ...) new values; their moments become zero.
+    """
+
+    order: Tensor | None = None
+    fresh: Tensor | None = None
+    rows: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 class Maintainer:
-    """Base of the maintainers. One object serves one training run; its tensors in `state` are saved and restored.
+    """Base of the maintainers. One object serves one training run; its tensors in `state` are saved and restored, and
+    objectives find them in `StepView.state` as "name.key", where the maintainer has a name.
 
-    Statistics must be mergeable over workers (counts, sums, extremes); per-latent state has latents first, so that row
-    surgery can move it with the rows it belongs to.
+    Statistics must be mergeable over workers (counts, sums, extremes); per-latent state has latents first and is listed
+    in `per_latent`, so that row surgery can move it with the rows it belongs to. `wants_peaks`: `observe` needs
+    `chosen.peaks`.
     """
 
+    name: ClassVar[str] = ""
+    per_latent: ClassVar[tuple[str, ...]] = ()
+    wants_peaks: ClassVar[bool] = False
     state: dict[str, Tensor]
 
     def __init__(self) -> None:
@@ -44,3 +67,17 @@ class Maintainer:
 
     def after_update(self, dictionary: Autoencoder) -> None:
         """Called after the optimiser."""
+
+    def operate(self, dictionary: Autoencoder) -> Surgery | None:
+        """Row surgery that is due, asked for after each update."""
+        return None
+
+    def reorder(self, order: Tensor) -> None:
+        """Follow a permutation of the latents: new place i holds what place order[i] held."""
+        for key in self.per_latent:
+            self.state[key] = self.state[key][order]
+
+    def renew(self, latents: Tensor) -> None:
+        """Forget what was known of latents that start anew: their state becomes zero."""
+        for key in self.per_latent:
+            self.state[key][latents] = 0

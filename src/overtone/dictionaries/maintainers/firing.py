@@ -14,6 +14,8 @@ class Firing(Maintainer):
     that an accelerator is not made to wait in every step.
     """
 
+    per_latent = ("idle_tokens",)
+
     def __init__(self, window: int) -> None:
         super().__init__()
         self.window = window
@@ -42,6 +44,16 @@ class Firing(Maintainer):
         if int(self.state["unchecked_tokens"]) >= self.window / 32:
             self.state["unchecked_tokens"].zero_()
             self.state["dead"] = (idle >= self.window).nonzero().view(-1)
+
+    def reorder(self, order: Tensor) -> None:
+        """Follow a permutation; the list follows too."""
+        super().reorder(order)
+        self.state["dead"] = torch.isin(order, self.dead).nonzero().view(-1)
+
+    def renew(self, latents: Tensor) -> None:
+        """They count as alive."""
+        super().renew(latents)
+        self.state["dead"] = self.dead[~torch.isin(self.dead, latents)]
 
     def share(self) -> float:
         """Share of latents that are dead right now, in [0, 1]."""

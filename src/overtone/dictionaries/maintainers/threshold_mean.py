@@ -27,8 +27,7 @@ class ThresholdMean(Maintainer):
         """Take in the smallest selected score of this batch."""
         if seen.chosen is None or not len(seen.chosen.u):
             return
-        at, progress = seen.chosen.support.at, seen.progress
-        scores = dictionary.score(dictionary.encoder.heads(seen.chosen.u, at), at)
+        scores, progress = dictionary.scores(seen.chosen), seen.progress
         mean, last = self.state["mean"], self.state["progress"]
         step = progress - last if float(last) > 0 else torch.ones_like(last)
         mean.lerp_(scores.min().double(), (step / self.horizon).clamp(0.001, 1.0))

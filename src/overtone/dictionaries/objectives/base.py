@@ -1,31 +1,54 @@
 """Objectives: the terms of a training loss, each a function of one training step."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from torch import Tensor
 
 if TYPE_CHECKING:
     from overtone.dictionaries.autoencoder import Autoencoder
+    from overtone.dictionaries.encoders.base import Heads
 
 
 class StepView(Protocol):
     """What an objective may see of one training step; all tensors in the dictionary's units.
 
-    x, x_hat: (rows, width) states and their reconstruction; values: the codes' values, with gradients, in whatever
-    layout the step uses; `at` brings a (latents,) vector into that layout; dead: (n,) int64 latents that count as dead;
-    progress: share of the training's tokens seen before this step, in [0, 1).
+    x, x_hat: (rows, width) states to be reconstructed (for a transcoder the targets) and their reconstruction; centred:
+    (rows, width) encoded states less the centre, without gradients; values, heads: the codes' values and the heads they
+    come from, with gradients, in whatever layout the step uses: the places of a support, or, after a dense pass, (rows,
+    latents), where `dense` is true; `at` brings a (latents,) vector into that layout; dead: (n,) int64 latents that
+    count as dead; progress: share of the training's tokens seen before this step, in [0, 1); state: what the
+    maintainers publish, "name.key" -> tensor.
     """
 
     dictionary: "Autoencoder"
     x: Tensor
     x_hat: Tensor
+    centred: Tensor
     values: Tensor
+    heads: "Heads"
     dead: Tensor
     progress: float
+    state: Mapping[str, Tensor]
 
-    def at(self, vector: Tensor) -> Tensor:
+    @property
+    def dense(self) -> bool:
+        """Whether values and heads are (rows, latents)."""
+        ...
+
+    @property
+    def latents(self) -> Tensor:
+        """The latent of each value: (places,), or (1, latents) after a dense pass."""
+        ...
+
+    def at(self, vector: Tensor, /) -> Tensor:
         """A (latents,) vector in the layout of `values`, with gradients."""
+        ...
+
+    def decoded(self, values: Tensor, keep: Tensor | None = None, *, frozen: bool = False) -> Tensor:
+        """(rows, width) decoding, without the constant, of other values in the layout of `values`. keep: boolean mask
+        in the same layout, places that are decoded; frozen: no gradient for the decoder."""
         ...
 
     def decoded_from(self, latents: Tensor, k: int) -> Tensor:
@@ -36,7 +59,10 @@ class StepView(Protocol):
 
 @dataclass(frozen=True)
 class Objective:
-    """Base of the terms: called with a step, returns a scalar that is added to the loss."""
+    """Base of the terms: called with a step, returns a scalar that is added to the loss. `needs_all`: it looks at
+    latents that were not selected, so the step must be a dense one, which is slower."""
+
+    needs_all: ClassVar[bool] = False
 
     def __call__(self, step: StepView) -> Tensor:
         """The term's value, dimensionless: it does not change when all states are multiplied by a constant."""

@@ -19,4 +19,4 @@ class L1(Objective):
         """The penalty, 0 or more."""
         price = (step.values.abs() * step.at(step.dictionary.decoder.norms())).sum() / len(step.x)
         now = self.weight * (min(1.0, step.progress / self.ramp) if self.ramp else 1.0)
-        return now * price / step.dictionary.normaliser.spread.sqrt()
+        return now * price / step.dictionary.spread.sqrt()

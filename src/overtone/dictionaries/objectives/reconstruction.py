@@ -14,4 +14,4 @@ class Reconstruction(Objective):
 
     def __call__(self, step: StepView) -> Tensor:
         """The unexplained share, 0 or more."""
-        return mse_loss(step.x_hat, step.x, reduction="sum") / (len(step.x) * step.dictionary.normaliser.spread)
+        return mse_loss(step.x_hat, step.x, reduction="sum") / (len(step.x) * step.dictionary.spread)

@@ -17,11 +17,13 @@ class Selection(Part):
     has_budget: bool = False
     rows_compete: bool = False
     has_threshold_form: bool = False
+    learned: bool = False  # theta is a function of a parameter; values then see it, with its gradient
     theta: Tensor  # where there is a threshold form: () or (latents,), in the score's units
 
-    def nominate(self, scores: Tensor, *, company: bool) -> Support:
+    def nominate(self, scores: Tensor, *, company: bool, states: Tensor | None = None) -> Support:
         """Places of (rows, latents) scores that can be active. `company`: rows compete as in training; without it the
-        inference form applies, in which each row stands alone."""
+        inference form applies, in which each row stands alone. states: (rows, width) less the centre, in the
+        dictionary's units."""
         raise NotImplementedError
 
     def mask(self, scores: Tensor) -> Tensor:

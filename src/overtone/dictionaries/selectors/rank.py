@@ -42,7 +42,7 @@ class Rank(Selection, kind="selection.rank"):
             f"Use k <= {n_latents}, or more latents.",
         )
 
-    def nominate(self, scores: Tensor, *, company: bool) -> Support:
+    def nominate(self, scores: Tensor, *, company: bool, states: Tensor | None = None) -> Support:
         """The best of each row; or what exceeds the hint (in company) or the threshold (alone)."""
         if self.scope == "row":
             return Support.from_indices(top_indices(scores, self.budget), scores.shape[1])

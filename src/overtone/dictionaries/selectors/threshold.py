@@ -14,6 +14,7 @@ class Threshold(Selection, kind="selection.threshold"):
     """
 
     has_threshold_form = True
+    per_latent = ("theta",)
 
     def __init__(self, n_latents: int, level: float = 0.0) -> None:
         super().__init__()
@@ -23,7 +24,7 @@ class Threshold(Selection, kind="selection.threshold"):
         """n_latents; the levels are state."""
         return {"n_latents": self.theta.shape[0]}
 
-    def nominate(self, scores: Tensor, *, company: bool) -> Support:
+    def nominate(self, scores: Tensor, *, company: bool, states: Tensor | None = None) -> Support:
         """All places above their threshold."""
         return Support.from_mask(self.mask(scores))
 
