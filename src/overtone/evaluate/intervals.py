@@ -142,7 +142,7 @@ def paired_difference(
     return resampling.estimate(mean(a) - mean(b))
 
 
-def over_seeds(values: Sequence[float]) -> Estimate:
+def over_seeds(values: Sequence[float] | np.ndarray) -> Estimate:
     """Mean of one value per seed with Student's t interval, in the values' unit; low and high are NaN for one seed.
 
     Seeds are few, and a percentile bootstrap over five of them is far too narrow (it cannot leave their range); this
@@ -151,13 +151,13 @@ def over_seeds(values: Sequence[float]) -> Estimate:
     """
     from scipy.stats import t
 
-    values = np.asarray(values, dtype=np.float64)
-    if not len(values) or not np.isfinite(values).all():
-        raise DataError(f"one finite value per seed is needed, got {values.tolist()}. Run every seed.")
-    if len(values) == 1:
-        return Estimate(float(values[0]), float("nan"), float("nan"), 1)
-    half = float(t.ppf((1 + LEVEL) / 2, len(values) - 1)) * values.std(ddof=1) / np.sqrt(len(values))
-    return Estimate(float(values.mean()), float(values.mean() - half), float(values.mean() + half), len(values))
+    found = np.asarray(values, dtype=np.float64)
+    if not len(found) or not np.isfinite(found).all():
+        raise DataError(f"one finite value per seed is needed, got {found.tolist()}. Run every seed.")
+    if len(found) == 1:
+        return Estimate(float(found[0]), float("nan"), float("nan"), 1)
+    half = float(t.ppf((1 + LEVEL) / 2, len(found) - 1)) * found.std(ddof=1) / np.sqrt(len(found))
+    return Estimate(float(found.mean()), float(found.mean() - half), float(found.mean() + half), len(found))
 
 
 def wilson(successes: int, n: int, *, level: float = LEVEL) -> Estimate:

@@ -102,8 +102,9 @@ def fit(
     site: one, or several for a crosscoder; lr: peak learning rate of Adam (None: the preset's own); target: site to
     predict, for transcoders; options: as for `fit_many`, n_tokens among them.
     """
-    sites = Site.parse(site) if isinstance(site, Site | str) else site and tuple(Site.parse(view) for view in site)
-    job = Job(preset, sites or None, lr, target=None if target is None else Site.parse(target))
+    several = None if site is None else tuple(map(Site.parse, [site] if isinstance(site, Site | str) else site))
+    only = several[0] if several and len(several) == 1 else several
+    job = Job(preset, only, lr, target=None if target is None else Site.parse(target))
     return fit_many([job], source, **options)[0]
 
 
