@@ -83,9 +83,11 @@ def test_labels_come_from_the_source_and_carry_over_to_another_model():
     """A source that knows document and token of its rows hands them to the atoms, in the order it was read."""
     n = len(X)
     where = Where(torch.arange(n) // 10, torch.arange(n) % 10, torch.full((n,), -1))
-    made = fit(ITDA(150, k=K), ArraySource(X, where=where), n_tokens=n).dictionary
-    row = made.labels[:, 0] * 10 + made.labels[:, 1]
-    torch.testing.assert_close(made.atoms(), torch.nn.functional.normalize(X[row], dim=1))
+    source = ArraySource(X, where=where)
+    for states in (source, source.all()):
+        made = fit(ITDA(150, k=K), states, n_tokens=n).dictionary
+        row = made.labels[:, 0] * 10 + made.labels[:, 1]
+        torch.testing.assert_close(made.atoms(), torch.nn.functional.normalize(X[row], dim=1))
     turned = made.carried_to(X @ rotation(), where)
     torch.testing.assert_close(
         turned.reconstruct(HELD_OUT @ rotation()), made.reconstruct(HELD_OUT) @ rotation(), atol=1e-3, rtol=1e-3
