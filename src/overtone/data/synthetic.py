@@ -7,6 +7,7 @@ Source of the recovery claim: RISE, arXiv 2512.23988, section on theory.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -23,12 +24,16 @@ class PlantedRows:
     """Rows drawn from a planted dictionary, with their true codes.
 
     x: (rows, width) float32. indices, values: (rows, active), distinct atoms of each row in ascending order and their
-    coefficients.
+    coefficients; where rows have different numbers of atoms, coefficients of slots that are not used are 0.
     """
 
     x: Tensor
     indices: Tensor
     values: Tensor
+
+    def codes(self, n_atoms: int) -> Tensor:
+        """(rows, n_atoms) float32 true codes."""
+        return torch.zeros(len(self.x), n_atoms).scatter_(1, self.indices, self.values)
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +51,7 @@ class PlantedDictionary:
         self,
         rows: int,
         *,
-        active: int,
+        active: int | Sequence[int],
         seed: int,
         low: float = 1.0,
         high: float = 2.0,
@@ -55,23 +60,103 @@ class PlantedDictionary:
     ) -> PlantedRows:
         """Rows of `active` different atoms each, drawn evenly, with coefficients uniform in [low, high].
 
+        active: one number, or several, of which each row takes one at random (mixed sparsity, as in arXiv 2506.14002).
         noise: standard deviation of the Gaussian added to each coordinate. signed: give each coefficient a random sign.
         The same seed gives the same rows. Raises SettingError if a number is out of range.
         """
         n_atoms, width = self.atoms.shape
-        if not 1 <= active <= n_atoms or rows < 1 or not 0 <= low <= high or noise < 0:
+        counts = (active,) if isinstance(active, int) else tuple(active)
+        fits = bool(counts) and 1 <= min(counts) <= max(counts) <= n_atoms
+        if not fits or rows < 1 or not 0 <= low <= high or noise < 0:
             raise SettingError(
                 f"rows={rows}, active={active}, low={low}, high={high}, noise={noise}: use rows >= 1, "
                 f"active in 1..{n_atoms}, 0 <= low <= high and noise >= 0."
             )
         draw = torch_generator(seed, "planted rows")
-        chosen = torch.rand(rows, n_atoms, generator=draw).topk(active).indices.sort(1).values
-        values = low + (high - low) * torch.rand(rows, active, generator=draw)
+        chosen = torch.rand(rows, n_atoms, generator=draw).topk(max(counts)).indices.sort(1).values
+        values = low + (high - low) * torch.rand(rows, max(counts), generator=draw)
         if signed:
             values = values * (1 - 2 * torch.randint(2, values.shape, generator=draw))
+        if len(counts) > 1:
+            values = values * _some(values.shape, torch.tensor(counts), draw)
         codes = torch.zeros(rows, n_atoms).scatter_(1, chosen, values)
         x = codes @ self.atoms + noise * torch.randn(rows, width, generator=draw)
         return PlantedRows(x, chosen, values)
+
+
+@dataclass(frozen=True, eq=False)
+class PlantedPairs:
+    """Atoms that bind: where both atoms of a pair are active, the row gains a third direction.
+
+    x = sum_i z_i d_i + sum over pairs (i, j) of z_i z_j b_ij. atoms: (n_atoms, width) unit rows; pairs: (pairs, 2)
+    int64; vectors: (pairs, width), the b_ij. Source of the phenomenon: PolySAE, arXiv 2602.01322.
+    """
+
+    atoms: Tensor
+    pairs: Tensor
+    vectors: Tensor
+
+    def sample(
+        self, rows: int, *, active: int, together: float, seed: int, low: float = 0.5, high: float = 1.5
+    ) -> PlantedRows:
+        """Rows of `active` atoms; with probability `together` (share of the rows) two of them are a pair.
+
+        Pairs also meet by chance. Raises SettingError if a number is out of range.
+        """
+        n_atoms = len(self.atoms)
+        if not 2 <= active <= n_atoms or rows < 1 or not 0 <= low <= high or not 0 <= together <= 1:
+            raise SettingError(
+                f"rows={rows}, active={active}, together={together}, low={low}, high={high}: use rows >= 1, active in "
+                f"2..{n_atoms}, together in 0..1 and 0 <= low <= high."
+            )
+        draw = torch_generator(seed, "planted pairs")
+        rank = torch.rand(rows, n_atoms, generator=draw)
+        if len(self.pairs):
+            bound = self.pairs[torch.randint(len(self.pairs), (rows,), generator=draw)]
+            meet = (torch.rand(rows, 1, generator=draw) < together).float()
+            rank = rank.scatter_add(1, bound, meet.expand(rows, 2))
+        chosen = rank.topk(active).indices.sort(1).values
+        values = low + (high - low) * torch.rand(rows, active, generator=draw)
+        made = PlantedRows(torch.zeros(rows, 0), chosen, values)
+        z = made.codes(n_atoms)
+        x = z @ self.atoms + (z[:, self.pairs[:, 0]] * z[:, self.pairs[:, 1]]) @ self.vectors
+        return PlantedRows(x, chosen, values)
+
+
+@dataclass(frozen=True, eq=False)
+class PlantedTree:
+    """Atoms in families: a child is active only together with its parent, and at most one child of a parent at a time.
+
+    atoms: (n_atoms, width) unit rows, orthogonal except for siblings; parent: (n_atoms,) int64, -1 for parents and for
+    atoms without a family. Source of the phenomenon: MP-SAE, arXiv 2506.03093.
+    """
+
+    atoms: Tensor
+    parent: Tensor
+
+    def sample(
+        self, rows: int, *, seed: int, rate: float = 0.1, branch: float = 0.5, amplitude: float = 1.5,
+        spread: float = 0.25,
+    ) -> PlantedRows:  # fmt: skip
+        """Rows in which each parent and each atom without a family is active with probability `rate`, and an active
+        parent has one active child with probability `branch`. Coefficients are normal (amplitude, spread), never
+        negative; rows may be empty. Raises SettingError if a number is out of range."""
+        if rows < 1 or not 0 < rate <= 1 or not 0 <= branch <= 1 or amplitude <= 0 or spread < 0:
+            raise SettingError(
+                f"rows={rows}, rate={rate}, branch={branch}, amplitude={amplitude}, spread={spread}: use rows >= 1, "
+                "shares, an amplitude above 0 and a spread of at least 0."
+            )
+        draw, n = torch_generator(seed, "planted tree"), len(self.atoms)
+        on = (torch.rand(rows, n, generator=draw) < rate) & (self.parent < 0)
+        lots, branches = torch.rand(rows, n, generator=draw), torch.rand(rows, n, generator=draw) < branch
+        for parent in self.parent[self.parent >= 0].unique():
+            children = (self.parent == parent).nonzero().view(-1)
+            picked = children[lots[:, children].argmax(1)]
+            on[torch.arange(rows), picked] = on[:, parent] & branches[:, parent]
+        sizes = (amplitude + spread * torch.randn(rows, n, generator=draw)).clamp_min(0)
+        codes = sizes * on
+        indices = torch.arange(n).expand(rows, n)
+        return PlantedRows(codes @ self.atoms, indices, codes)
 
 
 def plant(n_atoms: int, width: int, *, max_cosine: float, seed: int) -> PlantedDictionary:
@@ -97,6 +182,54 @@ def plant(n_atoms: int, width: int, *, max_cosine: float, seed: int) -> PlantedD
     raise SettingError(f"found no {n_atoms} atoms in {width} dimensions with |cos| <= {max_cosine}. {hint}")
 
 
+def plant_pairs(
+    n_atoms: int, width: int, n_pairs: int, *, strength: float, max_cosine: float, seed: int
+) -> PlantedPairs:
+    """A random dictionary in which `n_pairs` different pairs of atoms bind, with vectors of length `strength` in random
+    directions. Raises SettingError if there are fewer pairs than that, or as `plant` does."""
+    if not 0 <= n_pairs <= n_atoms * (n_atoms - 1) // 2 or strength < 0:
+        raise SettingError(
+            f"n_pairs={n_pairs}, strength={strength}: {n_atoms} atoms make {n_atoms * (n_atoms - 1) // 2} pairs, and a "
+            "length is not negative."
+        )
+    draw = torch_generator(seed, "planted bindings")
+    every = torch.combinations(torch.arange(n_atoms))
+    pairs = every[torch.randperm(len(every), generator=draw)[:n_pairs]]
+    vectors = strength * _unit(torch.randn(n_pairs, width, generator=draw))
+    return PlantedPairs(plant(n_atoms, width, max_cosine=max_cosine, seed=seed).atoms, pairs, vectors)
+
+
+def plant_tree(
+    n_parents: int, n_children: int, n_solo: int, width: int, *, mixing: float = 0.0, seed: int
+) -> PlantedTree:
+    """A random tree: n_parents families of n_children children each, and n_solo atoms without a family, in that order
+    (parents, children by parent, solo). Atoms are orthonormal, and each child has `mixing` times each sibling added
+    before it is made unit. Raises SettingError if they do not fit into the width."""
+    n = n_parents * (1 + n_children) + n_solo
+    if min(n_parents, n_children, n_solo) < 0 or not 1 <= n <= width or mixing < 0:
+        raise SettingError(f"{n} orthogonal atoms in {width} dimensions with mixing={mixing}: use at most {width}.")
+    basis = torch.linalg.qr(torch.randn(width, width, generator=torch_generator(seed, "planted tree"))).Q[:n]
+    parent = torch.full((n,), -1)
+    families = torch.arange(n_parents).repeat_interleave(n_children)
+    parent[n_parents : n_parents + len(families)] = families
+    siblings = (parent[:, None] == parent) & (parent[:, None] >= 0)
+    mixed = siblings.float().fill_diagonal_(0) * mixing + torch.eye(n)
+    return PlantedTree(_unit(mixed @ basis), parent)
+
+
+def plant_neurons(n_atoms: int, n_neurons: int, n_each: int, *, seed: int) -> PlantedDictionary:
+    """Atoms that are groups of neurons: unit rows with `n_each` positive entries at random places, the rest zero.
+
+    Source of the phenomenon: semi-NMF of MLP activations, arXiv 2506.10920. Raises SettingError if n_each is out of
+    range."""
+    if not 1 <= n_each <= n_neurons or n_atoms < 1:
+        raise SettingError(f"n_atoms={n_atoms}, n_each={n_each}: use at least 1, and 1..{n_neurons} neurons each.")
+    draw = torch_generator(seed, "planted neurons")
+    places = torch.rand(n_atoms, n_neurons, generator=draw).topk(n_each).indices
+    sizes = 0.5 + torch.rand(n_atoms, n_each, generator=draw)
+    return PlantedDictionary(_unit(torch.zeros(n_atoms, n_neurons).scatter_(1, places, sizes)))
+
+
 def shuffled_features(x: Tensor, seed: int) -> Tensor:
     """The control: each coordinate of x (rows, width) permuted over the rows by itself.
 
@@ -107,6 +240,12 @@ def shuffled_features(x: Tensor, seed: int) -> Tensor:
         raise DataError(f"expected at least two rows (rows, width), got shape {tuple(x.shape)}.")
     order = torch.rand(x.shape, generator=torch_generator(seed, "shuffled features")).argsort(0)
     return x.gather(0, order.to(x.device))
+
+
+def _some(shape: torch.Size, counts: Tensor, draw: torch.Generator) -> Tensor:
+    """(rows, slots) mask with a random one of `counts` ones in each row, at random places."""
+    wanted = counts[torch.randint(len(counts), (shape[0], 1), generator=draw)]
+    return (torch.rand(shape, generator=draw).argsort(1).argsort(1) < wanted).float()
 
 
 def _unit(atoms: Tensor) -> Tensor:
