@@ -96,7 +96,8 @@ def test_folding_keeps_codes_and_reconstructions_and_works_once(name):
     folded = dictionary.folded()
     torch.testing.assert_close(folded.encode(x).dense(), dictionary.encode(x).dense(), rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(folded.reconstruct(x), dictionary.reconstruct(x), rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(folded.atoms(), dictionary.atoms())
+    if dictionary.capabilities.linear_decoder:
+        torch.testing.assert_close(folded.atoms(), dictionary.atoms())
     assert all(torch.equal(value, dictionary.state_dict()[key]) for key, value in before.items())
     with pytest.raises(CapabilityError, match="folded before"):
         folded.folded()
@@ -124,9 +125,11 @@ def test_declared_capabilities_are_true(name):
     assert can.to_dict() == ENTRIES[name].facts["capabilities"]
     codes = dictionary.encode(x)
     assert bool((codes.values < 0).any()) == can.signed_codes
-    assert torch.equal(dictionary.encode(x).dense(), codes.dense()) or not can.deterministic
+    assert torch.equal(dictionary.encode(x).dense(), codes.dense()), "eval mode draws no random numbers"
     if not can.decode_needs_input:
         assert torch.equal(dictionary.decode(codes), dictionary.decode(codes, x))
+    if not can.deterministic:
+        return
     dictionary.train()
     try:
         lonely = torch.cat([dictionary.encode(row[None]).dense() for row in x[:50]])

@@ -87,6 +87,7 @@ class Autoencoder(Dictionary, kind="dictionary.autoencoder"):
             batch_independent=not self.selection.rows_compete,
             threshold_form=self.selection.has_threshold_form,
             decode_needs_input=self.decoder.needs_input,
+            deterministic=not self.value.draws,
             foldable=self.normaliser.foldable,
         )
 
@@ -149,7 +150,7 @@ class Autoencoder(Dictionary, kind="dictionary.autoencoder"):
                 f"{self.normaliser.kind} cannot be folded: the scale was folded before, or there is none."
             )
         other = copy.deepcopy(self)
-        for part in (other.encoder, other.selection, other.decoder):
+        for part in (other.encoder, other.selection, other.value, other.decoder):
             part.scale_codes(float(1.0 / self.outward.unit))
             part.scale_input(float(self.normaliser.unit / self.outward.unit))
         other.normaliser = _unscaled(self.normaliser)
@@ -189,8 +190,8 @@ class Autoencoder(Dictionary, kind="dictionary.autoencoder"):
         """
         weight, bias = self.encoder.affine(self.decoder)
         parts = [
-            self.nominate(linear(rows, weight, bias), rows, company=company, beside=near, peaks=peaks)
-            for rows, near in self._blocks(centred, beside or {})
+            self.nominate(linear(rows, weight, bias), rows, company=company, beside=near, peaks=peaks, first=first)
+            for first, rows, near in self._blocks(centred, beside or {})
         ]
         chosen = _joined(parts)
         if not (company and self.selection.rows_compete):
@@ -204,21 +205,27 @@ class Autoencoder(Dictionary, kind="dictionary.autoencoder"):
         return Chosen(chosen.support.kept(keep), chosen.u[keep], sides, chosen.peaks)
 
     def nominate(
-        self, u: Tensor, states: Tensor, *, company: bool, beside: Mapping[str, Tensor], peaks: bool = False
-    ) -> Chosen:
-        """The places of (rows, latents) pre-activations of some states that can be active; see `choose`."""
+        self, u: Tensor, states: Tensor, *, company: bool, beside: Mapping[str, Tensor], peaks: bool = False,
+        first: int = 0,
+    ) -> Chosen:  # fmt: skip
+        """The places of (rows, latents) pre-activations of some states, the first of which is row `first` of its batch,
+        that can be active; see `choose`."""
         with torch.no_grad():
-            sides = self.score.sides(self.decoder, beside) | (self.value.sides(*u.shape) if company else {})
+            sides = self.score.sides(self.decoder, beside) | (self.value.sides(first, *u.shape) if company else {})
             scores = self.score(self.heads_of(u, everywhere, sides), everywhere)
             support = self.selection.nominate(scores, company=company, states=states)
             taken = {name: support.take(side) for name, side in sides.items()}
             highest = u.amax(0) if peaks else None
         return Chosen(support, support.take(u), taken, highest)
 
-    def _blocks(self, centred: Tensor, beside: Mapping[str, Tensor]) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
+    def _blocks(self, centred: Tensor, beside: Mapping[str, Tensor]) -> Iterator[tuple[int, Tensor, dict[str, Tensor]]]:
         size = max(1, BLOCK // self.n_latents)
         for start in range(0, len(centred), size):
-            yield centred[start : start + size], {name: rows[start : start + size] for name, rows in beside.items()}
+            yield (
+                start,
+                centred[start : start + size],
+                {name: rows[start : start + size] for name, rows in beside.items()},
+            )
 
 
 def everywhere(vector: Tensor) -> Tensor:

@@ -29,7 +29,8 @@ class Capabilities:
     batch_independent: also while training, no row's code depends on the others (in eval mode none ever does).
     threshold_form: selection is, or is exported as, a fixed threshold. decode_needs_input: decode takes x too.
     has_preactivations, has_encoder_matrix: there are dense pre-activations; encoding starts with one matrix.
-    deterministic: encoding draws no random numbers. foldable: input scaling can be folded into the weights.
+    deterministic: encoding draws no random numbers while training either (in eval mode it never does). foldable: input
+    scaling can be folded into the weights.
     """
 
     signed_codes: bool = False

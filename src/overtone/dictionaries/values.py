@@ -16,9 +16,9 @@ class Value(Part):
     signed: bool = False
     draws: bool = False  # random numbers while training
 
-    def sides(self, n_rows: int, n_latents: int) -> Heads:
-        """Further (rows, latents) heads, without gradients, for some rows of a training batch, such as noise. Blocks of
-        a batch are asked for in order."""
+    def sides(self, first: int, n_rows: int, n_latents: int) -> Heads:
+        """Further (rows, latents) heads, without gradients, for n_rows rows of a training batch from row `first` on,
+        such as noise. They must not depend on how a batch is cut into blocks, nor on how often it is asked for."""
         return {}
 
     def forward(self, heads: Heads, at: At) -> Tensor:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
+from torch.func import functional_call
 from torch.nn.functional import linear
 
 from overtone.dictionaries.autoencoder import Autoencoder, Chosen, everywhere
@@ -85,12 +86,21 @@ class Step:
 
     def decoded(self, values: Tensor, keep: Tensor | None = None, *, frozen: bool = False) -> Tensor:
         """(rows, width) decoding, without the constant, of other values in the same layout; see StepView."""
+        if not self.dictionary.decoder.linear:
+            return self._decoded_nonlinearly(values if keep is None else values * keep, frozen)
         weight = self.dictionary.decoder.rows().detach() if frozen else self.dictionary.decoder.rows()
         if self.chosen is None:
             return (values if keep is None else values * keep) @ weight
         if keep is None:
             return decode(values, weight, self.chosen.support)
         return decode(values[keep], weight, self.chosen.support.kept(keep))
+
+    def _decoded_nonlinearly(self, values: Tensor, frozen: bool) -> Tensor:
+        decoder = self.dictionary.decoder
+        codes = SparseCodes.from_dense(values) if self.chosen is None else self.chosen.support.codes(values)
+        parameters = {name: p.detach() if frozen else p for name, p in decoder.named_parameters()}
+        constant = decoder.constant(self.inputs)
+        return functional_call(decoder, parameters, (codes, self.inputs)) - (constant.detach() if frozen else constant)
 
     def decoded_from(self, latents: Tensor, k: int) -> Tensor:
         """(rows, width) decoding, without the constant, of the k best-scored of some latents in each row."""
@@ -103,6 +113,8 @@ class Step:
             support = Support.from_indices(latents[best], model.n_latents)
         u = preactivations(self.centred, model.centre(), weight, bias, few.gather(1, best).view(-1), support)
         values = model.value(model.heads_of(u, support.at, {}), support.at)
+        if not model.decoder.linear:
+            return model.decoder(support.codes(values), self.inputs) - model.decoder.constant(self.inputs)
         return decode(values, model.decoder.rows(), support)
 
 
@@ -140,7 +152,7 @@ def _dense(
     model: Autoencoder, given: Given, inputs: Tensor, target: Tensor, centred: Tensor, beside: Mapping[str, Tensor]
 ) -> Step:
     u = linear(inputs - model.centre(), *model.encoder.affine(model.decoder))
-    sides = {**model.score.sides(model.decoder, beside), **model.value.sides(*u.shape)}
+    sides = {**model.score.sides(model.decoder, beside), **model.value.sides(0, *u.shape)}
     heads = {**model.heads_of(u, everywhere, sides), **model.encoder.dense_heads(centred)}
     values = model.value(heads, everywhere)
     with torch.no_grad():
