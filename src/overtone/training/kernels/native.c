@@ -1,0 +1,565 @@
+/* The training step's kernels in C: plain pointers, no headers but the standard ones, no state, no threads of its own.
+
+   Matrices are row-major and contiguous, float32. Callers split rows, panels or latents over threads as they like. One
+   source serves all processors; what the compiler may use decides (bf16 dot products, AVX-512, AVX2, anything else).
+
+   choose: the encoder's product and the selection in one pass. The product is computed in tiles that stay in registers;
+   a row keeps a short list of candidates; no (rows, latents) matrix exists. With bf16 the product only nominates:
+       |<x,w> - <x',w'>| <= |x - x'| |w| + |x'| |w - w'| + rounding of the sum,        x', w' the rounded vectors,
+   bounds every score from both sides. Dropped is what lies below the k-th largest lower bound; the rest is scored again
+   in float32 and cut exactly. A row with more candidates than room is computed in float32 as a whole, and counted. */
+
+#include <math.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#if defined(__AVX512BF16__) && defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VL__)
+#include <immintrin.h>
+#define BF16 1
+#endif
+#if defined(__AVX512F__)
+#include <immintrin.h>
+#define VL 16 /* floats in a vector */
+#define MR 12 /* rows in a tile */
+#elif defined(__AVX2__) && defined(__FMA__)
+#define VL 8
+#define MR 6
+#else
+#define VL 4
+#define MR 6
+#endif
+#define NR (2 * VL) /* latents in a tile, and in a panel of packed weights */
+
+typedef float vf __attribute__((vector_size(4 * VL)));
+typedef float vfu __attribute__((vector_size(4 * VL), aligned(4)));
+#define LOAD(p) ((vf) * (const vfu *)(p))
+#define STORE(p, v) (*(vfu *)(p) = (v))
+
+#ifdef BF16
+typedef uint32_t cell; /* two bf16 numbers that follow each other along the width */
+#define PAIR 2
+#else
+typedef float cell;
+#define PAIR 1
+#endif
+
+int64_t ot_level(void) {
+#if defined(BF16)
+  return 3;
+#elif defined(__AVX512F__)
+  return 2;
+#elif defined(__AVX2__) && defined(__FMA__)
+  return 1;
+#else
+  return 0;
+#endif
+}
+
+static int64_t depth_of(int64_t width) { return (width + PAIR - 1) / PAIR; }
+static int64_t panels_of(int64_t latents) { return (latents + NR - 1) / NR; }
+
+/* Size of the packed weights in bytes, their number of panels, and the padded number of latents. */
+int64_t ot_packed_bytes(int64_t latents, int64_t width) {
+  return panels_of(latents) * depth_of(width) * NR * (int64_t)sizeof(cell);
+}
+int64_t ot_panels(int64_t latents) { return panels_of(latents); }
+int64_t ot_padded(int64_t latents) { return panels_of(latents) * NR; }
+
+static float total(vf v) {
+  float sum = 0;
+  for (int i = 0; i < VL; i++) sum += v[i];
+  return sum;
+}
+
+static float dot(const float *a, const float *b, int64_t n) {
+  vf s0 = {0}, s1 = {0}, s2 = {0}, s3 = {0};
+  int64_t i = 0;
+  for (; i + 4 * VL <= n; i += 4 * VL) {
+    s0 += LOAD(a + i) * LOAD(b + i);
+    s1 += LOAD(a + i + VL) * LOAD(b + i + VL);
+    s2 += LOAD(a + i + 2 * VL) * LOAD(b + i + 2 * VL);
+    s3 += LOAD(a + i + 3 * VL) * LOAD(b + i + 3 * VL);
+  }
+  for (; i + VL <= n; i += VL) s0 += LOAD(a + i) * LOAD(b + i);
+  float rest = 0;
+  for (; i < n; i++) rest += a[i] * b[i];
+  return total((s0 + s1) + (s2 + s3)) + rest;
+}
+
+/* ------------------------------------------------------------------------------------------------------- rounding */
+
+typedef struct {
+  float rounded, error; /* lengths of the rounded vector and of what rounding took away */
+} lengths;
+
+/* Write a row of `width` numbers as cells that lie `step` cells apart, padded with zero. */
+static lengths pack_row(const float *row, int64_t width, cell *out, int64_t step) {
+  lengths found = {0, 0};
+#ifdef BF16
+  vf of_rounded = {0}, of_error = {0};
+  for (int64_t i = 0; i < width; i += 32) {
+    int64_t left = width - i;
+    __mmask16 low = left >= 16 ? 0xFFFF : (__mmask16)((1u << left) - 1);
+    __mmask16 high = left >= 32 ? 0xFFFF : left <= 16 ? 0 : (__mmask16)((1u << (left - 16)) - 1);
+    __m512 a = _mm512_maskz_loadu_ps(low, row + i), b = _mm512_maskz_loadu_ps(high, row + i + 16);
+    __m512i both = (__m512i)_mm512_cvtne2ps_pbh(b, a);
+    __m512i ia = _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm512_castsi512_si256(both)), 16);
+    __m512i ib = _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm512_extracti64x4_epi64(both, 1)), 16);
+    vf ra = (vf)ia, rb = (vf)ib, ea = (vf)a - ra, eb = (vf)b - rb;
+    of_rounded += ra * ra + rb * rb;
+    of_error += ea * ea + eb * eb;
+    uint32_t cells[16];
+    _mm512_storeu_si512(cells, both);
+    int64_t n = left >= 32 ? 16 : (left + 1) / 2;
+    for (int64_t j = 0; j < n; j++) out[(i / 2 + j) * step] = cells[j];
+  }
+  found.rounded = sqrtf(total(of_rounded)), found.error = sqrtf(total(of_error));
+#else
+  for (int64_t i = 0; i < width; i++) out[i * step] = row[i];
+#endif
+  return found;
+}
+
+/* Pack the weights' panels first <= p < last. norms (padded latents): length of each row, 0 where none is;
+   returns the largest ratio of rounding error to length. */
+float ot_pack(const float *weight, int64_t latents, int64_t width, int64_t first, int64_t last, void *packed,
+              float *norms) {
+  int64_t depth = depth_of(width);
+  float worst = 0;
+  for (int64_t p = first; p < last; p++) {
+    cell *panel = (cell *)packed + p * depth * NR;
+    for (int64_t j = 0; j < NR; j++) {
+      int64_t i = p * NR + j;
+      norms[i] = 0;
+      if (i >= latents) {
+        for (int64_t q = 0; q < depth; q++) panel[q * NR + j] = 0;
+        continue;
+      }
+      lengths found = pack_row(weight + i * width, width, panel + j, NR);
+      norms[i] = found.rounded + found.error;
+      if (found.error > worst * found.rounded && found.rounded > 0) worst = found.error / found.rounded;
+    }
+  }
+  return worst;
+}
+
+/* ----------------------------------------------------------------------------------------------------------- tiles */
+
+static inline void tile(const cell *rows, const cell *panel, int64_t depth, vf acc[MR][2]) {
+  vf s[MR][2];
+#pragma GCC unroll 12
+  for (int r = 0; r < MR; r++) s[r][0] = (vf){0}, s[r][1] = (vf){0};
+  for (int64_t q = 0; q < depth; q++) {
+#ifdef BF16
+    __m512bh w0 = (__m512bh)_mm512_loadu_si512(panel + q * NR);
+    __m512bh w1 = (__m512bh)_mm512_loadu_si512(panel + q * NR + VL);
+#pragma GCC unroll 12
+    for (int r = 0; r < MR; r++) {
+      __m512bh x = (__m512bh)_mm512_set1_epi32((int)rows[q * MR + r]);
+      s[r][0] = (vf)_mm512_dpbf16_ps((__m512)s[r][0], x, w0);
+      s[r][1] = (vf)_mm512_dpbf16_ps((__m512)s[r][1], x, w1);
+    }
+#else
+    vf w0 = LOAD(panel + q * NR), w1 = LOAD(panel + q * NR + VL);
+#pragma GCC unroll 12
+    for (int r = 0; r < MR; r++) {
+      float x = rows[q * MR + r];
+      s[r][0] += x * w0;
+      s[r][1] += x * w1;
+    }
+#endif
+  }
+#pragma GCC unroll 12
+  for (int r = 0; r < MR; r++) acc[r][0] = s[r][0], acc[r][1] = s[r][1];
+}
+
+/* ------------------------------------------------------------------------------------------------------- selection */
+
+typedef struct { /* what is the same for all rows */
+  const float *weight, *bias, *shift, *norms;
+  const void *packed;
+  int64_t width, latents, k, room;
+  float ratio, floor;
+  int two_sided;
+} problem;
+
+typedef struct { /* one row's candidates, in the order of their latents */
+  float *value, *score; /* shifted pre-activation as computed so far; scratch */
+  int32_t *latent;
+  int64_t n;
+  float least, slack; /* smallest upper bound that is still of interest; error per unit of a weight row's length */
+  int full;
+} list;
+
+static inline float sided(const problem *p, float v) { return p->two_sided ? fabsf(v) : v; }
+
+/* The k-th largest of n numbers, or what is at most 2^-coarse of an octave's mantissa steps below it: bit by bit, since
+   floats order like integers once negative ones are turned over. `keys` holds n. */
+static float kth_largest(const float *values, int64_t n, int64_t k, int coarse, int32_t *keys) {
+  for (int64_t i = 0; i < n; i++) {
+    int32_t bits;
+    memcpy(&bits, values + i, 4);
+    keys[i] = bits ^ ((bits >> 31) & 0x7FFFFFFF);
+  }
+  int64_t found = INT32_MIN;
+  for (int64_t step = 1ll << 31; step >> coarse; step >>= 1) {
+    int64_t tried = found + step;
+    if (tried > INT32_MAX) continue;
+    int32_t at = (int32_t)tried, count = 0;
+    for (int64_t i = 0; i < n; i++) count += keys[i] >= at;
+    if (count >= k) found = tried;
+  }
+  int32_t bits = (int32_t)found ^ (((int32_t)found >> 31) & 0x7FFFFFFF);
+  float value;
+  memcpy(&value, &bits, 4);
+  return value;
+}
+
+/* Raise the row's limit to its k-th largest lower bound and drop what lies below it. */
+static void shrink(const problem *p, list *l, int32_t *keys) {
+  if (p->k && l->n > p->k) {
+    for (int64_t i = 0; i < l->n; i++) l->score[i] = sided(p, l->value[i]) - l->slack * p->norms[l->latent[i]];
+    float cut = kth_largest(l->score, l->n, p->k, 10, keys);
+    if (cut > l->least) l->least = cut;
+  }
+  int64_t kept = 0, i = 0;
+#if defined(__AVX512F__)
+  for (; i + VL <= l->n; i += VL) {
+    __m512 v = _mm512_loadu_ps(l->value + i);
+    __m512i places = _mm512_loadu_si512(l->latent + i);
+    vf upper = (vf)(p->two_sided ? _mm512_abs_ps(v) : v) + l->slack * (vf)_mm512_i32gather_ps(places, p->norms, 4);
+    __mmask16 keep = _mm512_cmp_ps_mask((__m512)upper, _mm512_set1_ps(l->least), _CMP_GE_OQ);
+    _mm512_storeu_ps(l->value + kept, _mm512_maskz_compress_ps(keep, v));
+    _mm512_storeu_si512(l->latent + kept, _mm512_maskz_compress_epi32(keep, places));
+    kept += __builtin_popcount(keep);
+  }
+#endif
+  for (; i < l->n; i++) {
+    float v = l->value[i];
+    int32_t place = l->latent[i];
+    l->value[kept] = v, l->latent[kept] = place;
+    kept += sided(p, v) + l->slack * p->norms[place] >= l->least;
+  }
+  l->n = kept;
+}
+
+static inline void push(const problem *p, list *l, vf v0, vf v1, int64_t first, int32_t *keys) {
+  vf b0 = LOAD(p->norms + first) * l->slack, b1 = LOAD(p->norms + first + VL) * l->slack;
+#if defined(__AVX512F__)
+  __m512 u0 = p->two_sided ? _mm512_abs_ps((__m512)v0) : (__m512)v0;
+  __m512 u1 = p->two_sided ? _mm512_abs_ps((__m512)v1) : (__m512)v1;
+  __m512 least = _mm512_set1_ps(l->least);
+  __mmask16 m0 = _mm512_cmp_ps_mask((__m512)((vf)u0 + b0), least, _CMP_GE_OQ);
+  __mmask16 m1 = _mm512_cmp_ps_mask((__m512)((vf)u1 + b1), least, _CMP_GE_OQ);
+  if (__builtin_expect((m0 | m1) == 0, 1)) return;
+  __m512i places = _mm512_add_epi32(_mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15),
+                                    _mm512_set1_epi32((int)first));
+  _mm512_storeu_ps(l->value + l->n, _mm512_maskz_compress_ps(m0, (__m512)v0));
+  _mm512_storeu_si512(l->latent + l->n, _mm512_maskz_compress_epi32(m0, places));
+  l->n += __builtin_popcount(m0);
+  _mm512_storeu_ps(l->value + l->n, _mm512_maskz_compress_ps(m1, (__m512)v1));
+  _mm512_storeu_si512(l->latent + l->n, _mm512_maskz_compress_epi32(m1, _mm512_add_epi32(places, _mm512_set1_epi32(VL))));
+  l->n += __builtin_popcount(m1);
+#else
+  for (int j = 0; j < NR; j++) {
+    float v = j < VL ? v0[j] : v1[j - VL], b = j < VL ? b0[j] : b1[j - VL];
+    if (sided(p, v) + b >= l->least) {
+      l->value[l->n] = v;
+      l->latent[l->n++] = (int32_t)(first + j);
+    }
+  }
+#endif
+  if (l->n > p->room - NR) {
+    shrink(p, l, keys);
+    if (l->n > p->room - 2 * NR) l->full = 1, l->least = INFINITY, l->n = 0;
+  }
+}
+
+static float exact(const problem *p, const float *row, int64_t i) {
+  float u = dot(row, p->weight + i * p->width, p->width) + p->bias[i];
+  return p->shift ? u - p->shift[i] : u;
+}
+
+/* Score the n places of the list that `picks` names again, in float32; out: their scores. */
+static void rescore(const problem *p, list *l, const float *row, const int32_t *picks, int64_t n, float *out) {
+  for (int64_t j = 0; j < n; j++) {
+    if (j + 1 < n) {
+      const char *next = (const char *)(p->weight + l->latent[picks[j + 1]] * p->width);
+      for (int64_t byte = 0; byte < 4 * p->width; byte += 64) __builtin_prefetch(next + byte);
+    }
+    float v = exact(p, row, l->latent[picks[j]]);
+    l->value[picks[j]] = v;
+    out[j] = sided(p, v);
+  }
+}
+
+/* Turn nominees into the exact choice, in place; returns how many. The likely ones are scored again first: the k-th best
+   of them shows which others cannot matter. Loops are free of branches where a guess would often be wrong. */
+static int64_t settle(const problem *p, list *l, const float *row, int32_t *keys) {
+  int64_t k = p->k, n = l->n, kept = 0;
+  int32_t *picks = keys + p->room, *sure = picks + p->room;
+  for (int64_t i = 0; i < n; i++) l->score[i] = sided(p, l->value[i]), sure[i] = 1;
+  if (l->slack > 0) {
+    float cut = k && n > k ? kth_largest(l->score, n, k, 10, keys) : -INFINITY;
+    int64_t first = 0, others = 0;
+    for (int64_t i = 0; i < n; i++) {
+      sure[i] = l->score[i] >= cut;
+      picks[first] = (int32_t)i;
+      first += sure[i];
+    }
+    rescore(p, l, row, picks, first, l->score);
+    if (first < n) {
+      float least = kth_largest(l->score, first, k, 10, keys);
+      for (int64_t i = 0; i < n; i++) {
+        int matters = !sure[i] && sided(p, l->value[i]) + l->slack * p->norms[l->latent[i]] >= least;
+        sure[i] += matters;
+        picks[others] = (int32_t)i;
+        others += matters;
+      }
+      rescore(p, l, row, picks, others, l->score);
+      int64_t m = 0;
+      for (int64_t i = 0; i < n; i++) {
+        l->value[m] = l->value[i], l->latent[m] = l->latent[i];
+        m += sure[i];
+      }
+      n = m;
+    }
+    for (int64_t i = 0; i < n; i++) l->score[i] = sided(p, l->value[i]);
+  }
+  float cut = !k ? p->floor : n > k ? kth_largest(l->score, n, k, 0, keys) : -INFINITY;
+  int64_t ties = k;
+  for (int64_t i = 0; i < n; i++) ties -= l->score[i] > cut;
+  if (!k) ties = 0;
+  for (int64_t i = 0; i < n; i++) {
+    int tie = l->score[i] == cut && ties > 0;
+    ties -= tie;
+    l->value[kept] = l->value[i], l->latent[kept] = l->latent[i];
+    kept += tie || l->score[i] > cut;
+  }
+  return kept;
+}
+
+/* A row whose candidates did not fit, or that is not finite: all latents in float32. `work` holds 6 x latents. */
+static int64_t whole_row(const problem *p, const float *row, list *l, float *work) {
+  problem whole = *p;
+  whole.room = p->latents;
+  list all = {work, work + p->latents, (int32_t *)(work + 2 * p->latents), p->latents, -INFINITY, 0, 0};
+  for (int64_t i = 0; i < p->latents; i++) all.value[i] = exact(p, row, i), all.latent[i] = (int32_t)i;
+  int64_t n = settle(&whole, &all, row, (int32_t *)(work + 3 * p->latents));
+  *l = all;
+  if (p->k && n < p->k) { /* not a number somewhere: any k places will do, the loss shows it */
+    for (int64_t i = 0; i < p->k; i++) l->latent[i] = (int32_t)i, l->value[i] = NAN;
+    n = p->k;
+  }
+  return n;
+}
+
+typedef struct { /* working memory: the lists of one block of rows, and what of them is kept for all rows */
+  cell *rows;
+  list *lists;
+  float *values, *scores, *work, *bias, *kept_values;
+  int32_t *latents, *keys, *kept_latents;
+  int64_t n_kept, size_kept;
+} scratch;
+
+static int64_t block_of(int64_t width) { /* rows whose cells fill half of a typical second-level cache */
+  int64_t rows = 512 * 1024 / (depth_of(width) * (int64_t)sizeof(cell)) / MR * MR;
+  return rows < MR ? MR : rows > 20 * MR ? 20 * MR : rows;
+}
+
+static int reserve(scratch *s, const problem *p, int64_t rows, int64_t block) {
+  size_t padded = (size_t)ot_padded(p->latents), room = (size_t)p->room;
+  memset(s, 0, sizeof(scratch));
+  s->rows = malloc(sizeof(cell) * (size_t)(block * depth_of(p->width)));
+  s->lists = malloc(sizeof(list) * (size_t)(rows > block ? rows : block));
+  s->values = malloc(4 * (size_t)block * room);
+  s->latents = malloc(4 * (size_t)block * room);
+  s->scores = malloc(4 * room);
+  s->keys = malloc(12 * room);
+  s->work = malloc(24 * (size_t)p->latents);
+  s->bias = malloc(4 * padded);
+  return s->rows && s->lists && s->values && s->latents && s->scores && s->keys && s->work && s->bias;
+}
+
+static void release(scratch *s) {
+  free(s->rows), free(s->lists), free(s->values), free(s->latents), free(s->scores);
+  free(s->keys), free(s->work), free(s->bias), free(s->kept_values), free(s->kept_latents);
+}
+
+/* Fill the lists of `rows` states. */
+static void nominate(const problem *p, scratch *s, list *lists, const float *x, int64_t rows, int64_t block) {
+  int64_t depth = depth_of(p->width), groups = (rows + MR - 1) / MR, panels = panels_of(p->latents);
+  float rounding = 2.0f * (float)(p->width + 4) * 0x1p-24f; /* of the sums: here, and again in float32 */
+  memset(s->rows, 0, sizeof(cell) * (size_t)(block * depth));
+  for (int64_t r = 0; r < rows; r++) {
+    lengths found = pack_row(x + r * p->width, p->width, s->rows + (r / MR) * depth * MR + r % MR, MR);
+    lists[r] = (list){s->values + r * p->room, s->scores, s->latents + r * p->room, 0, p->k ? -INFINITY : p->floor, 0, 0};
+    if (PAIR == 2) lists[r].slack = 1.001f * (found.error + found.rounded * (p->ratio + rounding)) + 1e-30f;
+  }
+  for (int64_t q = 0; q < panels; q++) {
+    const cell *panel = (const cell *)p->packed + q * depth * NR;
+    vf b0 = LOAD(s->bias + q * NR), b1 = LOAD(s->bias + q * NR + VL);
+    for (int64_t g = 0; g < groups; g++) {
+      vf acc[MR][2];
+      tile(s->rows + g * depth * MR, panel, depth, acc);
+      int64_t live = rows - g * MR < MR ? rows - g * MR : MR;
+      for (int64_t r = 0; r < live; r++)
+        push(p, lists + g * MR + r, acc[r][0] + b0, acc[r][1] + b1, q * NR, s->keys);
+    }
+  }
+}
+
+/* Move a list to the end of what is kept; until all rows are done it remembers where, not a pointer. */
+static int keep_list(scratch *s, list *l) {
+  if (s->n_kept + l->n > s->size_kept) {
+    s->size_kept = 2 * (s->n_kept + l->n);
+    float *values = realloc(s->kept_values, 4 * (size_t)s->size_kept);
+    if (values) s->kept_values = values;
+    int32_t *latents = realloc(s->kept_latents, 4 * (size_t)s->size_kept);
+    if (latents) s->kept_latents = latents;
+    if (!values || !latents) return 0;
+  }
+  if (l->n) {
+    memcpy(s->kept_values + s->n_kept, l->value, 4 * (size_t)l->n);
+    memcpy(s->kept_latents + s->n_kept, l->latent, 4 * (size_t)l->n);
+  }
+  s->n_kept += l->n;
+  return 1;
+}
+
+static int nominate_all(const problem *p, scratch *s, const float *x, int64_t rows, int64_t block) {
+  for (int64_t start = 0; start < rows; start += block) {
+    int64_t here = rows - start < block ? rows - start : block;
+    nominate(p, s, s->lists + start, x + start * p->width, here, block);
+    for (int64_t r = start; r < start + here; r++) {
+      if (!s->lists[r].full) shrink(p, s->lists + r, s->keys);
+      if (!keep_list(s, s->lists + r)) return 0;
+    }
+  }
+  int64_t n = 0;
+  for (int64_t r = 0; r < rows; r++) {
+    s->lists[r].value = s->kept_values + n, s->lists[r].latent = s->kept_latents + n;
+    n += s->lists[r].n;
+  }
+  return 1;
+}
+
+/* Choose among the latents of `rows` states, see the head of this file.
+
+   weight, packed, norms, ratio: the encoder's matrix and what ot_pack made of it; bias (latents); shift (latents) or
+   null: subtracted before comparing. k > 0: the k best of each row; k = 0: all whose score exceeds `floor`. Score: the
+   (shifted) pre-activation or, if two_sided, its magnitude; equal scores go to earlier latents. room: candidates per
+   row, at least k + 4 x 32. Out: latents and pre-activations (not shifted) in row order, counts per row; `size` of them
+   fit. n_whole is raised by the number of rows that were computed as a whole. Returns how many were chosen, -1 if they
+   do not fit, -2 without memory.
+
+   All rows are nominated before any is settled: the packed weights and the weights would drive each other out of the
+   cache. */
+int64_t ot_choose(const float *x, int64_t rows, int64_t width, int64_t latents, const float *weight, const void *packed,
+                  const float *norms, float ratio, const float *bias, const float *shift, int64_t k, float floor,
+                  int64_t two_sided, int64_t room, int64_t size, int64_t *out_latents, float *out_u, int64_t *counts,
+                  int64_t *n_whole) {
+  problem p = {weight, bias, shift, norms, packed, width, latents, k, room, ratio, floor, (int)two_sided};
+  scratch s;
+  int64_t block = block_of(width), n = 0;
+  if (!reserve(&s, &p, rows, block)) {
+    release(&s);
+    return -2;
+  }
+  for (int64_t i = 0; i < ot_padded(latents); i++) /* padding compares as false */
+    s.bias[i] = i < latents ? bias[i] - (shift ? shift[i] : 0) : NAN;
+  if (!nominate_all(&p, &s, x, rows, block)) n = -2;
+  for (int64_t r = 0; r < rows && n >= 0; r++) {
+    list *l = s.lists + r;
+    const float *row = x + r * width;
+    int64_t found = l->full ? 0 : settle(&p, l, row, s.keys);
+    if (l->full || found < k) found = whole_row(&p, row, l, s.work), ++*n_whole;
+    if (n + found > size) {
+      n = -1;
+      break;
+    }
+    for (int64_t i = 0; i < found; i++) {
+      out_latents[n + i] = l->latent[i];
+      out_u[n + i] = shift ? l->value[i] + shift[l->latent[i]] : l->value[i];
+    }
+    counts[r] = found;
+    n += found;
+  }
+  release(&s);
+  return n;
+}
+
+/* ------------------------------------------------------------------------------------------------ sparse products */
+
+#define CHUNK 16 /* vectors of a sum that stay in registers */
+
+/* sum (width) = sum over n places of value x the matrix row of the place; `index` and `order` name rows and values. */
+#define SUM_ROWS(INDEX, VALUE)                                                                                      \
+  int64_t i = 0;                                                                                                    \
+  for (; i + CHUNK * VL <= width; i += CHUNK * VL) {                                                                \
+    vf s[CHUNK];                                                                                                    \
+    _Pragma("GCC unroll 16") for (int c = 0; c < CHUNK; c++) s[c] = (vf){0};                                        \
+    for (int64_t j = from; j < to; j++) {                                                                           \
+      const float *row = matrix + (int64_t)(INDEX) * width + i;                                                     \
+      float v = (VALUE);                                                                                            \
+      _Pragma("GCC unroll 16") for (int c = 0; c < CHUNK; c++) s[c] += v * LOAD(row + c * VL);                      \
+    }                                                                                                               \
+    _Pragma("GCC unroll 16") for (int c = 0; c < CHUNK; c++) STORE(sum + i + c * VL, s[c]);                         \
+  }                                                                                                                 \
+  for (; i + VL <= width; i += VL) {                                                                                \
+    vf s = {0};                                                                                                     \
+    for (int64_t j = from; j < to; j++) s += (VALUE) * LOAD(matrix + (int64_t)(INDEX) * width + i);                 \
+    STORE(sum + i, s);                                                                                              \
+  }                                                                                                                 \
+  for (; i < width; i++) {                                                                                          \
+    float s = 0;                                                                                                    \
+    for (int64_t j = from; j < to; j++) s += (VALUE) * matrix[(int64_t)(INDEX) * width + i];                        \
+    sum[i] = s;                                                                                                     \
+  }
+
+/* out (rows first..last, width) = sum over each row's places, ends[r] to ends[r + 1], of value x matrix row. */
+void ot_decode(const float *values, const float *matrix, const int64_t *latents, const int64_t *ends, int64_t first,
+               int64_t last, int64_t width, float *out) {
+  for (int64_t r = first; r < last; r++) {
+    float *sum = out + r * width;
+    int64_t from = ends[r], to = ends[r + 1];
+    SUM_ROWS(latents[j], values[j])
+  }
+}
+
+/* out (latents first..last, width) = sum over each latent's places of value x matrix row of the place's row; sums
+   (latents) the sum of the values alone, or null. order, rows, ends: the transposed list, see ot_transpose. */
+void ot_sum_by_latent(const float *values, const float *matrix, const int32_t *order, const int32_t *rows,
+                      const int32_t *ends, int64_t first, int64_t last, int64_t width, float *out, float *sums) {
+  for (int64_t l = first; l < last; l++) {
+    float *sum = out + l * width, all = 0;
+    int64_t from = ends[l], to = ends[l + 1];
+    SUM_ROWS(rows[j], values[order[j]])
+    for (int64_t j = from; j < to; j++) all += values[order[j]];
+    if (sums) sums[l] = all;
+  }
+}
+
+/* out (places of rows first..last) = inner product of the row's state with the matrix row of the place's latent. */
+void ot_products(const float *states, const float *matrix, const int64_t *latents, const int64_t *ends, int64_t first,
+                 int64_t last, int64_t width, float *out) {
+  for (int64_t r = first; r < last; r++)
+    for (int64_t j = ends[r]; j < ends[r + 1]; j++)
+      out[j] = dot(states + r * width, matrix + latents[j] * width, width);
+}
+
+/* The places in the order of their latents, and of their rows within each: a counting sort. to_ends (latents + 1). */
+void ot_transpose(const int64_t *latents, const int64_t *ends, int64_t n_rows, int64_t n_latents, int32_t *order,
+                  int32_t *rows, int32_t *to_ends) {
+  memset(to_ends, 0, sizeof(int32_t) * (size_t)(n_latents + 1));
+  for (int64_t j = 0; j < ends[n_rows]; j++) to_ends[latents[j] + 1]++;
+  for (int64_t l = 0; l < n_latents; l++) to_ends[l + 1] += to_ends[l];
+  for (int64_t r = 0; r < n_rows; r++)
+    for (int64_t j = ends[r]; j < ends[r + 1]; j++) {
+      int32_t at = to_ends[latents[j]]++;
+      order[at] = (int32_t)j, rows[at] = (int32_t)r;
+    }
+  memmove(to_ends + 1, to_ends, sizeof(int32_t) * (size_t)n_latents);
+  to_ends[0] = 0;
+}
