@@ -1,4 +1,5 @@
-"""The sparse kernels compute what their dense references compute, values and gradients alike, in float64."""
+"""The sparse kernels compute what their dense references compute, values and gradients alike; torch's in float64, the
+compiled ones in float32 against a reference in float64."""
 
 import pytest
 import torch
@@ -6,7 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from overtone.dictionaries.codes import Support
-from overtone.training.kernels import reference, sparse
+from overtone.training.kernels import memory, reference, sparse
+from overtone.training.kernels.compiler import BuildError
+from overtone.training.kernels.native import MACHINE, Native
 
 
 def support(kind: str, rows: int, latents: int, k: int) -> Support:
@@ -24,13 +27,13 @@ def inputs(at: Support, width: int) -> dict[str, torch.Tensor]:
 
 
 def results(module, at: Support, leaves: dict[str, torch.Tensor], x: torch.Tensor) -> list[torch.Tensor]:
-    """Both kernels' results and the gradients of a random function of them."""
+    """Both kernels' results and the gradients of a smooth function of them."""
     centred = (x - leaves["centre"]).detach()
     true_u = at.take(centred @ leaves["weight"].detach().T + leaves["bias"].detach())
     u = module.preactivations(centred, leaves["centre"], leaves["weight"], leaves["bias"], true_u, at)
     decoded = module.decode(leaves["values"] * u, leaves["weight"], at)
     loss = (
-        decoded * torch.cos(torch.arange(decoded.numel(), dtype=torch.float64).view_as(decoded))
+        decoded * torch.cos(torch.arange(decoded.numel(), dtype=decoded.dtype).view_as(decoded))
     ).sum() + u.sin().sum()
     return [u, decoded, *torch.autograd.grad(loss, list(leaves.values()))]
 
@@ -43,6 +46,50 @@ def test_values_and_gradients_equal_the_dense_ones(kind, rows, width, latents, k
     leaves, x = inputs(at, width), torch.randn(rows, width, dtype=torch.float64)
     for found, expected in zip(results(sparse, at, leaves, x), results(reference, at, leaves, x), strict=True):
         torch.testing.assert_close(found, expected)
+
+
+@pytest.fixture(scope="module", params=["machine", "portable"])
+def compiled(request):
+    try:
+        return Native(*[MACHINE][: request.param == "machine"])
+    except BuildError as error:
+        pytest.skip(f"no compiled kernels here: {error}")
+
+
+@pytest.mark.parametrize("kind", ["row", "ragged"])
+@settings(max_examples=25, deadline=None)
+@given(rows=st.integers(1, 7), width=st.integers(1, 300), latents=st.integers(1, 70), k=st.integers(1, 9))
+def test_compiled_values_and_gradients_equal_the_dense_ones(compiled, kind, rows, width, latents, k):
+    at = support(kind, rows, latents, min(k, latents))
+    leaves, x = inputs(at, width), torch.randn(rows, width, dtype=torch.float64)
+    single = {name: leaf.detach().float().requires_grad_() for name, leaf in leaves.items()}
+    expected = results(reference, at, leaves, x)
+    for found, right in zip(results(compiled, at, single, x.float()), expected, strict=True):
+        torch.testing.assert_close(found.double(), right, rtol=1e-4, atol=1e-4 * width**0.5)
+
+
+def test_memory_in_use_is_never_handed_out_again():
+    memory.release()
+    first = memory.take(300, 300)
+    kept = first.view(-1)[:5]
+    kept.fill_(7)
+    address = first.data_ptr()
+    del first
+    assert memory.take(300, 300).data_ptr() != address, "a view still refers to it"
+    del kept
+    assert memory.take(300, 300).data_ptr() == address
+    memory.release()
+
+
+def test_compiled_gradients_of_two_uses_of_a_matrix_add_up(compiled):
+    at = support("row", 40, 200, 3)
+    values, weight = torch.rand(120), torch.randn(200, 400)
+    found, expected = weight.clone().requires_grad_(), weight.clone().requires_grad_()
+    for _ in range(2):  # the second round finds memory that the first has used
+        for module, matrix in ((compiled, found), (sparse, expected)):
+            matrix.grad = None
+            (module.decode(values, matrix, at).square().sum() + module.decode(-2 * values, matrix, at).sum()).backward()
+        torch.testing.assert_close(found.grad, expected.grad)
 
 
 def test_rows_without_any_active_latent_decode_to_zero():

@@ -27,6 +27,8 @@ from overtone.dictionaries.preset import Preset
 from overtone.dictionaries.storage import save_dictionary
 from overtone.training.checkpoint import load_checkpoint, save_checkpoint
 from overtone.training.feed import Ask, Feed, make_feed
+from overtone.training.kernels import memory
+from overtone.training.kernels.dispatch import kernels_for
 from overtone.training.record import Display, Record
 from overtone.training.run import Run
 from overtone.training.schedules import Schedule
@@ -73,12 +75,14 @@ class Job:
 
 @dataclass(frozen=True)
 class Fitted:
-    """A trained dictionary (eval mode, no gradients), the job it is from, and the course of its training."""
+    """A trained dictionary (eval mode, no gradients), the job it is from, the course of its training, and the kernels
+    that it ran on ("" where none are used)."""
 
     dictionary: Dictionary
     job: Job
     record: tuple[Record, ...] = ()
     seed: int = 0
+    kernels: str = ""
 
     def save(
         self, folder: str | Path, *, sources: Mapping[str, str] | None = None, facts: Mapping[str, Any] | None = None
@@ -86,6 +90,7 @@ class Fitted:
         """Save the dictionary with its record and its site; see `save_dictionary`."""
         site = {"site": "+".join(map(str, self.job.sites))} if self.job.sites else {}
         site |= {"target": str(self.job.target)} if self.job.target else {}
+        site |= {"kernels": self.kernels} if self.kernels else {}
         return save_dictionary(
             self.dictionary, folder, seed=self.seed, sources=sources, facts={**site, **(facts or {})},
             record=[r.to_dict() for r in self.record],
@@ -133,9 +138,13 @@ def fit_many(
         identity = _identity(jobs, n_tokens, batch_rows, seed, schedule, feed.fingerprint if folder else "")
         saver = _Saver(folder, identity, checkpoint_every_s, list(stepped.values()))
         every = record_every or max(1, n_tokens // RECORDS)
-        _loop(list(stepped.values()), [jobs[i].ask for i in stepped], feed, saver, resume, every, on_record, quiet)
+        try:
+            _loop(list(stepped.values()), [jobs[i].ask for i in stepped], feed, saver, resume, every, on_record, quiet)
+        finally:
+            memory.release()
     for i, run in stepped.items():
-        found[i] = Fitted(run.model.eval().cpu().requires_grad_(False), jobs[i], tuple(run.records), jobs[i].seed or 0)
+        model = run.model.eval().cpu().requires_grad_(False)
+        found[i] = Fitted(model, jobs[i], tuple(run.records), jobs[i].seed or 0, kernels_for(device).name)
     return [found[i] for i in range(len(jobs))]
 
 

@@ -17,7 +17,7 @@ from overtone.dictionaries.autoencoder import Autoencoder, Chosen, everywhere
 from overtone.dictionaries.codes import SparseCodes, Support
 from overtone.dictionaries.encoders.base import Heads
 from overtone.dictionaries.selectors.rank import top_indices
-from overtone.training.kernels.sparse import decode, preactivations
+from overtone.training.kernels.dispatch import Kernels, kernels_for
 
 DENSE_FROM = 0.1  # share of active latents from which dense products are faster
 PROBED = 64  # rows on which that share is measured
@@ -64,6 +64,11 @@ class Step:
     at: Callable[[Tensor], Tensor]
 
     @property
+    def kernels(self) -> Kernels:
+        """What computes the sparse products."""
+        return kernels_for(self.centred.device)
+
+    @property
     def dense(self) -> bool:
         """Whether values and heads are (rows, latents)."""
         return self.chosen is None
@@ -92,8 +97,8 @@ class Step:
         if self.chosen is None:
             return (values if keep is None else values * keep) @ weight
         if keep is None:
-            return decode(values, weight, self.chosen.support)
-        return decode(values[keep], weight, self.chosen.support.kept(keep))
+            return self.kernels.decode(values, weight, self.chosen.support)
+        return self.kernels.decode(values[keep], weight, self.chosen.support.kept(keep))
 
     def _decoded_nonlinearly(self, values: Tensor, frozen: bool) -> Tensor:
         decoder = self.dictionary.decoder
@@ -111,11 +116,13 @@ class Step:
             heads = model.heads_of(few, lambda vector: vector[latents], {})
             best = top_indices(model.score(heads, lambda vector: vector[latents]), k)
             support = Support.from_indices(latents[best], model.n_latents)
-        u = preactivations(self.centred, model.centre(), weight, bias, few.gather(1, best).view(-1), support)
+        u = self.kernels.preactivations(
+            self.centred, model.centre(), weight, bias, few.gather(1, best).view(-1), support
+        )
         values = model.value(model.heads_of(u, support.at, {}), support.at)
         if not model.decoder.linear:
             return model.decoder(support.codes(values), self.inputs) - model.decoder.constant(self.inputs)
-        return decode(values, model.decoder.rows(), support)
+        return self.kernels.decode(values, model.decoder.rows(), support)
 
 
 def forward(dictionary: Autoencoder, given: Given) -> Step:
@@ -127,19 +134,18 @@ def forward(dictionary: Autoencoder, given: Given) -> Step:
     beside = {} if given.g is None else {"g": given.g}
     if given.all_latents or not (dictionary.selection.has_budget or _few_active(dictionary, centred[:PROBED])):
         return _dense(dictionary, given, inputs, target, centred, beside)
-    with torch.no_grad():
-        chosen = dictionary.choose(centred, company=True, beside=beside, peaks=given.peaks)
+    chosen = kernels_for(centred.device).choose(dictionary, centred, beside=beside, peaks=given.peaks)
     return _sparse(dictionary, given, inputs, target, centred, chosen)
 
 
 def _sparse(model: Autoencoder, given: Given, inputs: Tensor, target: Tensor, centred: Tensor, chosen: Chosen) -> Step:
-    support = chosen.support
+    support, kernels = chosen.support, kernels_for(centred.device)
     weight, bias = model.encoder.affine(model.decoder)
-    u = preactivations(centred, model.centre(), weight, bias, chosen.u, support)
+    u = kernels.preactivations(centred, model.centre(), weight, bias, chosen.u, support)
     heads = model.heads_of(u, support.at, chosen.sides)
     values = model.value(heads, support.at)
     if model.decoder.linear:
-        x_hat = decode(values, model.decoder.rows(), support) + model.decoder.constant(inputs)
+        x_hat = kernels.decode(values, model.decoder.rows(), support) + model.decoder.constant(inputs)
     else:
         x_hat = model.decoder(support.codes(values), inputs)
     return Step(

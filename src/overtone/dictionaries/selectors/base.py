@@ -1,9 +1,25 @@
 """The selection slot: which latents are active. There are two kinds, ranks and thresholds."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 from torch import Tensor
 
 from overtone.dictionaries.codes import Support
 from overtone.dictionaries.parts import Part
+
+
+@dataclass(frozen=True, eq=False)
+class Rule:
+    """A nomination as one comparison per place, which a kernel can make while it computes the scores.
+
+    k > 0: the k places of each row with the largest scores; k = 0: all places whose score exceeds `floor`; scores are
+    taken less `shift` (latents,) where there is one.
+    """
+
+    k: int = 0
+    floor: float = 0.0
+    shift: Tensor | None = None
 
 
 class Selection(Part):
@@ -25,6 +41,11 @@ class Selection(Part):
         inference form applies, in which each row stands alone. states: (rows, width) less the centre, in the
         dictionary's units."""
         raise NotImplementedError
+
+    def rule(self, sample: Callable[[], Tensor]) -> Rule | None:
+        """What `nominate` does in company, as a rule; None where it cannot be said so, which is always correct. A class
+        that overrides `nominate` must override this. sample: scores of a few of the rows."""
+        return None
 
     def mask(self, scores: Tensor) -> Tensor:
         """Boolean (rows, latents): the active places, for selections without a budget, which may be many."""

@@ -1,11 +1,13 @@
 """Ranks: a budget of active latents, spent within each row or over a batch of rows."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from overtone.core.settings import require
 from overtone.dictionaries.codes import Support
-from overtone.dictionaries.selectors.base import Selection
+from overtone.dictionaries.selectors.base import Rule, Selection
 
 SMALL = 2048  # below so many latents, narrowing by groups pays (measured: 2x at 320 latents, nothing at 8192)
 
@@ -26,7 +28,10 @@ class Rank(Selection, kind="selection.rank"):
         require(budget >= 1, f"k={budget} active latents per row: use at least 1.")
         self.scope, self.budget = scope, budget
         self.rows_compete = self.has_threshold_form = scope == "batch"
-        self._pivot: float | None = None  # scores below it will not make the cut: a hint, only speed depends on it
+        # Scores below the pivot will not make the cut, which moves by less than the margin from batch to batch: hints,
+        # on which only speed depends.
+        self._pivot: float | None = None
+        self._cut, self._margin, self._halved = 0.0, 0.2, False
         if scope == "batch":
             self.register_buffer("theta", torch.zeros(()))
 
@@ -52,6 +57,14 @@ class Rank(Selection, kind="selection.rank"):
             self._pivot = self._guess(scores)
         return Support.from_mask(scores > self._pivot)
 
+    def rule(self, sample: Callable[[], Tensor]) -> Rule:
+        """The best of each row, or what exceeds the hint."""
+        if self.scope == "row":
+            return Rule(k=self.budget)
+        if self._pivot is None:
+            self._pivot = self._guess(sample())
+        return Rule(floor=self._pivot)
+
     def _guess(self, scores: Tensor) -> float:
         """A score that about three times the budget exceeds, from at most 4096 of the scores."""
         sample = scores.flatten()[:: max(1, scores.numel() // 4096)]
@@ -61,18 +74,27 @@ class Rank(Selection, kind="selection.rank"):
     def settle(self, nominees: Support, scores: Tensor) -> Tensor | None:
         """The best budget x rows positive scores; equal scores at the cut go to earlier rows, then earlier latents."""
         wanted = self.budget * nominees.n_rows
-        if len(scores) <= wanted:
-            return torch.ones_like(scores, dtype=torch.bool) if self._pivot == 0 else None
+        if len(scores) <= wanted and (self._pivot == 0 or len(scores) == wanted):
+            return torch.ones_like(scores, dtype=torch.bool)
+        if len(scores) < wanted:
+            return None
         cut = torch.kthvalue(scores, len(scores) - wanted + 1).values
         keep = scores > cut
         ties = (scores == cut).nonzero().view(-1)
         keep[ties[: wanted - int(keep.sum())]] = True
-        self._pivot = float(cut) * 0.8
+        self._learn(float(cut))
         return keep
 
+    def _learn(self, cut: float) -> None:
+        if self._cut > 0:
+            self._margin = min(0.5, max(0.03, 2 * abs(1 - cut / self._cut), 0.7 * self._margin))
+        self._cut, self._halved = cut, False
+        self._pivot = max(0.0, cut * (1 - self._margin))
+
     def widen(self) -> None:
-        """Forget the hint."""
-        self._pivot = 0.0
+        """Halve the hint; forget it if that was not enough."""
+        self._pivot = 0.0 if self._halved or self._pivot is None else self._pivot / 2
+        self._halved = True
 
     def scale_codes(self, factor: float) -> None:
         """Scale the threshold."""

@@ -1,10 +1,12 @@
 """Thresholds: a latent is active where its score exceeds a fixed or given number."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from overtone.dictionaries.codes import Support
-from overtone.dictionaries.selectors.base import Selection
+from overtone.dictionaries.selectors.base import Rule, Selection
 
 
 class Threshold(Selection, kind="selection.threshold"):
@@ -27,6 +29,10 @@ class Threshold(Selection, kind="selection.threshold"):
     def nominate(self, scores: Tensor, *, company: bool, states: Tensor | None = None) -> Support:
         """All places above their threshold."""
         return Support.from_mask(self.mask(scores))
+
+    def rule(self, sample: Callable[[], Tensor]) -> Rule:
+        """All places above their threshold."""
+        return Rule(shift=self.theta.detach())
 
     def mask(self, scores: Tensor) -> Tensor:
         """score > theta."""

@@ -1,5 +1,6 @@
-"""Sparse products with exact gradients: the few operations that training speed depends on.
+"""What training speed depends on: sparse products with exact gradients, and selection fused with the product.
 
-Each has the signature of its plain reference in `reference.py` and must agree with it, values and gradients alike. A
-faster implementation is one more module here, chosen by `dispatch.py`; `sparse.py` needs torch alone.
+Each kernel has the signature of its plain reference (`reference.py`, `Autoencoder.choose`) and must agree with it,
+values and gradients alike. `dispatch.py` chooses: `sparse.py` needs torch alone, `native.py` a C compiler at first use,
+`triton_sparse.py` a GPU.
 """

@@ -1,34 +1,72 @@
-"""Which kernels a device gets: the fastest ones that are installed, under a name that the run's log repeats."""
+"""Which kernels a device gets: the fastest ones that this machine has, under a name that the run's log repeats.
 
+    cuda   Triton's, where Triton is installed
+    cpu    compiled: C, built at first use where there is a compiler and the processor has wide registers
+    else   torch alone
+OVERTONE_KERNELS=compiled, torch or plain forces a kind on a CPU (plain: torch without any fast selection).
+"""
+
+import logging
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from importlib.util import find_spec
 
 import torch
 from torch import Tensor
 
+from overtone.core.errors import SettingError
+from overtone.dictionaries.autoencoder import Chosen
 from overtone.training.kernels import sparse
+from overtone.training.kernels.choose import choose
+
+log = logging.getLogger(__name__)
+KINDS = ("auto", "compiled", "torch", "plain")
 
 
 @dataclass(frozen=True)
 class Kernels:
-    """One implementation of the sparse products; both functions have the signatures and results of `reference.py`."""
+    """One implementation of what training speed depends on. preactivations and decode have the signatures and results
+    of `reference.py`; choose those of `choose.choose`, without its last argument."""
 
     name: str
     preactivations: Callable[..., Tensor]
     decode: Callable[..., Tensor]
+    choose: Callable[..., Chosen] = choose
 
 
 def kernels_for(device: torch.device | str) -> Kernels:
-    """The kernels for tensors of a device: Triton's on CUDA where Triton is installed, else plain torch."""
-    return _of_kind(torch.device(device).type)
+    """The kernels for tensors of a device. Raises SettingError if OVERTONE_KERNELS asks for what there is not."""
+    return _of_kind(torch.device(device).type, os.environ.get("OVERTONE_KERNELS", "auto"))
 
 
 @cache
-def _of_kind(device_type: str) -> Kernels:
+def _of_kind(device_type: str, kind: str) -> Kernels:
+    if kind not in KINDS:
+        raise SettingError(f"OVERTONE_KERNELS={kind}: use one of {', '.join(KINDS)}.")
     if device_type == "cuda" and find_spec("triton") is not None:
         from overtone.training.kernels import triton_sparse
 
         return Kernels("triton", triton_sparse.preactivations, triton_sparse.decode)
+    if device_type == "cpu" and kind in ("auto", "compiled"):
+        found = _compiled(forced=kind == "compiled")
+        if found is not None:
+            return found
     return Kernels("torch", sparse.preactivations, sparse.decode)
+
+
+def _compiled(*, forced: bool) -> Kernels | None:
+    from overtone.training.kernels.compiler import BuildError
+    from overtone.training.kernels.native import MACHINE, Native
+
+    try:
+        native = Native(MACHINE)
+    except BuildError as error:
+        if forced:
+            raise SettingError(f"OVERTONE_KERNELS=compiled, but {error}. Install one, or unset the variable.") from None
+        log.info("training runs on torch's own kernels: %s", error)
+        return None
+    if native.level == 0 and not forced:
+        return None
+    return Kernels(native.name, native.preactivations, native.decode, partial(choose, select=native.select))

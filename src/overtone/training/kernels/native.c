@@ -14,12 +14,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-#if defined(__AVX512BF16__) && defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VL__)
+#if defined(__AVX512F__)
 #include <immintrin.h>
+#endif
+#if defined(__AVX512BF16__) && defined(__AVX512BW__) && defined(__AVX512VL__) && !defined(SINGLE)
 #define BF16 1
 #endif
 #if defined(__AVX512F__)
-#include <immintrin.h>
 #define VL 16 /* floats in a vector */
 #define MR 12 /* rows in a tile */
 #elif defined(__AVX2__) && defined(__FMA__)
@@ -518,23 +519,25 @@ int64_t ot_choose(const float *x, int64_t rows, int64_t width, int64_t latents, 
     sum[i] = s;                                                                                                     \
   }
 
-/* out (rows first..last, width) = sum over each row's places, ends[r] to ends[r + 1], of value x matrix row. */
-void ot_decode(const float *values, const float *matrix, const int64_t *latents, const int64_t *ends, int64_t first,
-               int64_t last, int64_t width, float *out) {
+/* out (rows first..last, width) = sum over each row's places of value x matrix row. The places of row r begin at
+   starts[r] and end where the next row's begin, at n for the last of n_rows. */
+void ot_decode(const float *values, const float *matrix, const int64_t *latents, const int64_t *starts, int64_t n_rows,
+               int64_t n, int64_t first, int64_t last, int64_t width, float *out) {
   for (int64_t r = first; r < last; r++) {
     float *sum = out + r * width;
-    int64_t from = ends[r], to = ends[r + 1];
+    int64_t from = starts[r], to = r + 1 < n_rows ? starts[r + 1] : n;
     SUM_ROWS(latents[j], values[j])
   }
 }
 
 /* out (latents first..last, width) = sum over each latent's places of value x matrix row of the place's row; sums
-   (latents) the sum of the values alone, or null. order, rows, ends: the transposed list, see ot_transpose. */
+   (latents) the sum of the values alone, or null. order, rows, starts: the places by latent. */
 void ot_sum_by_latent(const float *values, const float *matrix, const int32_t *order, const int32_t *rows,
-                      const int32_t *ends, int64_t first, int64_t last, int64_t width, float *out, float *sums) {
+                      const int32_t *starts, int64_t n_latents, int64_t n, int64_t first, int64_t last, int64_t width,
+                      float *out, float *sums) {
   for (int64_t l = first; l < last; l++) {
     float *sum = out + l * width, all = 0;
-    int64_t from = ends[l], to = ends[l + 1];
+    int64_t from = starts[l], to = l + 1 < n_latents ? starts[l + 1] : n;
     SUM_ROWS(rows[j], values[order[j]])
     for (int64_t j = from; j < to; j++) all += values[order[j]];
     if (sums) sums[l] = all;
@@ -542,24 +545,9 @@ void ot_sum_by_latent(const float *values, const float *matrix, const int32_t *o
 }
 
 /* out (places of rows first..last) = inner product of the row's state with the matrix row of the place's latent. */
-void ot_products(const float *states, const float *matrix, const int64_t *latents, const int64_t *ends, int64_t first,
-                 int64_t last, int64_t width, float *out) {
+void ot_products(const float *states, const float *matrix, const int64_t *latents, const int64_t *starts,
+                 int64_t n_rows, int64_t n, int64_t first, int64_t last, int64_t width, float *out) {
   for (int64_t r = first; r < last; r++)
-    for (int64_t j = ends[r]; j < ends[r + 1]; j++)
+    for (int64_t j = starts[r], to = r + 1 < n_rows ? starts[r + 1] : n; j < to; j++)
       out[j] = dot(states + r * width, matrix + latents[j] * width, width);
-}
-
-/* The places in the order of their latents, and of their rows within each: a counting sort. to_ends (latents + 1). */
-void ot_transpose(const int64_t *latents, const int64_t *ends, int64_t n_rows, int64_t n_latents, int32_t *order,
-                  int32_t *rows, int32_t *to_ends) {
-  memset(to_ends, 0, sizeof(int32_t) * (size_t)(n_latents + 1));
-  for (int64_t j = 0; j < ends[n_rows]; j++) to_ends[latents[j] + 1]++;
-  for (int64_t l = 0; l < n_latents; l++) to_ends[l + 1] += to_ends[l];
-  for (int64_t r = 0; r < n_rows; r++)
-    for (int64_t j = ends[r]; j < ends[r + 1]; j++) {
-      int32_t at = to_ends[latents[j]]++;
-      order[at] = (int32_t)j, rows[at] = (int32_t)r;
-    }
-  memmove(to_ends + 1, to_ends, sizeof(int32_t) * (size_t)n_latents);
-  to_ends[0] = 0;
 }

@@ -1,0 +1,60 @@
+"""How a training step chooses: with a kernel that fuses product and selection where model and kernel allow it, else as
+the dictionary itself does, block by block. The choice is the same, up to scores that differ by rounding alone."""
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+from torch.nn.functional import linear
+
+from overtone.dictionaries.autoencoder import Autoencoder, Chosen, everywhere
+from overtone.dictionaries.codes import Support
+from overtone.dictionaries.scores import Magnitude, PreActivation
+from overtone.dictionaries.selectors.base import Rule
+from overtone.dictionaries.values import Value
+
+SAMPLE = 64  # rows whose scores a selection may see beforehand
+
+Select = Callable[[Tensor, Tensor, Tensor, Rule, bool], tuple[Support, Tensor]]
+"""(centred states, weight, bias, rule, two-sided) -> nominated places and their pre-activations (n,). All float32 on a
+CPU and contiguous. Two-sided: scores are magnitudes."""
+
+
+@torch.no_grad()
+def choose(
+    model: Autoencoder, centred: Tensor, *, beside: Mapping[str, Tensor], peaks: bool, select: Select | None = None
+) -> Chosen:
+    """The active places of a training batch; arguments as for `Autoencoder.choose`, in company."""
+    weight, bias = model.encoder.affine(model.decoder)
+    usual = select is None or peaks or not (_plain(model, bias) and _served(centred, weight, bias))
+    rule = None if usual else model.selection.rule(lambda: _scores(model, centred[:SAMPLE]))
+    if rule is None or select is None:
+        return model.choose(centred, company=True, beside=beside, peaks=peaks)
+    support, u = select(centred, weight, bias, rule, model.score.two_sided)
+    chosen = Chosen(support, u)
+    if not model.selection.rows_compete:
+        return chosen
+    keep = model.selection.settle(support, model.scores(chosen))
+    if keep is None:
+        model.selection.widen()
+        return choose(model, centred, beside=beside, peaks=peaks, select=select)
+    return Chosen(support.kept(keep), u[keep])
+
+
+def _plain(model: Autoencoder, bias: Tensor) -> bool:
+    """Whether scores are the affine pre-activations or their magnitudes, and nothing else is computed densely."""
+    probe = bias.new_zeros(1, len(bias))
+    return (
+        type(model.score) in (PreActivation, Magnitude)
+        and type(model.value).sides is Value.sides
+        and model.encoder.heads(probe, everywhere)["u"] is probe
+    )
+
+
+def _scores(model: Autoencoder, rows: Tensor) -> Tensor:
+    u = linear(rows, *model.encoder.affine(model.decoder))
+    return model.score(model.heads_of(u, everywhere, {}), everywhere)
+
+
+def _served(*tensors: Tensor) -> bool:
+    return all(t.dtype == torch.float32 and t.device.type == "cpu" and t.is_contiguous() for t in tensors)

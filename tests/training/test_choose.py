@@ -1,0 +1,183 @@
+"""The fused selections choose what the dictionary itself chooses, whatever the processor can do."""
+
+import os
+from functools import cache, partial
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from overtone.core.seeds import torch_generator
+from overtone.dictionaries.presets.abs_top_k import AbsTopK
+from overtone.dictionaries.presets.batch_top_k import BatchTopK
+from overtone.dictionaries.presets.relu_l1 import ReluL1
+from overtone.dictionaries.presets.top_k import TopK
+from overtone.dictionaries.selectors.base import Rule
+from overtone.training.kernels import native as native_module
+from overtone.training.kernels.choose import choose
+from overtone.training.kernels.compiler import BuildError
+from overtone.training.kernels.native import MACHINE, Native
+
+BUILDS = {"machine": (MACHINE,), "single": (MACHINE, "-DSINGLE"), "avx2": ("-mavx2", "-mfma"), "portable": ()}
+
+
+@cache
+def library(build):
+    """The kernels for some compiler options; skips where this machine has no compiler or cannot run them."""
+    if build == "avx2" and torch.backends.cpu.get_cpu_capability() not in ("AVX2", "AVX512"):
+        pytest.skip("this processor has no AVX2")
+    try:
+        return Native(*BUILDS[build])
+    except BuildError as error:
+        pytest.skip(f"no compiled kernels here: {error}")
+
+
+def states_and_matrix(rows, width, latents, scale=1.0):
+    generator = torch.Generator().manual_seed(rows + 31 * width + 977 * latents)
+    x = torch.randn(rows, width, generator=generator) * scale
+    weight = torch.randn(latents, width, generator=generator) * torch.rand(latents, 1, generator=generator)
+    return x, weight, torch.randn(latents, generator=generator)
+
+
+def check(found, x, weight, bias, rule, two_sided):
+    """The places hold the exact values, no place left out beats one that is there, and the number is right."""
+    support, u = found
+    truth = x.double() @ weight.double().T + bias.double()
+    tolerance = 1e-5 * (1 + x.norm(dim=1, keepdim=True) * weight.norm(dim=1)).double()
+    score = truth if rule.shift is None else truth - rule.shift.double()
+    score = score.abs() if two_sided else score
+    chosen = torch.zeros_like(truth, dtype=torch.bool)
+    chosen[support.rows, support.latents] = True
+    assert int(chosen.sum()) == len(u) == len(support.latents), "no place twice"
+    assert bool((support.rows.diff() >= 0).all())
+    assert bool(((u.double() - support.take(truth)).abs() <= support.take(tolerance)).all())
+    if rule.k:
+        assert chosen.sum(1).tolist() == [rule.k] * len(x)
+        least = torch.where(chosen, score + tolerance, torch.inf).amin(1, keepdim=True)
+        assert bool((chosen | (score - tolerance <= least)).all())
+    else:
+        assert bool((score + tolerance > rule.floor)[chosen].all())
+        assert bool((score - tolerance <= rule.floor)[~chosen].all())
+
+
+@pytest.mark.parametrize("build", BUILDS)
+@pytest.mark.parametrize("two_sided", [False, True])
+@settings(max_examples=25, deadline=None)
+@given(
+    rows=st.integers(1, 40), width=st.integers(1, 70), latents=st.integers(1, 150), share=st.floats(0, 1),
+    scale=st.sampled_from([1e-3, 1.0, 1e4]),
+)  # fmt: skip
+def test_the_k_best_of_each_row(build, two_sided, rows, width, latents, share, scale):
+    x, weight, bias = states_and_matrix(rows, width, latents, scale)
+    rule = Rule(k=max(1, round(share * latents)))
+    check(library(build).select(x, weight, bias, rule, two_sided), x, weight, bias, rule, two_sided)
+
+
+@pytest.mark.parametrize("build", BUILDS)
+@pytest.mark.parametrize("two_sided", [False, True])
+@settings(max_examples=25, deadline=None)
+@given(rows=st.integers(1, 40), width=st.integers(1, 70), latents=st.integers(1, 150), floor=st.floats(-1, 6))
+def test_all_that_exceed_a_threshold(build, two_sided, rows, width, latents, floor):
+    x, weight, bias = states_and_matrix(rows, width, latents)
+    rule = Rule(floor=floor, shift=torch.linspace(-1, 1, latents))
+    check(library(build).select(x, weight, bias, rule, two_sided), x, weight, bias, rule, two_sided)
+
+
+@pytest.mark.parametrize("build", ["machine", "portable"])
+@pytest.mark.parametrize("threads", [2, 3])
+def test_the_number_of_threads_changes_no_bit(build, threads):
+    x, weight, bias = states_and_matrix(700, 33, 300)
+    results = []
+    before = torch.get_num_threads()
+    try:
+        for n in (1, threads):
+            torch.set_num_threads(n)
+            support, u = library(build).select(x, weight, bias, Rule(k=5), False)
+            results.append((support.rows, support.latents, u))
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+
+
+@pytest.mark.parametrize("build", ["machine", "portable"])
+def test_rows_with_more_nominees_than_room_are_computed_as_a_whole_and_counted(build, monkeypatch):
+    monkeypatch.setattr(native_module, "ROOM", 128)
+    native, (x, weight, bias) = library(build), states_and_matrix(20, 8, 2000)
+    weight[:] = weight[0]  # all latents are equal but for the bias: no rounded score can tell them apart
+    bias = bias * 1e-3
+    x[0] = 100 * x[0]
+    before = native.whole_rows
+    rule = Rule(k=3)
+    check(native.select(x, weight, bias, rule, False), x, weight, bias, rule, False)
+    if native.level == 3:
+        assert native.whole_rows > before
+    assert native.whole_rows <= before + len(x)
+
+
+@pytest.mark.parametrize("build", ["machine", "portable"])
+def test_equal_scores_go_to_earlier_latents(build):
+    support, _ = library(build).select(torch.ones(2, 4), torch.ones(50, 4), torch.zeros(50), Rule(k=3), False)
+    assert support.latents.tolist() == [0, 1, 2] * 2
+
+
+@pytest.mark.parametrize("build", ["machine", "portable"])
+def test_what_is_not_a_number_is_passed_on(build):
+    x, weight, bias = states_and_matrix(3, 8, 60)
+    x[1, 2] = torch.nan
+    _, u = library(build).select(x, weight, bias, Rule(k=4), False)
+    assert u.view(3, 4).isnan().all(1).tolist() == [False, True, False]
+
+
+@pytest.mark.parametrize("build", ["machine", "portable"])
+@pytest.mark.parametrize(
+    "preset",
+    [
+        TopK(90, k=7),
+        AbsTopK(90, k=7),
+        BatchTopK(90, k=7),
+        AbsTopK(90, k=7, scope="batch"),
+        ReluL1(90),
+    ],
+    ids=lambda preset: preset.name + getattr(preset, "scope", ""),
+)
+def test_a_dictionary_s_own_choice(build, preset):
+    generator = torch_generator(0, "choice")
+    x = torch.randn(300, 20, generator=generator)
+    model = preset.build(20, generator).train()
+    model.start(x)
+    model.encoder.bias.data.add_(torch.randn(90, generator=generator))
+    for _ in range(3):  # hints that a selection keeps must not change the result
+        found = choose(model, x, beside={}, peaks=False, select=library(build).select)
+        expected = choose(model, x, beside={}, peaks=False)
+        assert set(zip(found.support.rows.tolist(), found.support.latents.tolist(), strict=True)) == set(
+            zip(expected.support.rows.tolist(), expected.support.latents.tolist(), strict=True)
+        )
+        x = x.roll(7, 0) * 0.7
+
+
+def test_what_a_rule_cannot_say_is_left_to_the_dictionary():
+    def refuse(*args):
+        raise AssertionError("must not be asked")
+
+    generator = torch_generator(0, "choice")
+    x = torch.randn(30, 8, generator=generator)
+    model = TopK(20, k=3).build(8, generator).train()
+    for asked in (partial(choose, peaks=True), partial(choose, peaks=False)):
+        model = model.double() if not asked.keywords["peaks"] else model
+        rows = x.to(model.encoder.weight.dtype)
+        assert len(asked(model, rows, beside={}, select=refuse).u) == 90
+
+
+def test_a_compiler_that_fails_is_a_build_error_and_leaves_nothing_behind(tmp_path, monkeypatch):
+    fake = tmp_path / "cc"
+    fake.write_text('#!/bin/sh\n[ "$1" = --version ] && echo fake 1.0 && exit 0\necho "no such option" >&2; exit 1\n')
+    fake.chmod(0o755)
+    monkeypatch.setenv("CC", str(fake))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    with pytest.raises(BuildError, match="no such option"):
+        Native(MACHINE)
+    assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
+    monkeypatch.setenv("CC", os.fspath(tmp_path / "missing"))
+    with pytest.raises(BuildError, match="no C compiler"):
+        Native(MACHINE)
