@@ -14,7 +14,7 @@ def listed(capsys, *words: str) -> list:
     return json.loads(capsys.readouterr().out)
 
 
-@pytest.mark.parametrize("kind", ["dictionaries", "edits", "adapters"])
+@pytest.mark.parametrize("kind", ["dictionaries", "edits", "formats", "adapters"])
 def test_every_entry_is_listed_with_what_it_is(kind, capsys):
     found = listed(capsys, kind)
     assert [entry["name"] for entry in found] == list(entries(kind))

@@ -4,9 +4,10 @@ VERBS = {
     "discover": "find a model's reasoning vectors, and prove that they steer it",
     "collect": "compute a model's states over texts or traces once, and keep them",
     "train": "train a dictionary on stored states",
+    "convert": "a dictionary into another library's format, or from it",
     "study": "re-run one paper's claims with the library's own parts",
     "studies": "the scoreboard: every study, and what it found when it was last run here",
-    "list": "what there is: dictionaries, edits, studies, sites or adapters",
+    "list": "what there is: dictionaries, edits, studies, formats, sites or adapters",
     "version": "versions of overtone and of what it stands on",
 }
 """Verb -> one line. A verb is the file of the same name in this folder; a test compares the two."""

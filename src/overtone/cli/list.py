@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Options(Shell):
-    """List what there is: every dictionary, edit, study or adapter of the catalogue, or the kinds of sites.
+    """List what there is: every dictionary, edit, study, format or adapter of the catalogue, or the kinds of sites.
 
     Example: overtone list dictionaries --json
     """
 
-    kind: Positional[Literal["dictionaries", "edits", "studies", "sites", "adapters"]]
+    kind: Positional[Literal["dictionaries", "edits", "studies", "formats", "sites", "adapters"]]
     """What to list."""
     model: str = ""
     """With `sites`: name or folder of a model, to list the sites that it has, with their widths."""

@@ -20,6 +20,7 @@ FOLDERS = {
     "edits": "overtone.steering.edits",
     "studies": "overtone.studies",
     "adapters": "overtone.models.adapters",
+    "formats": "overtone.formats.kinds",
 }
 _ENTRIES: dict[str, dict[str, Entry]] = {kind: {} for kind in FOLDERS}
 _Thing = TypeVar("_Thing")

@@ -57,6 +57,15 @@ class Site:
     def __str__(self) -> str:
         return self.kind if self.kind == "embedding" else f"{self.kind}.{self.layer}"
 
+    @property
+    def lens_name(self) -> str:
+        """TransformerLens' name of the place: the alias it came with, or ``blocks.L.hook_...``."""
+        if self.alias:
+            return self.alias
+        if self.kind == "embedding":
+            return "hook_embed"
+        return f"blocks.{self.layer}.{next(lens for lens, kind in _LENS.items() if kind == self.kind)}"
+
     @classmethod
     def parse(cls, name: str | Site) -> Site:
         """The site a name stands for: ``residual.6``, ``embedding``, ``blocks.6.hook_resid_post`` (TransformerLens;

@@ -1,0 +1,1 @@
+"""One file per format; each enrols itself and nothing else has to be edited."""

@@ -1,0 +1,218 @@
+"""SAELens: a folder with cfg.json and sae_weights.safetensors, as version 6 writes it.
+
+Followed: sae-lens 6.54.12. W_enc (width, latents), W_dec (latents, target width), b_enc, b_dec; `jumprelu` has
+threshold, `gated` has b_gate, r_mag and b_mag instead of b_enc, skip transcoders W_skip (target width, width).
+`apply_b_dec_to_input` says whether the constant is subtracted; without it in cfg.json the reader asks.
+BatchTopK and its kin are `jumprelu` with one threshold, as SAELens saves its own; thresholds stay in float32, and
+cfg.json then names float32, because SAELens brings every tensor to that dtype. There is no transcoder with a rank.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from overtone.core.artifacts import library_version, write_json
+from overtone.core.catalogue import enrol
+from overtone.core.errors import CapabilityError, SettingError, SiteError, StoreError
+from overtone.core.sites import Site
+from overtone.formats.choices import Choices
+from overtone.formats.format import Foreign, Format, read_json, read_safetensors, taken
+from overtone.formats.plain import Above, Best, Gate, Plain, Positive, Rule
+
+CFG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
+LAYOUT = "6.54.12"  # SAELens reads a folder without a version of 6.0 or later by the rules of older ones
+TRANSCODERS = ("transcoder", "skip_transcoder", "jumprelu_transcoder", "jumprelu_skip_transcoder")
+READ = ("standard", "gated", "topk", "abstopk", "jumprelu", *TRANSCODERS)
+
+
+@enrol("formats", "saelens", source="sae-lens 6.54.12", reads=True, writes=True)
+class SAELens(Format):
+    """SAELens folder: cfg.json and sae_weights.safetensors."""
+
+    name = "saelens"
+
+    def recognises(self, place: Path) -> bool:
+        """cfg.json beside sae_weights.safetensors."""
+        return (place / CFG).is_file() and (place / WEIGHTS).is_file()
+
+    def read(self, place: Path, choices: Choices) -> Foreign:
+        """Its dictionary; facts hold `site`, `model` and SAELens' own metadata."""
+        cfg, where = _modern(read_json(place / CFG)), place / WEIGHTS
+        tensors = read_safetensors(where)
+        architecture = cfg["architecture"]
+        if architecture not in READ:
+            raise CapabilityError(
+                f"{place} is of SAELens' architecture {architecture!r}; overtone reads {', '.join(READ)}."
+            )
+        _nothing_else(tensors, where)
+        width, n_latents = int(cfg["d_in"]), int(cfg["d_sae"])
+        target = int(cfg.get("d_out", width)) if architecture in TRANSCODERS else width
+        gated = architecture == "gated"
+        plain = Plain(
+            encoder=taken(tensors, "W_enc", (width, n_latents), where).T,
+            bias=taken(tensors, "b_gate" if gated else "b_enc", (n_latents,), where),
+            decoder=taken(tensors, "W_dec", (n_latents, target), where),
+            constant=taken(tensors, "b_dec", (target,), where),
+            rule=_rule(architecture, cfg, tensors, n_latents, where),
+            centred=architecture not in TRANSCODERS and _centred(cfg, choices, place),
+            skip=taken(tensors, "W_skip", (target, width), where) if "skip" in architecture else None,
+            other_space=architecture in TRANSCODERS,
+        )
+        return Foreign(_scaled(plain, cfg, choices, place), _facts(cfg))
+
+    def write(self, plain: Plain, folder: Path, facts: Mapping[str, Any]) -> list[str]:
+        """cfg.json and sae_weights.safetensors."""
+        from safetensors.torch import save_file
+
+        architecture = _architecture(plain)
+        if architecture is None:
+            raise self.refuse(plain.rule, holds=_HOLDS[plain.other_space])
+        gated = isinstance(plain.rule, Gate)
+        tensors = {
+            "W_enc": plain.encoder.T,
+            "b_gate" if gated else "b_enc": plain.bias,
+            "W_dec": plain.decoder,
+            "b_dec": plain.constant,
+        }
+        if isinstance(plain.rule, Above):
+            tensors["threshold"] = plain.rule.theta
+        if isinstance(plain.rule, Gate):
+            tensors |= {"r_mag": plain.rule.log_ratio, "b_mag": plain.rule.magnitude_bias}
+        if plain.skip is not None:
+            tensors["W_skip"] = plain.skip
+        save_file({name: tensor.contiguous().cpu() for name, tensor in tensors.items()}, folder / WEIGHTS)
+        write_json(folder / CFG, _cfg(plain, architecture, facts))
+        return []
+
+
+_HOLDS = {
+    False: "rectifiers, gates, thresholds, and ranks within each row, signed ones too",
+    True: "transcoders with a rectifier or a threshold per latent",
+}
+
+
+def _architecture(plain: Plain) -> str | None:
+    rule, skip = plain.rule, "" if plain.skip is None else "skip_"
+    if plain.other_space or skip:
+        own = {Positive: "", Above: "jumprelu_"}.get(type(rule))
+        return None if own is None or rule.signed or plain.centred else f"{own}{skip}transcoder"
+    if isinstance(rule, Best):
+        return "abstopk" if rule.signed else "topk"
+    return None if rule.signed else {Positive: "standard", Above: "jumprelu", Gate: "gated"}[type(rule)]
+
+
+def _cfg(plain: Plain, architecture: str, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """SAELens' configuration; metadata that came from SAELens goes back as it came."""
+    dtype = torch.float32 if isinstance(plain.rule, Above) else plain.encoder.dtype
+    own = {"sae_lens_version": LAYOUT, "sae_lens_training_version": None, "written_by": f"overtone {library_version()}"}
+    if facts.get("model"):
+        own["model_name"] = facts["model"]
+    if facts.get("site"):
+        own["hook_name"] = Site.parse(facts["site"]).lens_name
+    if facts.get("target_site"):
+        own["hook_name_out"] = Site.parse(facts["target_site"]).lens_name
+    kept = facts.get("saelens") or {}
+    cfg = {
+        "d_in": plain.width,
+        "d_sae": plain.n_latents,
+        "dtype": str(dtype).removeprefix("torch."),
+        "device": "cpu",
+        "apply_b_dec_to_input": plain.centred,
+        "normalize_activations": "none",
+        "reshape_activations": kept.get("reshape_activations", "none"),
+        "metadata": {**own, **kept.get("metadata", {})},
+        "architecture": architecture,
+    }
+    if isinstance(plain.rule, Best):
+        cfg |= {"k": plain.rule.k, "rescale_acts_by_decoder_norm": False}
+    if plain.other_space or plain.skip is not None:
+        cfg["d_out"] = plain.decoder.shape[1]
+    return cfg
+
+
+def _modern(cfg: dict[str, Any]) -> dict[str, Any]:
+    """A configuration of any version by the names of version 6."""
+    activation = cfg.get("activation_fn", cfg.get("activation_fn_str"))
+    architecture = cfg.get("architecture", "standard")
+    k = cfg.get("k", (cfg.get("activation_fn_kwargs") or {}).get("k"))
+    if activation == "topk" and architecture == "standard":
+        architecture = "topk"
+    return {**cfg, "architecture": architecture, "k": k}
+
+
+def _rule(architecture: str, cfg: dict[str, Any], tensors: dict[str, Any], n_latents: int, where: Path) -> Rule:
+    if architecture in ("topk", "abstopk"):
+        if cfg["k"] is None:
+            raise SettingError(f"{where.parent / CFG} names no k. Add it there: it is part of SAELens' format.")
+        return Best(int(cfg["k"]), signed=architecture == "abstopk")
+    if architecture.startswith("jumprelu"):
+        return Above(taken(tensors, "threshold", (n_latents,), where).float())
+    if architecture == "gated":
+        return Gate(taken(tensors, "r_mag", (n_latents,), where), taken(tensors, "b_mag", (n_latents,), where))
+    return Positive()
+
+
+def _nothing_else(tensors: dict[str, Any], where: Path) -> None:
+    """A tensor that is not known would be a part that is not known. Old files carry a scaling factor of ones."""
+    known = {"W_enc", "b_enc", "W_dec", "b_dec", "threshold", "b_gate", "r_mag", "b_mag", "W_skip"}
+    extra = {n for n, t in tensors.items() if n not in known and not (n == "scaling_factor" and bool((t == 1).all()))}
+    if extra:
+        raise StoreError(f"{where} holds {', '.join(sorted(extra))}, which overtone does not know how to apply.")
+
+
+def _centred(cfg: dict[str, Any], choices: Choices, place: Path) -> bool:
+    said = cfg.get("apply_b_dec_to_input", choices.apply_b_dec_to_input)
+    if said is None:
+        raise SettingError(
+            f"{place / CFG} does not say whether b_dec is subtracted from the input. Choose with "
+            "apply_b_dec_to_input: true (Bricken et al. 2023, and what SAELens assumes of old files) or false "
+            "(Anthropic's April 2024 recipe, Gemma Scope)."
+        )
+    return bool(said)
+
+
+def _scaled(plain: Plain, cfg: dict[str, Any], choices: Choices, place: Path) -> Plain:
+    """Input scale and rank by row length, both of which other formats express in the weights."""
+    norm = cfg.get("normalize_activations") or "none"
+    if norm in (True, "expected_average_only_in"):
+        if choices.norm_scale is None:
+            raise SettingError(
+                f"{place / CFG} says normalize_activations={norm!r}, and the factor is not in the file. Choose with "
+                "norm_scale: 1 if it is folded into the weights already, or the factor itself (sqrt(width) over the "
+                "mean norm of the states it was trained on)."
+            )
+        plain = plain if choices.norm_scale == 1 else plain.scaled_input(choices.norm_scale)
+    elif norm != "none":
+        raise CapabilityError(
+            f"{place / CFG} says normalize_activations={norm!r}: every row is scaled by itself, which overtone's "
+            "dictionaries do not do. Normalise the states yourself and set it to 'none' in a copy."
+        )
+    if not isinstance(plain.rule, Best):
+        return plain
+    by_norm = cfg.get("rescale_acts_by_decoder_norm", choices.rescale_acts_by_decoder_norm)
+    if by_norm is None and not plain.unit_rows:
+        raise SettingError(
+            f"{place / CFG} does not say by what latents are ranked, and the decoder's rows are not of length 1. "
+            "Choose with rescale_acts_by_decoder_norm: true (value times row length) or false (value)."
+        )
+    return plain.rescaled() if by_norm and not _exactly_unit(plain.decoder) else plain
+
+
+def _exactly_unit(rows: torch.Tensor) -> bool:
+    return bool((rows.norm(dim=1) == 1).all())
+
+
+def _facts(cfg: dict[str, Any]) -> dict[str, Any]:
+    metadata = dict(cfg.get("metadata") or {k: cfg[k] for k in ("model_name", "hook_name") if cfg.get(k)})
+    kept = {"metadata": metadata, "reshape_activations": cfg.get("reshape_activations", "none")}
+    facts: dict[str, Any] = {"saelens": kept}
+    if metadata.get("model_name"):
+        facts["model"] = metadata["model_name"]
+    for ours, theirs in (("site", "hook_name"), ("target_site", "hook_name_out")):
+        try:
+            facts[ours] = str(Site.parse(metadata[theirs]))
+        except (KeyError, TypeError, SiteError):
+            continue  # a place that overtone has no name for stays in the metadata
+    return facts

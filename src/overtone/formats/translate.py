@@ -1,0 +1,105 @@
+"""Between dictionaries and the canonical form: what their parts mean as matrices and a rule."""
+
+import torch
+
+from overtone.core.errors import CapabilityError
+from overtone.dictionaries.autoencoder import Autoencoder
+from overtone.dictionaries.decoders.linear import Linear as LinearDecoder
+from overtone.dictionaries.dictionary import Dictionary
+from overtone.dictionaries.encoders.linear import Linear as LinearEncoder
+from overtone.dictionaries.normalisers import Unscaled
+from overtone.dictionaries.scores import Magnitude, PreActivation
+from overtone.dictionaries.selectors.base import Selection
+from overtone.dictionaries.selectors.rank import Rank
+from overtone.dictionaries.selectors.threshold import Threshold
+from overtone.dictionaries.values import Rectified, Signed
+from overtone.formats.plain import Above, Best, Plain, Positive, Rule
+
+
+def plain_of(dictionary: Dictionary) -> Plain:
+    """The canonical form of a dictionary, its input scale folded in; the tensors are the (folded) dictionary's own.
+
+    Raises CapabilityError, naming the part, for a dictionary that is no linear code with a rank, a threshold or gates.
+    """
+    model = folded(dictionary)
+    weight, bias = model.encoder.affine(model.decoder)
+    return Plain(
+        encoder=weight.detach(),
+        bias=bias.detach(),
+        decoder=model.decoder.rows().detach(),
+        constant=model.decoder.centre().detach(),
+        rule=_rule_of(model),
+        centred=model.centred,
+    )
+
+
+def folded(dictionary: Dictionary) -> Autoencoder:
+    """The dictionary without input scaling, if it has the parts that the canonical form can express.
+
+    Raises CapabilityError, naming the part, if not.
+    """
+    if not isinstance(dictionary, Autoencoder):
+        raise CapabilityError(_refusal(dictionary.kind))
+    model = dictionary.folded() if dictionary.capabilities.foldable else dictionary
+    for part, allowed in (
+        (model.normaliser, (Unscaled,)),
+        (model.encoder, (LinearEncoder,)),
+        (model.score, (PreActivation, Magnitude)),
+        (model.value, (Rectified, Signed)),
+        (model.decoder, (LinearDecoder,)),
+    ):
+        if not isinstance(part, allowed):
+            raise CapabilityError(_refusal(part.kind))
+    return model
+
+
+def _refusal(kind: str) -> str:
+    return (
+        f"other formats hold matrices and a rank, a threshold or gates; this dictionary has {kind}, which is none of "
+        "them. Keep it in overtone's own format (--to overtone)."
+    )
+
+
+def _rule_of(model: Autoencoder) -> Rule:
+    selection, signed = model.selection, model.value.signed
+    if signed != model.score.two_sided:
+        raise CapabilityError(_refusal(f"{model.score.kind} with {model.value.kind}"))
+    if selection.has_threshold_form:
+        theta = selection.theta.detach().float().expand(model.n_latents).clone()
+        return Positive() if not signed and not bool(theta.any()) else Above(theta, signed)
+    if isinstance(selection, Rank) and selection.scope == "row":
+        return Best(selection.budget, signed)
+    raise CapabilityError(_refusal(selection.kind))
+
+
+def dictionary_of(plain: Plain) -> Autoencoder:
+    """The dictionary that a canonical form describes, in eval mode, its tensors kept bit for bit."""
+    n_latents, width = plain.encoder.shape
+    encoder, decoder = LinearEncoder(width, n_latents), LinearDecoder(width, n_latents)
+    for parameter, tensor in (
+        (encoder.weight, plain.encoder),
+        (encoder.bias, plain.bias),
+        (decoder.weight, plain.decoder),
+        (decoder.bias, plain.constant),
+    ):
+        parameter.data = tensor.detach().clone().contiguous()
+    signed = plain.rule.signed
+    model = Autoencoder(
+        Unscaled(),
+        encoder,
+        Magnitude() if signed else PreActivation(),
+        _selection_of(plain),
+        Signed() if signed else Rectified(),
+        decoder,
+        centred=plain.centred,
+    )
+    return model.eval().requires_grad_(False)
+
+
+def _selection_of(plain: Plain) -> Selection:
+    if isinstance(plain.rule, Best):
+        return Rank("row", plain.rule.k)
+    selection = Threshold(plain.n_latents)
+    if isinstance(plain.rule, Above):
+        selection.theta.copy_(plain.rule.theta.to(torch.float32))
+    return selection
