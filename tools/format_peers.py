@@ -60,7 +60,9 @@ def saelens_write(folder: Path) -> None:
 
     size = {"d_in": WIDTH, "d_sae": LATENTS}
     place = {"metadata": sl.saes.sae.SAEMetadata(model_name="gpt2", hook_name="blocks.3.hook_resid_post")}
-    across = {"metadata": sl.saes.sae.SAEMetadata(hook_name="blocks.3.hook_mlp_in", hook_name_out="blocks.3.hook_mlp_out")}
+    across = {
+        "metadata": sl.saes.sae.SAEMetadata(hook_name="blocks.3.hook_mlp_in", hook_name_out="blocks.3.hook_mlp_out")
+    }
     transcoder = {**size, **across, "d_out": WIDTH + 2, "apply_b_dec_to_input": False}
     made = {
         "standard": sl.StandardSAE(sl.StandardSAEConfig(**size, **place)),
@@ -208,7 +210,9 @@ def circuit_tracer_load(folder: Path) -> Encode:
     if (folder / "params.npz").exists():
         made = load_gemma_scope_transcoder(str(folder / "params.npz"), 0, torch.device("cpu"), torch.float32)
     else:
-        made = load_relu_transcoder(str(next(folder.glob("layer_*.safetensors"))), 0, torch.device("cpu"), torch.float32)
+        made = load_relu_transcoder(
+            str(next(folder.glob("layer_*.safetensors"))), 0, torch.device("cpu"), torch.float32
+        )
     return lambda x: (made.encode(x), made(x))
 
 
@@ -228,7 +232,9 @@ def openai_write(folder: Path) -> None:
 
         if name == "topk":  # what it computes between standardising a row and undoing that
             made.normalize = False
-            expected(folder / name, lambda x, made=made: (made.encode(LN(x)[0])[0], made.decode(made.encode(LN(x)[0])[0])))
+            expected(
+                folder / name, lambda x, made=made: (made.encode(LN(x)[0])[0], made.decode(made.encode(LN(x)[0])[0]))
+            )
             kept = load_file(folder / name / "expected.safetensors")
             save_file({**kept, "x": LN(kept["x"])[0]}, folder / name / "expected.safetensors")
         else:

@@ -1,10 +1,10 @@
-"""overtone.json: what a foreign format cannot hold, kept beside it, so that reading back loses nothing.
+"""overtone.json and overtone.safetensors: what a foreign format cannot hold, kept beside it, so that nothing is lost.
 
-It names the parts of the dictionary, its origin, its scalars (a single threshold, the spread of the states) and facts,
-and the hashes of the files it belongs to: if those were changed since, it is not used.
+They name the parts of the dictionary, its origin, facts, its scalars (a single threshold, the spread of the states) and
+the vectors that the format has no place for or wants in another form, and the hashes of the files they belong to: if
+those were changed since, they are not used. Matrices are never kept twice.
 """
 
-import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,21 +15,42 @@ from overtone.core.artifacts import file_hash, library_version, write_json
 from overtone.core.errors import StoreError
 from overtone.dictionaries.autoencoder import Autoencoder
 from overtone.dictionaries.parts import rebuild
-from overtone.formats.format import read_json
+from overtone.formats.format import read_json, read_safetensors
 
 
-def keep(path: Path, model: Autoencoder, facts: Mapping[str, Any], *, files: Sequence[Path]) -> None:
-    """Write the file at `path` for a dictionary without input scaling that was written into `files`."""
-    scalars = {name: tensor.item() for name, tensor in model.state_dict().items() if tensor.ndim == 0}
+def keep(path: Path, model: Autoencoder, facts: Mapping[str, Any], files: Sequence[Path], back: Autoencoder) -> bool:
+    """Write the file at `path` (.json) for a dictionary without input scaling that was written into `files`, which read
+    back as `back`. Returns whether both together give every bit of it; if not, what is kept describes `back`."""
+    from safetensors.torch import save_file
+
+    missing = _missing(model, back)
+    exact = all(tensor.ndim < 2 for tensor in missing.values())
+    if not exact:
+        back.origin, model, missing = model.origin, back, {}
+    vectors = {name: tensor for name, tensor in missing.items() if tensor.ndim == 1}
+    if vectors:
+        save_file(vectors, path.with_suffix(".safetensors"))
     data = {
         "written_by": f"overtone {library_version()}",
         "files": {file.name: file_hash(file) for file in files},
         "spec": model.spec(),
-        "scalars": scalars,
+        "scalars": {name: tensor.item() for name, tensor in model.state_dict().items() if tensor.ndim == 0},
+        "vectors": sorted(vectors),
         "origin": model.origin,
         "facts": dict(facts),
     }
     write_json(path, data)
+    return exact
+
+
+def _missing(model: Autoencoder, back: Autoencoder) -> dict[str, torch.Tensor]:
+    """What `model` holds and `back` does not, or not with the same bits."""
+    held = back.state_dict()
+    return {
+        name: tensor.detach().cpu().contiguous()
+        for name, tensor in model.state_dict().items()
+        if name not in held or held[name].dtype != tensor.dtype or not torch.equal(held[name], tensor)
+    }
 
 
 def restored(path: Path, read: Autoencoder) -> tuple[Autoencoder, dict[str, Any]]:
@@ -43,7 +64,8 @@ def restored(path: Path, read: Autoencoder) -> tuple[Autoencoder, dict[str, Any]
     try:
         if any(file_hash(path.parent / name) != digest for name, digest in data["files"].items()):
             return read, {}
-        model = _filled(rebuild(data["spec"]), read.state_dict(), data["scalars"])
+        vectors = read_safetensors(path.with_suffix(".safetensors")) if data["vectors"] else {}
+        model = _filled(rebuild(data["spec"]), read.state_dict() | vectors, data["scalars"])
     except (KeyError, OSError, StoreError, TypeError, ValueError):
         return read, {}
     model.origin = data.get("origin", {})
@@ -59,13 +81,3 @@ def _filled(model: Any, tensors: Mapping[str, torch.Tensor], scalars: Mapping[st
         *path, leaf = name.split(".")
         getattr(model.get_submodule(".".join(path)), leaf).data = value.clone()
     return model
-
-
-def same(one: Autoencoder, other: Autoencoder) -> bool:
-    """True if two dictionaries are made of the same parts and hold the same bits."""
-    if one.spec() != other.spec():
-        return False
-    mine, theirs = copy.copy(one.state_dict()), other.state_dict()
-    return mine.keys() == theirs.keys() and all(
-        mine[name].dtype == theirs[name].dtype and torch.equal(mine[name], theirs[name]) for name in mine
-    )

@@ -84,13 +84,9 @@ def export_dictionary(
     plain = plain_of(model).split() if split_signs else plain_of(model)
     with filled(folder, collects=known.collects, ours="overtone.json") as part:
         notes = known.write(plain, part, facts)
-        kept, files = known.beside(part), [p for p in part.iterdir() if p.suffix != ".yaml"]
-        beside.keep(kept, model, facts, files=files)
+        files = [path for path in part.iterdir() if path.suffix != ".yaml"]
         back = dictionary_of(known.read(part, _AS_WRITTEN).plain)
-        exact = beside.same(beside.restored(kept, back)[0], model)
-        if not exact:  # parts and weights do not belong together: keep what is true of both
-            back.origin = model.origin
-            beside.keep(kept, back, facts, files=files)
+        exact = beside.keep(known.beside(part), model, facts, files, back)
     return Exported(folder, known.name, tuple(notes), exact)
 
 
@@ -133,4 +129,3 @@ def writable() -> list[str]:
 
 def _format(name: str) -> Format | None:
     return None if name == OWN else lookup("formats", name).thing()
-

@@ -158,7 +158,7 @@ class Plain:
         return replace(
             self,
             encoder=(ratio[:, None] * self.encoder.double()).to(self.encoder.dtype),
-            bias=self.rule.magnitude_bias,
+            bias=self.rule.magnitude_bias.to(self.bias.dtype),
             rule=Above(theta.float()),
         )
 

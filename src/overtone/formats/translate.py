@@ -13,7 +13,7 @@ from overtone.dictionaries.selectors.base import Selection
 from overtone.dictionaries.selectors.rank import Rank
 from overtone.dictionaries.selectors.threshold import Threshold
 from overtone.dictionaries.values import Rectified, Signed
-from overtone.formats.plain import Above, Best, Plain, Positive, Rule
+from overtone.formats.plain import Above, Best, Gate, Plain, Positive, Rule
 
 
 def plain_of(dictionary: Dictionary) -> Plain:
@@ -30,6 +30,7 @@ def plain_of(dictionary: Dictionary) -> Plain:
         constant=model.decoder.centre().detach(),
         rule=_rule_of(model),
         centred=model.centred,
+        other_space=model.target is not None,
     )
 
 
@@ -73,9 +74,16 @@ def _rule_of(model: Autoencoder) -> Rule:
 
 
 def dictionary_of(plain: Plain) -> Autoencoder:
-    """The dictionary that a canonical form describes, in eval mode, its tensors kept bit for bit."""
+    """The dictionary that a canonical form describes, in eval mode, its tensors kept bit for bit.
+
+    Gates become the thresholds that are equal to them. Raises CapabilityError for a skip.
+    """
+    if isinstance(plain.rule, Gate):
+        plain = plain.thresholded()
+    if plain.skip is not None:
+        raise CapabilityError("this transcoder has a skip past its latents, for which overtone has no part yet.")
     n_latents, width = plain.encoder.shape
-    encoder, decoder = LinearEncoder(width, n_latents), LinearDecoder(width, n_latents)
+    encoder, decoder = LinearEncoder(width, n_latents), LinearDecoder(plain.decoder.shape[1], n_latents)
     for parameter, tensor in (
         (encoder.weight, plain.encoder),
         (encoder.bias, plain.bias),
@@ -92,6 +100,7 @@ def dictionary_of(plain: Plain) -> Autoencoder:
         Signed() if signed else Rectified(),
         decoder,
         centred=plain.centred,
+        target=Unscaled() if plain.other_space else None,
     )
     return model.eval().requires_grad_(False)
 

@@ -88,8 +88,9 @@ class CircuitTracer(Format):
         return notes
 
     def beside(self, place: Path) -> Path:
-        """layer_N.overtone.json."""
-        return _one_layer(place).with_suffix(".overtone.json")
+        """overtone.layer_N.json: circuit-tracer counts the files that begin with layer_."""
+        path = _one_layer(place)
+        return path.with_name(f"overtone.{path.stem}.json")
 
 
 def _layers(folder: Path) -> list[Path]:
@@ -110,7 +111,9 @@ def _one_layer(place: Path) -> Path:
 
 def _layer_of(facts: Mapping[str, Any]) -> int:
     if not facts.get("site"):
-        raise SettingError("circuit_tracer names its files by layer, and the site is not known. Give it: site=mlp_in.3.")
+        raise SettingError(
+            "circuit_tracer names its files by layer, and the site is not known. Give it: site=mlp_in.3."
+        )
     return Site.parse(facts["site"]).layer
 
 

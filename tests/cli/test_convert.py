@@ -1,0 +1,66 @@
+"""overtone convert."""
+
+import json
+
+import pytest
+
+from format_dictionaries import trained
+from overtone.cli import main
+from overtone.core.catalogue import entries
+from overtone.dictionaries.storage import save_dictionary
+
+
+@pytest.fixture
+def source(tmp_path):
+    return save_dictionary(trained("batch_top_k"), tmp_path / "dictionary", facts={"site": "residual.3"})
+
+
+def told(capsys, *words):
+    assert main([*map(str, words), "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("format", ["saelens", "gemma_scope", "dictionary_learning", "circuit_tracer"])
+def test_a_dictionary_goes_there_and_back(format, source, tmp_path, capsys):
+    there = told(capsys, "convert", source, tmp_path / "out", "--to", format)
+    assert (there["from"], there["to"], there["exact"]) == ("overtone", format, True)
+    back = told(capsys, "convert", tmp_path / "out", tmp_path / "back", "--to", "overtone", "--from", format)
+    assert (back["from"], back["width"], back["n_latents"]) == (format, 8, 8)
+
+
+def test_people_see_what_was_written_and_what_changed_form(source, tmp_path, capsys):
+    assert main(["convert", str(source), str(tmp_path / "out"), "--to", "gemma_scope"]) == 0
+    shown = capsys.readouterr().out
+    assert "overtone -> gemma_scope: 8 latents of width 8" in shown and "note: this format subtracts nothing" in shown
+
+
+def test_site_and_model_can_be_said(source, tmp_path, capsys):
+    words = ["--to", "saelens", "--site", "mlp_out.2", "--model", "gpt2"]
+    told(capsys, "convert", source, tmp_path / "out", *words)
+    metadata = json.loads((tmp_path / "out" / "cfg.json").read_text())["metadata"]
+    assert metadata["hook_name"] == "blocks.2.hook_mlp_out" and metadata["model_name"] == "gpt2"
+
+
+def test_two_readings_are_one_line_that_names_the_option(source, tmp_path, capsys):
+    told(capsys, "convert", source, tmp_path / "out", "--to", "saelens")
+    cfg = json.loads((tmp_path / "out" / "cfg.json").read_text())
+    del cfg["apply_b_dec_to_input"]
+    (tmp_path / "out" / "cfg.json").write_text(json.dumps(cfg))
+    words = ["convert", str(tmp_path / "out"), str(tmp_path / "back"), "--to", "overtone"]
+    assert main(words) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "apply_b_dec_to_input" in said
+    assert main([*words, "--apply-b-dec-to-input", "True"]) == 0
+
+
+def test_mistakes_are_told(source, tmp_path, capsys):
+    assert main(["convert", str(source), str(tmp_path / "out"), "--to", "saelenz"]) == 2
+    assert "Did you mean 'saelens'?" in capsys.readouterr().err
+    assert main(["convert", str(tmp_path / "nowhere"), str(tmp_path / "out"), "--to", "saelens"]) == 2
+    assert "there is no" in capsys.readouterr().err
+
+
+def test_formats_are_listed_with_what_they_do(capsys):
+    rows = told(capsys, "list", "formats")
+    assert {row["name"] for row in rows} == set(entries("formats"))
+    assert {row["name"] for row in rows if not row["writes"]} == {"openai"}
