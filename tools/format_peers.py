@@ -49,7 +49,7 @@ def expected(folder: Path, encode: Encode) -> None:
     save_file({name: tensor.contiguous().float() for name, tensor in tensors.items()}, folder / "expected.safetensors")
 
 
-# --------------------------------------------------------------------------------------------------------------- SAELens
+# -------------------------------------------------------------------------------------------------------------- SAELens
 def _saelens(sae: nn.Module) -> Encode:
     return lambda x: (sae.encode(x), sae(x))
 
@@ -95,7 +95,7 @@ def saelens_load(folder: Path) -> Encode:
     return _saelens(sl.registry.get_sae_class(kind)[0].load_from_disk(folder))
 
 
-# -------------------------------------------------------------------------------------------------------------- sparsify
+# ------------------------------------------------------------------------------------------------------------- sparsify
 def _sparsify(coder: nn.Module) -> Encode:
     def encode(x: Tensor) -> tuple[Tensor, Tensor]:
         values, indices, _ = coder.encode(x)
@@ -126,7 +126,7 @@ def sparsify_load(folder: Path) -> Encode:
     return _sparsify(SparseCoder.load_from_disk(folder))
 
 
-# --------------------------------------------------------------------------------------------------- dictionary_learning
+# -------------------------------------------------------------------------------------------------- dictionary_learning
 def _dictionary_learning_classes() -> dict[str, type]:
     from dictionary_learning import dictionary
     from dictionary_learning.trainers.batch_top_k import BatchTopKSAE
@@ -177,7 +177,7 @@ def dictionary_learning_load(folder: Path) -> Encode:
     return _coder(coder)
 
 
-# -------------------------------------------------------------------------------------------------------- circuit-tracer
+# ------------------------------------------------------------------------------------------------------- circuit-tracer
 def circuit_tracer_write(folder: Path) -> None:
     """Transcoders with a rectifier or a threshold, with and without skip, and an npz as Gemma Scope has it."""
     import numpy
@@ -216,7 +216,7 @@ def circuit_tracer_load(folder: Path) -> Encode:
     return lambda x: (made.encode(x), made(x))
 
 
-# ---------------------------------------------------------------------------------------------------------------- OpenAI
+# --------------------------------------------------------------------------------------------------------------- OpenAI
 def openai_write(folder: Path) -> None:
     """State dicts of openai/sparse_autoencoder; of a TopK one also for rows that are standardised already."""
     from sparse_autoencoder.model import LN, Autoencoder, TopK

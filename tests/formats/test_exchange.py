@@ -117,7 +117,7 @@ def test_a_convert_through_three_formats_ends_where_it_began(tmp_path):
     assert import_dictionary(tmp_path / "d").facts.items() >= FACTS.items()
 
 
-# -------------------------------------------------------------------------------------------------------- what is refused
+# ------------------------------------------------------------------------------------------------------ what is refused
 @pytest.mark.parametrize("format", FORMATS)
 def test_a_dictionary_without_matrices_is_refused_with_the_way_out(format, tmp_path):
     with pytest.raises(CapabilityError, match=r"dictionary\.centroids.*--to overtone"):

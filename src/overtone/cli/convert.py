@@ -21,8 +21,8 @@ RESUME = "Nothing half-written was left behind: run the same command again."
 class Options(Shell):
     """Convert a dictionary: read it in one format, write it in another. docs/formats.md says what each can hold.
 
-    What a format cannot hold goes beside it into overtone.json; what changes its form is said. Nothing is guessed: where
-    a file leaves two readings open, the error names both and the option that chooses.
+    What a format cannot hold goes beside it into overtone.json; what changes its form is said. Nothing is guessed:
+    where a file leaves two readings open, the error names both and the option that chooses.
 
     Example: overtone convert runs/dictionary out/saelens --to saelens
     """

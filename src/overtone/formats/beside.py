@@ -54,7 +54,7 @@ def _missing(model: Autoencoder, back: Autoencoder) -> dict[str, torch.Tensor]:
 
 
 def restored(path: Path, read: Autoencoder) -> tuple[Autoencoder, dict[str, Any]]:
-    """(dictionary, facts): the dictionary that was exported, from what its format holds (`read`) and the file at `path`.
+    """(dictionary, facts): the dictionary that was exported, from what its format holds (`read`) and the file `path`.
 
     Without such a file, or if it belongs to other files or other parts, `read` itself and no facts.
     """

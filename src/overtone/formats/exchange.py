@@ -30,8 +30,8 @@ class Imported:
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written: the folder, the name of the format, notes on what changed form or was lost, and `exact`: reading
-    it back gives the exported dictionary (its input scale folded in) bit for bit."""
+    """What was written: the folder, the name of the format, notes on what changed form or was lost, and `exact`:
+    reading it back gives the exported dictionary (its input scale folded in) bit for bit."""
 
     folder: Path
     format: str
@@ -68,9 +68,9 @@ def export_dictionary(
     """Write a dictionary into a folder in a format of `overtone list formats`; its input scale is folded in.
 
     facts: plain data that goes along where the format has a place for it: `site`, `target_site`, `model`. split_signs:
-    write each signed latent as two one-sided ones (i and latents + i), which computes the same in formats without signs.
-    What the format cannot hold goes beside it, into overtone.json. Raises CapabilityError if the format cannot hold such
-    a dictionary, naming the ways out, and StoreError if the folder holds something that overtone did not write.
+    write each signed latent as two one-sided ones (i and latents + i), which computes the same without signs. What the
+    format cannot hold goes beside it, into overtone.json. Raises CapabilityError if the format cannot hold such a
+    dictionary, naming the ways out, and StoreError if the folder holds something that overtone did not write.
     """
     folder, facts = Path(folder), dict(facts or {})
     known = _format(format)
@@ -105,7 +105,7 @@ def convert(
 
 
 def recognise(place: Path) -> Format | None:
-    """The format of a file or folder; None for overtone's own. Raises StoreError if it is of none, naming what is there."""
+    """The format of a file or folder; None for overtone's own. Raises StoreError if it is of none, saying what is there."""
     if place.is_dir() and (place / "dictionary.json").is_file():
         return None
     known = [entry.thing() for entry in entries("formats").values()]

@@ -1,9 +1,9 @@
 """A dictionary as the object that SAEBench evaluates.
 
-Followed: sae-bench 0.6.0, custom_saes/base_sae.py and its README: encode, decode and forward on any leading shape; W_enc
-(width, latents), W_dec (latents, width) with unit rows, b_enc, b_dec; `cfg` with the fields that its core evaluation
-reads; `device`, `dtype`; `check_decoder_norms`. The dictionary itself encodes, so any selection works: W_enc and b_enc are
-there to be looked at. Codes are multiplied by the length of the decoder's rows, since W_dec has none.
+Followed: sae-bench 0.6.0, custom_saes/base_sae.py and its README: encode, decode and forward on any leading shape;
+W_enc (width, latents), W_dec (latents, width) with unit rows, b_enc, b_dec; `cfg` with the fields that its core
+evaluation reads; `device`, `dtype`; `check_decoder_norms`. The dictionary itself encodes, so any selection works: W_enc
+and b_enc are there to be looked at. Codes are multiplied by the length of the decoder's rows, since W_dec has none.
 """
 
 from dataclasses import asdict, dataclass, field
@@ -20,7 +20,7 @@ from overtone.dictionaries.dictionary import Dictionary
 
 @dataclass
 class SAEBenchConfig:
-    """The fields that SAEBench reads from `cfg`, with its own defaults. hook_name is TransformerLens' name of the site."""
+    """The fields that SAEBench reads from `cfg`, with its defaults. hook_name: the site's name in TransformerLens."""
 
     model_name: str
     d_in: int
