@@ -5,9 +5,9 @@
 
 PYTHON is the interpreter of an environment that holds that library (`python -m venv e && e/bin/pip install sae-lens`,
 and likewise eai-sparsify, dictionary-learning, circuit-tracer; for openai a checkout of its sparse_autoencoder on
-PYTHONPATH). Peers that are not named are left out. In both directions codes and reconstructions of the same rows are compared:
-what the peer writes is read with overtone, and what overtone writes (every preset that the format can hold, trained for
-a moment) is read with the peer. Prints the largest difference in units of the largest number; exits 1 above 1e-5.
+PYTHONPATH). Peers that are not named are left out. In both directions codes and reconstructions of the same rows are
+compared: what the peer writes is read with overtone, and what overtone writes (every preset that the format can hold,
+trained for a moment) is read with the peer. Prints the largest difference over the largest number; exits 1 above 1e-5.
 With --golden, what the peers wrote is kept there, a folder per peer and version, for tests/formats/test_golden.py.
 """
 

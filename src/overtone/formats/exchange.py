@@ -105,7 +105,7 @@ def convert(
 
 
 def recognise(place: Path) -> Format | None:
-    """The format of a file or folder; None for overtone's own. Raises StoreError if it is of none, saying what is there."""
+    """The format of a file or folder, None for overtone's own. Raises StoreError if it has none, with a hint."""
     if place.is_dir() and (place / "dictionary.json").is_file():
         return None
     known = [entry.thing() for entry in entries("formats").values()]

@@ -27,7 +27,7 @@ from overtone.formats.plain import Above, Best, Gate, Plain, Positive, Rule
 
 PICKLE, WEIGHTS, CONFIG = "ae.pt", "ae.safetensors", "config.json"
 
-# Per class: names of encoder, bias, decoder, constant; are the matrices stored as nn.Linear stores them; is the constant
+# Per class: names of encoder, bias, decoder, constant; are the matrices stored as by nn.Linear; is the constant
 # subtracted.
 _LINEAR = ("encoder.weight", "encoder.bias", "decoder.weight")
 _MATRIX = ("W_enc", "b_enc", "W_dec", "b_dec")

@@ -1,7 +1,7 @@
 """OpenAI's sparse_autoencoder: one .pt file that holds a state dict. Read only.
 
 Followed: the repository openai/sparse_autoencoder of June 2024. pre_bias (width,), encoder.weight (latents, width),
-latent_bias (latents,), decoder.weight (width, latents); `activation` is ReLU, Identity or TopK (with its k). pre_bias is
+latent_bias (latents,), decoder.weight (width, latents); `activation` is ReLU, Identity or TopK (and its k). pre_bias is
 subtracted. TopK files also standardise each row by itself, which overtone's dictionaries do not do: they are refused
 unless the states are standardised beforehand (`norm_scale=1` says so).
 """
