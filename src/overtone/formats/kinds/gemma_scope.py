@@ -92,7 +92,7 @@ def _npz(path: Path) -> dict[str, Tensor]:
     import numpy
 
     try:
-        with numpy.load(path, allow_pickle=False) as data:
+        with numpy.load(path) as data:  # refuses pickled objects by default
             return {name: torch.from_numpy(data[name]) for name in data.files}
     except (OSError, ValueError, AttributeError, EOFError) as error:
         reason = str(error).split("\n")[0]
