@@ -8,7 +8,7 @@ A transcoder has a second normaliser, `target`, for the states that it predicts;
 """
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,6 +29,8 @@ from overtone.dictionaries.scores import PreActivation, Score
 from overtone.dictionaries.selectors.base import Selection
 from overtone.dictionaries.values import Rectified, Value
 
+Settle = Callable[[Support, Tensor], Tensor | None]
+"""What `Selection.settle` is: nominees and their scores -> mask of those that are active, or None."""
 BLOCK = 2**21  # pre-activations in memory at a time (8 MiB in float32): large blocks cost page faults, small ones calls
 
 
@@ -181,26 +183,31 @@ class Autoencoder(Dictionary, kind="dictionary.autoencoder"):
         return self.score(self.heads(chosen), chosen.support.at)
 
     def choose(
-        self, centred: Tensor, *, company: bool, beside: Mapping[str, Tensor] | None = None, peaks: bool = False
-    ) -> Chosen:
+        self, centred: Tensor, *, company: bool, beside: Mapping[str, Tensor] | None = None, peaks: bool = False,
+        settle: Settle | None = None, first: int = 0,
+    ) -> Chosen:  # fmt: skip
         """The active places of states in the dictionary's units, less the centre, and their pre-activations, computed
         block by block. Which places are active has no gradient.
 
-        beside: (rows, ...) tensors that came with the states, such as `g`; peaks: say the largest pre-activations too.
+        beside: (rows, ...) tensors that came with the states, such as `g`; peaks: say the largest pre-activations too;
+        where others work on the rest of a batch, settle: makes the cut among the nominees instead of the selection;
+        first: number in the batch of the first row.
         """
         weight, bias = self.encoder.affine(self.decoder)
         parts = [
-            self.nominate(linear(rows, weight, bias), rows, company=company, beside=near, peaks=peaks, first=first)
-            for first, rows, near in self._blocks(centred, beside or {})
+            self.nominate(
+                linear(rows, weight, bias), rows, company=company, beside=near, peaks=peaks, first=first + start
+            )
+            for start, rows, near in self._blocks(centred, beside or {})
         ]
         chosen = _joined(parts)
-        if not (company and self.selection.rows_compete):
+        if settle is None and not (company and self.selection.rows_compete):
             return chosen
         with torch.no_grad():
-            keep = self.selection.settle(chosen.support, self.scores(chosen))
+            keep = (settle or self.selection.settle)(chosen.support, self.scores(chosen))
         if keep is None:
             self.selection.widen()
-            return self.choose(centred, company=company, beside=beside, peaks=peaks)
+            return self.choose(centred, company=company, beside=beside, peaks=peaks, settle=settle, first=first)
         sides = {name: side[keep] for name, side in chosen.sides.items()}
         return Chosen(chosen.support.kept(keep), chosen.u[keep], sides, chosen.peaks)
 

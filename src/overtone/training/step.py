@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.func import functional_call
 from torch.nn.functional import linear
 
-from overtone.dictionaries.autoencoder import Autoencoder, Chosen, everywhere
+from overtone.dictionaries.autoencoder import Autoencoder, Chosen, Settle, everywhere
 from overtone.dictionaries.codes import SparseCodes, Support
 from overtone.dictionaries.encoders.base import Heads
 from overtone.dictionaries.selectors.rank import top_indices
@@ -30,6 +30,8 @@ class Given:
     x: (rows, width) raw states; y: (rows, width_out) raw targets, for transcoders; g: (rows, width) gradients of a loss
     with respect to the states, where asked for; dead, progress, state: as in StepView; all_latents: objectives look at
     latents that are not selected; peaks: maintainers want the largest pre-activations.
+    Where several processes share a batch: settle, what makes the cut among the nominees of all of them; dense, whether
+    all of them take the dense way; first, the number of this one's first row.
     """
 
     x: Tensor
@@ -40,6 +42,9 @@ class Given:
     state: Mapping[str, Tensor] = field(default_factory=dict)
     all_latents: bool = False
     peaks: bool = False
+    settle: Settle | None = None
+    dense: bool | None = None
+    first: int = 0
 
 
 @dataclass(eq=False)
@@ -132,10 +137,25 @@ def forward(dictionary: Autoencoder, given: Given) -> Step:
         target = inputs if dictionary.target is None else dictionary.target(dictionary.checked_targets(given.y))
         centred = inputs - dictionary.centre()
     beside = {} if given.g is None else {"g": given.g}
-    if given.all_latents or not (dictionary.selection.has_budget or _few_active(dictionary, centred[:PROBED])):
+    if takes_dense_way(dictionary, given) if given.dense is None else given.dense:
         return _dense(dictionary, given, inputs, target, centred, beside)
-    chosen = kernels_for(centred.device).choose(dictionary, centred, beside=beside, peaks=given.peaks)
+    chosen = kernels_for(centred.device).choose(
+        dictionary, centred, beside=beside, peaks=given.peaks, settle=given.settle, first=given.first
+    )
     return _sparse(dictionary, given, inputs, target, centred, chosen)
+
+
+@torch.no_grad()
+def takes_dense_way(dictionary: Autoencoder, given: Given) -> bool:
+    """Whether the step takes dense products: because objectives look at all latents, or because a selection without a
+    budget leaves many latents active in some of the rows."""
+    if given.all_latents or dictionary.selection.has_budget:
+        return given.all_latents
+    centred = dictionary.normaliser(given.x[:PROBED]) - dictionary.centre()
+    u = linear(centred, *dictionary.encoder.affine(dictionary.decoder))
+    heads = dictionary.heads_of(u, everywhere, {})
+    active = dictionary.selection.mask(dictionary.score(heads, everywhere))
+    return float(active.float().mean()) >= DENSE_FROM
 
 
 def _sparse(model: Autoencoder, given: Given, inputs: Tensor, target: Tensor, centred: Tensor, chosen: Chosen) -> Step:
@@ -158,11 +178,11 @@ def _dense(
     model: Autoencoder, given: Given, inputs: Tensor, target: Tensor, centred: Tensor, beside: Mapping[str, Tensor]
 ) -> Step:
     u = linear(inputs - model.centre(), *model.encoder.affine(model.decoder))
-    sides = {**model.score.sides(model.decoder, beside), **model.value.sides(0, *u.shape)}
+    sides = {**model.score.sides(model.decoder, beside), **model.value.sides(given.first, *u.shape)}
     heads = {**model.heads_of(u, everywhere, sides), **model.encoder.dense_heads(centred)}
     values = model.value(heads, everywhere)
     with torch.no_grad():
-        mask = _mask(model, model.score(heads, everywhere), centred)
+        mask = _mask(model, model.score(heads, everywhere), centred, given.settle)
     values = values * mask
     if model.decoder.linear:
         x_hat = values @ model.decoder.rows() + model.decoder.constant(inputs)
@@ -173,24 +193,16 @@ def _dense(
     )
 
 
-def _mask(model: Autoencoder, scores: Tensor, centred: Tensor) -> Tensor:
+def _mask(model: Autoencoder, scores: Tensor, centred: Tensor, settle: Settle | None) -> Tensor:
     """Boolean (rows, latents): the active places, rows in company."""
     if not model.selection.has_budget:
         return model.selection.mask(scores)
     support = model.selection.nominate(scores, company=True, states=centred)
     if model.selection.rows_compete:
-        keep = model.selection.settle(support, support.take(scores))
+        keep = (settle or model.selection.settle)(support, support.take(scores))
         if keep is None:
             model.selection.widen()
-            return _mask(model, scores, centred)
+            return _mask(model, scores, centred, settle)
         support = support.kept(keep)
     mask = torch.zeros_like(scores, dtype=torch.bool)
     return mask.index_put_((support.rows, support.latents), torch.ones((), dtype=torch.bool, device=mask.device))
-
-
-@torch.no_grad()
-def _few_active(model: Autoencoder, centred: Tensor) -> bool:
-    """Whether a selection without a budget leaves few latents active in some rows."""
-    u = linear(centred, *model.encoder.affine(model.decoder))
-    active = model.selection.mask(model.score(model.heads_of(u, everywhere, {}), everywhere))
-    return float(active.float().mean()) < DENSE_FROM

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from overtone.dictionaries.autoencoder import Autoencoder, Chosen, everywhere
+from overtone.dictionaries.autoencoder import Autoencoder, Chosen, Settle, everywhere
 from overtone.dictionaries.codes import Support
 from overtone.dictionaries.scores import Magnitude, PreActivation
 from overtone.dictionaries.selectors.base import Rule
@@ -22,22 +22,23 @@ CPU and contiguous. Two-sided: scores are magnitudes."""
 
 @torch.no_grad()
 def choose(
-    model: Autoencoder, centred: Tensor, *, beside: Mapping[str, Tensor], peaks: bool, select: Select | None = None
-) -> Chosen:
+    model: Autoencoder, centred: Tensor, *, beside: Mapping[str, Tensor], peaks: bool, settle: Settle | None = None,
+    first: int = 0, select: Select | None = None,
+) -> Chosen:  # fmt: skip
     """The active places of a training batch; arguments as for `Autoencoder.choose`, in company."""
     weight, bias = model.encoder.affine(model.decoder)
     usual = select is None or peaks or not (_plain(model, bias) and _served(centred, weight, bias))
     rule = None if usual else model.selection.rule(lambda: _scores(model, centred[:SAMPLE]))
     if rule is None or select is None:
-        return model.choose(centred, company=True, beside=beside, peaks=peaks)
+        return model.choose(centred, company=True, beside=beside, peaks=peaks, settle=settle, first=first)
     support, u = select(centred, weight, bias, rule, model.score.two_sided)
     chosen = Chosen(support, u)
-    if not model.selection.rows_compete:
+    if settle is None and not model.selection.rows_compete:
         return chosen
-    keep = model.selection.settle(support, model.scores(chosen))
+    keep = (settle or model.selection.settle)(support, model.scores(chosen))
     if keep is None:
         model.selection.widen()
-        return choose(model, centred, beside=beside, peaks=peaks, select=select)
+        return choose(model, centred, beside=beside, peaks=peaks, settle=settle, select=select)
     return Chosen(support.kept(keep), u[keep])
 
 
