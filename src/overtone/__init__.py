@@ -26,6 +26,7 @@ PUBLIC: dict[str, str] = {
     "Direction": "overtone.directions.direction",
     "DiscoverSettings": "overtone.discover.settings",
     "Finding": "overtone.core.report",
+    "GBA": "overtone.dictionaries.presets.gba",
     "HookedModel": "overtone.models.hooked",
     "LogitBias": "overtone.steering.bias",
     "OvertoneError": "overtone.core.errors",

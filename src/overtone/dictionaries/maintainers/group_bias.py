@@ -1,0 +1,128 @@
+"""Group bias adaptation: thresholds that move until each latent fires no more often than its group may.
+
+Source: "Taming polysemanticity in LLMs: provable feature recovery via sparse autoencoders", arXiv 2506.14002.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from overtone.dictionaries.autoencoder import Autoencoder
+from overtone.dictionaries.maintainers.base import Maintainer, Observation
+
+LEAST_SCALE = 1e-3  # factors of a tied encoder stay above it: a threshold on a u is one on u only for positive a
+NEVER = 1e-6  # share of firing below which a latent counts as silent
+
+
+@dataclass(frozen=True)
+class BiasRule:
+    """The update of (latents,) biases b from the statistics of a buffer, all in units of the unscaled pre-activation.
+
+    rates: target rates p_k, one per group; down, up: gamma_- and gamma_+; lowest: where biases stop.
+    """
+
+    rates: tuple[float, ...]
+    down: float
+    up: float
+
+    def updated(self, bias: Tensor, group: Tensor, seen: Mapping[str, Tensor], lowest: float) -> Tensor:
+        """New biases, in [lowest, 0]. group: (latents,) int64; seen: `rows` (), `counts` and `highest` (latents,): rows
+        in the buffer, rows in which y = u + b exceeded 0, and the largest y.
+
+        With r = max(highest, 0) and T_k the mean of r over those of group k that have r > 0: latents that fire more
+        often than p_k lose down x r, latents that never fire gain up x T_k, the others stay.
+        """
+        rate, reach = seen["counts"] / seen["rows"], seen["highest"].clamp_min(0)
+        target = torch.tensor(self.rates, dtype=bias.dtype, device=bias.device)[group]
+        sums = torch.zeros(len(self.rates), dtype=bias.dtype, device=bias.device)
+        total, alive = sums.index_add(0, group, reach), sums.index_add(0, group, (reach > 0).to(bias.dtype))
+        lift = (total / alive.clamp_min(1))[group]
+        lowered = (bias - self.down * reach).clamp_min(lowest)
+        raised = (bias + self.up * lift).clamp_max(0)
+        return torch.where(rate > target, lowered, torch.where(rate < NEVER, raised, bias))
+
+
+def merged(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The statistics of two buffers seen as one: rows and counts add, maxima win."""
+    return {
+        "rows": first["rows"] + second["rows"],
+        "counts": first["counts"] + second["counts"],
+        "highest": torch.maximum(first["highest"], second["highest"]),
+    }
+
+
+class GroupBias(Maintainer):
+    """Keeps b (state "bias") and writes theta = -a b to the selection, where a are the factors of a tied encoder: a u
+    exceeds theta exactly where u + b > 0. No gradient reaches b.
+
+    every: length of a buffer as a share of the training, so that short and long ones make equally many updates. Biases
+    lie between minus the typical length of a state and 0.
+    """
+
+    name = "group_bias"
+    per_latent = ("bias", "group", "counts", "highest")
+    wants_peaks = True
+
+    def __init__(self, rule: BiasRule, every: float) -> None:
+        super().__init__()
+        self.rule, self.every = rule, every
+
+    @torch.no_grad()
+    def begin(self, dictionary: Autoencoder) -> None:
+        """Biases of 0, latents dealt to the groups in equal shares, in order."""
+        theta, n, groups = dictionary.selection.theta, dictionary.n_latents, len(self.rule.rates)
+        group = torch.div(torch.arange(n, device=theta.device) * groups, n, rounding_mode="floor")
+        self.state = {"bias": torch.zeros_like(theta), "group": group, "last": torch.zeros(1, dtype=torch.float64)}
+        self.state |= self._empty(theta)
+        self.after_update(dictionary)
+
+    @torch.no_grad()
+    def observe(self, dictionary: Autoencoder, seen: Observation) -> None:
+        """Take in a batch; at the end of a buffer, move the biases."""
+        assert seen.step is not None
+        y = self._peaks(seen) / dictionary.encoder.scale + self.state["bias"]
+        new = {"rows": torch.tensor(seen.rows), "counts": _counts(seen), "highest": y}
+        self.state |= merged(self.state, new)
+        if seen.progress - float(self.state["last"]) < self.every - 1e-9:
+            return
+        lowest = -(float(dictionary.width) ** 0.5)  # the typical length of a state in the dictionary's units
+        self.state["bias"] = self.rule.updated(self.state["bias"], self.state["group"], self.state, lowest)
+        self.state |= {"last": torch.tensor([seen.progress], dtype=torch.float64)} | self._empty(y)
+
+    @torch.no_grad()
+    def after_update(self, dictionary: Autoencoder) -> None:
+        """Keep the factors positive and the thresholds with them."""
+        scale = dictionary.encoder.scale.clamp_min_(LEAST_SCALE)
+        dictionary.selection.theta.copy_(-self.state["bias"] * scale)
+
+    def renew(self, latents: Tensor) -> None:
+        """Their biases and statistics start anew; they stay in their groups."""
+        group = self.state["group"].clone()
+        super().renew(latents)
+        self.state["group"] = group
+
+    @staticmethod
+    def _peaks(seen: Observation) -> Tensor:
+        if seen.chosen is None:
+            return seen.step.heads["u"].detach().amax(0)
+        return seen.chosen.peaks
+
+    @staticmethod
+    def _empty(like: Tensor) -> dict[str, Tensor]:
+        return {
+            "rows": torch.tensor(0),
+            "counts": torch.zeros(len(like), dtype=torch.int64, device=like.device),
+            "highest": torch.full_like(like, -torch.inf),
+        }
+
+
+def _counts(seen: Observation) -> Tensor:
+    """(latents,) int64: rows in which each latent is active."""
+    step = seen.step
+    active = step.values.detach() != 0
+    if step.dense:
+        return active.sum(0)
+    n = step.dictionary.n_latents
+    return torch.zeros(n, dtype=torch.int64, device=active.device).index_add_(0, step.latents, active.long())
