@@ -89,6 +89,8 @@ class Autoencoder(Dictionary, kind="dictionary.autoencoder"):
             batch_independent=not self.selection.rows_compete,
             threshold_form=self.selection.has_threshold_form,
             decode_needs_input=self.decoder.needs_input,
+            has_preactivations=not self.encoder.unrolled,
+            has_encoder_matrix=not self.encoder.unrolled,
             deterministic=not self.value.draws,
             foldable=self.normaliser.foldable,
         )
@@ -193,6 +195,9 @@ class Autoencoder(Dictionary, kind="dictionary.autoencoder"):
         where others work on the rest of a batch, settle: makes the cut among the nominees instead of the selection;
         first: number in the batch of the first row.
         """
+        if self.encoder.unrolled:
+            found = [self.encoder.pursue(rows, self.decoder) for _, rows, _ in self._blocks(centred, {})]
+            return _joined([Chosen(support, u) for support, u in found])
         weight, bias = self.encoder.affine(self.decoder)
         parts = [
             self.nominate(

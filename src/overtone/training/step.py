@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.func import functional_call
 from torch.nn.functional import linear
 
+from overtone.core.errors import CapabilityError
 from overtone.dictionaries.autoencoder import Autoencoder, Chosen, Settle, everywhere
 from overtone.dictionaries.codes import SparseCodes, Support
 from overtone.dictionaries.encoders.base import Heads
@@ -137,6 +138,11 @@ def forward(dictionary: Autoencoder, given: Given) -> Step:
         target = inputs if dictionary.target is None else dictionary.target(dictionary.checked_targets(given.y))
         centred = inputs - dictionary.centre()
     beside = {} if given.g is None else {"g": given.g}
+    if given.all_latents and dictionary.encoder.unrolled:
+        raise CapabilityError(
+            "an unrolled encoder has no pre-activations of latents that it did not choose. Leave out objectives with "
+            "needs_all."
+        )
     if takes_dense_way(dictionary, given) if given.dense is None else given.dense:
         return _dense(dictionary, given, inputs, target, centred, beside)
     chosen = kernels_for(centred.device).choose(
@@ -160,8 +166,11 @@ def takes_dense_way(dictionary: Autoencoder, given: Given) -> bool:
 
 def _sparse(model: Autoencoder, given: Given, inputs: Tensor, target: Tensor, centred: Tensor, chosen: Chosen) -> Step:
     support, kernels = chosen.support, kernels_for(centred.device)
-    weight, bias = model.encoder.affine(model.decoder)
-    u = kernels.preactivations(centred, model.centre(), weight, bias, chosen.u, support)
+    if model.encoder.unrolled:
+        u = model.encoder.replay(inputs - model.centre(), model.decoder, support)
+    else:
+        weight, bias = model.encoder.affine(model.decoder)
+        u = kernels.preactivations(centred, model.centre(), weight, bias, chosen.u, support)
     heads = model.heads_of(u, support.at, chosen.sides)
     values = model.value(heads, support.at)
     if model.decoder.linear:

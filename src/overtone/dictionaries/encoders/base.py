@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
+from overtone.dictionaries.codes import Support
 from overtone.dictionaries.decoders.base import Decoder
 from overtone.dictionaries.parts import Part
 
@@ -17,8 +18,11 @@ class Encoder(Part):
     """Base of the encoder slot.
 
     The work is split so that a training step needs one dense product: `affine` gives the matrix, selection sees all
-    pre-activations without gradients, and only the selected ones are computed again with gradients.
+    pre-activations without gradients, and only the selected ones are computed again with gradients. `unrolled`: it
+    chooses by itself, in several steps on what is left of the state (`pursue`, `replay`).
     """
+
+    unrolled: bool = False
 
     def width(self, decoder: Decoder) -> int:
         """Width of the states it reads."""
@@ -35,6 +39,15 @@ class Encoder(Part):
 
     def heads(self, u: Tensor, at: At) -> Heads:
         """The heads that belong to affine pre-activations `u`, elementwise."""
+        raise NotImplementedError
+
+    def pursue(self, centred: Tensor, decoder: Decoder) -> tuple[Support, Tensor]:
+        """For unrolled encoders: the places chosen in each row, in the order of the steps, and the pre-activations (n,)
+        with which a code is made of them. A latent chosen twice has all of it in its first place."""
+        raise NotImplementedError
+
+    def replay(self, centred: Tensor, decoder: Decoder, support: Support) -> Tensor:
+        """For unrolled encoders: the pre-activations (n,) of each step at chosen places, with gradients."""
         raise NotImplementedError
 
     def dense_heads(self, centred: Tensor) -> Heads:

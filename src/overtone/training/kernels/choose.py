@@ -27,7 +27,12 @@ def choose(
 ) -> Chosen:  # fmt: skip
     """The active places of a training batch; arguments as for `Autoencoder.choose`, in company."""
     weight, bias = model.encoder.affine(model.decoder)
-    usual = select is None or peaks or not (_plain(model, bias) and _served(centred, weight, bias))
+    usual = (
+        select is None
+        or peaks
+        or model.encoder.unrolled
+        or not (_plain(model, bias) and _served(centred, weight, bias))
+    )
     rule = None if usual else model.selection.rule(lambda: _scores(model, centred[:SAMPLE]))
     if rule is None or select is None:
         return model.choose(centred, company=True, beside=beside, peaks=peaks, settle=settle, first=first)
