@@ -149,3 +149,19 @@ def test_neuron_atoms_are_sparse_positive_unit_rows():
 def test_planted_structure_out_of_range_is_refused(make):
     with pytest.raises(SettingError, match=r"use|make"):
         make()
+
+
+def test_mixed_rows_have_the_declared_sparsities_and_frequencies():
+    planted = plant(30, 24, max_cosine=0.7, seed=0)
+    made = planted.mixed(20_000, shares={1: 0.25, 4: 0.75}, exponent=1.0, seed=3)
+    active = made.values > 0
+    assert set(active.sum(1).tolist()) == {1, 4} and float((active.sum(1) == 4).float().mean()) == pytest.approx(
+        0.75, abs=0.02
+    )
+    torch.testing.assert_close(made.x, (made.values[..., None] * planted.atoms[made.indices]).sum(1))
+    single = made.indices[active.sum(1) == 1, 0].bincount(minlength=30).double()
+    expected = (1 / torch.arange(1, 31)).double()
+    torch.testing.assert_close(single / single.sum(), expected / expected.sum(), rtol=0.25, atol=2e-3)
+    assert all(len(set(row.tolist())) == 4 for row in made.indices[:200])
+    with pytest.raises(SettingError, match="active atoms in"):
+        planted.mixed(10, shares={31: 1.0}, exponent=0.0, seed=0)

@@ -7,7 +7,7 @@ Source of the recovery claim: RISE, arXiv 2512.23988, section on theory.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -23,8 +23,8 @@ _MOST_ROUNDS = 3000
 class PlantedRows:
     """Rows drawn from a planted dictionary, with their true codes.
 
-    x: (rows, width) float32. indices, values: (rows, active), distinct atoms of each row in ascending order and their
-    coefficients; where rows have different numbers of atoms, coefficients of slots that are not used are 0.
+    x: (rows, width) float32. indices, values: (rows, active), distinct atoms of each row (`sample`: in ascending order)
+    and their coefficients; where rows have different numbers of atoms, coefficients of slots that are not used are 0.
     """
 
     x: Tensor
@@ -82,6 +82,32 @@ class PlantedDictionary:
         codes = torch.zeros(rows, n_atoms).scatter_(1, chosen, values)
         x = codes @ self.atoms + noise * torch.randn(rows, width, generator=draw)
         return PlantedRows(x, chosen, values)
+
+    def mixed(
+        self, rows: int, *, shares: Mapping[int, float], exponent: float, seed: int, low: float = 1.0, high: float = 2.0
+    ) -> PlantedRows:
+        """Rows of unequal sparsity over atoms of unequal frequency.
+
+        shares: number of active atoms -> share of the rows that have so many; exponent: atom i is drawn with weight
+        (i + 1)^-exponent, without replacement within a row. Coefficients are uniform in [low, high]; unused slots of
+        `indices` have value 0. Raises SettingError if a number is out of range.
+        """
+        n_atoms, most = self.atoms.shape[0], max(shares, default=0)
+        if rows < 1 or not 1 <= min(shares, default=0) <= most <= n_atoms or not 0 <= low <= high:
+            raise SettingError(
+                f"rows={rows}, shares={dict(shares)}, low={low}, high={high}: use rows >= 1, active atoms in "
+                f"1..{n_atoms} and 0 <= low <= high."
+            )
+        draw = torch_generator(seed, "mixed rows")
+        weights = torch.arange(1, n_atoms + 1).float() ** -exponent
+        gumbel = -torch.log(-torch.log(torch.rand(rows, n_atoms, generator=draw).clamp(1e-12, 1 - 1e-7)))
+        chosen = (weights.log() + gumbel).topk(most).indices
+        kinds = torch.multinomial(torch.tensor(list(shares.values())), rows, replacement=True, generator=draw)
+        active = torch.tensor(list(shares))[kinds]
+        values = low + (high - low) * torch.rand(rows, most, generator=draw)
+        values = values * (torch.arange(most) < active[:, None])
+        codes = torch.zeros(rows, n_atoms).scatter_(1, chosen, values)
+        return PlantedRows(codes @ self.atoms, chosen, values)
 
 
 @dataclass(frozen=True, eq=False)

@@ -46,3 +46,13 @@ class Magnitude(Score, kind="score.magnitude"):
     def forward(self, heads: Heads, at: At) -> Tensor:
         """|u|."""
         return heads["u"].abs()
+
+
+class Contribution(Score, kind="score.contribution"):
+    """The squared length of what the latent would add, (max(u, 0) ||d_i||)^2. Source: top-AFA, arXiv 2503.24277."""
+
+    uses_norms = True
+
+    def forward(self, heads: Heads, at: At) -> Tensor:
+        """(max(u, 0) ||d||)^2."""
+        return (heads["u"].relu() * heads["norm"]).square()

@@ -95,6 +95,13 @@ class Step:
         counts = torch.zeros(self.dictionary.n_latents, dtype=torch.int32, device=active.device)
         return counts.index_add_(0, self.chosen.support.latents, active.int()) > 0
 
+    def summed(self, values: Tensor) -> Tensor:
+        """(rows,) sums over each row's latents; see StepView."""
+        if self.chosen is None:
+            return values.sum(1)
+        support = self.chosen.support
+        return values.new_zeros(support.n_rows).index_add(0, support.rows, values)
+
     def decoded(self, values: Tensor, keep: Tensor | None = None, *, frozen: bool = False) -> Tensor:
         """(rows, width) decoding, without the constant, of other values in the same layout; see StepView."""
         if not self.dictionary.decoder.linear:

@@ -46,6 +46,10 @@ class StepView(Protocol):
         """A (latents,) vector in the layout of `values`, with gradients."""
         ...
 
+    def summed(self, values: Tensor, /) -> Tensor:
+        """(rows,) sums over each row's latents of something in the layout of `values`, with gradients."""
+        ...
+
     def decoded(self, values: Tensor, keep: Tensor | None = None, *, frozen: bool = False) -> Tensor:
         """(rows, width) decoding, without the constant, of other values in the layout of `values`. keep: boolean mask
         in the same layout, places that are decoded; frozen: no gradient for the decoder."""

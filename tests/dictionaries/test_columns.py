@@ -1,0 +1,71 @@
+"""A rank over columns spends its budget as it says, whatever hints it goes by."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from overtone.core.errors import SettingError
+from overtone.dictionaries.codes import Support
+from overtone.dictionaries.selectors.columns import Columns
+
+
+def settled(columns, scores, block=None):
+    """The (rows, latents) mask that a rank over columns chooses in company, nominating some rows at a time."""
+    parts = [columns.nominate(rows, company=True) for rows in scores.split(block or len(scores))]
+    support = Support.joined(parts)
+    keep = columns.settle(support, support.take(scores))
+    if keep is None:
+        columns.widen()
+        return settled(columns, scores, block)
+    kept = support.kept(keep)
+    return torch.zeros_like(scores, dtype=torch.bool).index_put((kept.rows, kept.latents), torch.tensor(True))
+
+
+def by_hand(scores, wanted):
+    """The m_i largest positive entries of each column, by sorting it."""
+    rank = scores.argsort(0, descending=True).argsort(0)
+    return (rank < wanted) & (scores > 0)
+
+
+@settings(deadline=None, max_examples=40)
+@given(rows=st.integers(1, 60), latents=st.integers(1, 12), k=st.integers(1, 4), seed=st.integers(0, 9))
+def test_each_latent_keeps_its_best_rows(rows, latents, k, seed):
+    generator = torch.Generator().manual_seed(seed)
+    columns = Columns(latents, min(k, latents))
+    for scale in (1.0, 0.1, 10.0):  # the hint of one batch is wrong for the next
+        columns.share.copy_(columns.share * torch.rand(latents, generator=generator).clamp(min=0.1))
+        scores = scale * torch.randn(rows, latents, generator=generator)
+        assert torch.equal(settled(columns, scores, 7), by_hand(scores, columns.grants(rows)))
+
+
+@settings(deadline=None, max_examples=40)
+@given(rows=st.integers(1, 50), latents=st.integers(1, 40), k=st.integers(1, 5), seed=st.integers(0, 9))
+def test_the_budget_is_spent_to_the_last_row_where_scores_are_positive(rows, latents, k, seed):
+    generator = torch.Generator().manual_seed(seed)
+    columns = Columns(latents, min(k, latents))
+    scores = torch.rand(rows, latents, generator=generator) + 0.1
+    mask = settled(columns, scores)
+    assert int(mask.sum()) == columns.budget * rows and torch.equal(mask.sum(0), columns.grants(rows))
+
+
+def test_a_share_below_one_row_is_given_in_some_batches():
+    columns = Columns(50, 1)
+    columns.share.copy_(torch.linspace(0.1, 1.9, 50) / 50)
+    given_rows = torch.zeros(50)
+    for _ in range(1000):
+        given_rows += columns.grants(20)
+        columns.phase.add_(0.618034).remainder_(1.0)
+    torch.testing.assert_close(given_rows / 20_000, columns.share, rtol=0.03, atol=2e-4)
+
+
+def test_cuts_lie_between_the_last_kept_and_the_first_dropped():
+    columns = Columns(2, 1)
+    scores = torch.tensor([[5.0, -1.0], [3.0, 2.0], [1.0, -1.0], [0.5, -2.0]])
+    settled(columns, scores)  # two rows each; the second has one positive score only
+    assert columns.cuts.tolist() == [2.0, 0.0]
+
+
+def test_more_than_all_latents_are_refused():
+    with pytest.raises(SettingError, match="only 3 latents"):
+        Columns(3, 4).check(3)
