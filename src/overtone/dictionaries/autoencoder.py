@@ -103,6 +103,7 @@ class Autoencoder(Dictionary, kind="dictionary.autoencoder"):
         if self.target is not None:
             self.target.fit(self.checked_targets(targets))
         aim = rows if self.target is None else self.checked_targets(targets)
+        self.selection.start((self.normaliser.spread / self.width).sqrt())
         with torch.no_grad():
             self.decoder.centre().copy_(self.outward(aim.double().mean(0)))
             if not self.centred:
@@ -171,7 +172,7 @@ class Autoencoder(Dictionary, kind="dictionary.autoencoder"):
         them, and the sides."""
         heads = {**self.encoder.heads(u, at), **sides}
         if self.selection.learned:
-            heads["theta"] = at(self.selection.theta)
+            heads["theta"], heads["window"] = at(self.selection.theta), self.selection.window
         if self.score.uses_norms:
             heads["norm"] = at(self.decoder.norms())
         return heads

@@ -1,12 +1,13 @@
 """Values: what a selected latent is worth. Elementwise in the heads, differentiable.
 
-Beside the encoder's heads a value finds `theta`, the selection's threshold with its gradient, where that is learned,
-and whatever its `sides` drew.
+Beside the encoder's heads a value finds `theta`, the selection's threshold with its gradient, and `window`, the width
+in which that gradient lives, where the threshold is learned, and whatever its `sides` drew.
 """
 
 from torch import Tensor
 
 from overtone.dictionaries.encoders.base import At, Heads
+from overtone.dictionaries.jumps import jump
 from overtone.dictionaries.parts import Part
 
 
@@ -42,3 +43,20 @@ class Signed(Value, kind="value.signed"):
     def forward(self, heads: Heads, at: At) -> Tensor:
         """u."""
         return heads["u"]
+
+
+class GatedMagnitude(Value, kind="value.gated_magnitude"):
+    """The positive part of the encoder's second head. Source: Gated SAE, arXiv 2404.16014."""
+
+    def forward(self, heads: Heads, at: At) -> Tensor:
+        """max(magnitude, 0)."""
+        return heads["magnitude"].relu()
+
+
+class Jump(Value, kind="value.jump"):
+    """The pre-activation where it exceeds the learned threshold, with a pseudo-gradient for the threshold inside
+    `window`. Source: JumpReLU, arXiv 2407.14435."""
+
+    def forward(self, heads: Heads, at: At) -> Tensor:
+        """u H(u - theta)."""
+        return jump(heads["u"], heads["theta"], heads["window"])

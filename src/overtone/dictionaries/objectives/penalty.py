@@ -1,22 +1,120 @@
-"""A price on active latents."""
+"""Prices on active latents: by their size, by their number, or in between."""
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
+from overtone.dictionaries.jumps import is_above
 from overtone.dictionaries.objectives.base import Objective, StepView
+
+FLOOR = 1e-3  # amounts below it are priced linearly: the slope of a power below 1 has no bound
 
 
 @dataclass(frozen=True)
-class L1(Objective):
-    """weight x mean over rows of sum_i |z_i| ||d_i||, divided by the typical length of a centred state; rises linearly
-    from 0 over the first `ramp` of the tokens. The product with the row norm leaves no way to cheat by rescaling."""
+class Price(Objective):
+    """Base of the prices: weight x mean over rows of a sum over latents, rising linearly from 0 over the first `ramp`
+    of the tokens, times `price.factor` where a maintainer steers it (maintainers/sparsity_target)."""
 
     weight: float
     ramp: float = 0.05
 
     def __call__(self, step: StepView) -> Tensor:
-        """The penalty, 0 or more."""
-        price = (step.values.abs() * step.at(step.dictionary.decoder.norms())).sum() / len(step.x)
+        """The price, 0 or more."""
         now = self.weight * (min(1.0, step.progress / self.ramp) if self.ramp else 1.0)
-        return now * price / step.dictionary.spread.sqrt()
+        price = now * self.total(step) / len(step.x)
+        return price * step.state["price.factor"] if "price.factor" in step.state else price
+
+    def total(self, step: StepView) -> Tensor:
+        """The sum over rows and latents before weighting."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class L1(Price):
+    """weight x mean over rows of sum_i |z_i| ||d_i||, divided by the typical length of a centred state. The product
+    with the row norm leaves no way to cheat by rescaling."""
+
+    def total(self, step: StepView) -> Tensor:
+        """Sum of the amounts."""
+        return amounts(step, step.values.abs()).sum()
+
+
+@dataclass(frozen=True)
+class GateL1(Price):
+    """As L1, on the positive part of the gate's pre-activations instead of the values. Source: arXiv 2404.16014."""
+
+    def total(self, step: StepView) -> Tensor:
+        """Sum of the gates' amounts."""
+        return amounts(step, step.heads["u"].relu()).sum()
+
+
+@dataclass(frozen=True)
+class Power(Price):
+    """weight x factor x mean over rows of sum_i a_i^p, a_i as in L1; p and factor are what an annealing maintainer
+    publishes. Below a small amount the power goes on along its tangent. Source: arXiv 2408.00113."""
+
+    def total(self, step: StepView) -> Tensor:
+        """Sum of the powers, times their factor."""
+        p, factor = step.state["annealing.p"], step.state["annealing.factor"]
+        return powers(amounts(step, step.values.abs()), float(p)).sum() * factor
+
+
+@dataclass(frozen=True)
+class Tanh(Price):
+    """weight x mean over rows of sum_i tanh(steepness a_i), a_i as in L1 times sqrt(width): about the number of active
+    latents, but with a slope (for codes without sign). Source: Anthropic Circuits Updates, January 2025."""
+
+    steepness: float = 4.0
+
+    def total(self, step: StepView) -> Tensor:
+        """Sum over the active latents."""
+        return (self.steepness * step.x.shape[1] ** 0.5 * amounts(step, step.values)).tanh().sum()
+
+
+@dataclass(frozen=True)
+class L0(Price):
+    """weight x the number of active latents per row, with the pseudo-gradient of a learned threshold. target: instead
+    weight x (number / target - 1)^2. Source: arXiv 2407.14435; the target is common in implementations."""
+
+    target: float | None = None
+
+    def total(self, step: StepView) -> Tensor:
+        """The number of active places, or `rows` times the squared miss."""
+        count = is_above(step.heads["u"], step.heads["theta"], step.heads["window"]).sum()
+        if self.target is None:
+            return count
+        return len(step.x) * (count / len(step.x) / self.target - 1).square()
+
+
+@dataclass(frozen=True)
+class Revive(Objective):
+    """weight x mean over rows of sum_i max(theta_i - u_i, 0) ||d_i|| over dead latents i, divided by the typical length
+    of a centred state: it pulls them up until they fire. Source: Anthropic Circuits Updates, January 2025."""
+
+    weight: float
+
+    def __call__(self, step: StepView) -> Tensor:
+        """The term, 0 or more."""
+        model, dead = step.dictionary, step.dead
+        if not len(dead):
+            return step.x_hat.new_zeros(())
+        weight, bias = model.encoder.affine(model.decoder)
+        centre = model.centre()
+        states = step.centred + (centre.detach() - centre if isinstance(centre, Tensor) else 0.0)
+        u = torch.nn.functional.linear(states, weight[dead], bias[dead])
+        short = (model.selection.theta[dead] - u).relu() * model.decoder.norms()[dead]
+        return self.weight * short.sum() / len(step.x) / model.spread.sqrt()
+
+
+def amounts(step: StepView, values: Tensor) -> Tensor:
+    """Value x row norm / typical length of a centred state, in the layout of `values`."""
+    return values * step.at(step.dictionary.decoder.norms()) / step.dictionary.spread.sqrt()
+
+
+def powers(amounts: Tensor, p: float) -> Tensor:
+    """a^p, continued below FLOOR by the tangent, and 0 at a = 0 where the latent is not active."""
+    small = amounts < FLOOR
+    above = torch.where(small, FLOOR, amounts) ** p
+    below = p * FLOOR ** (p - 1) * amounts + (1 - p) * FLOOR**p
+    return torch.where(small, below, above) * (amounts > 0)

@@ -35,6 +35,10 @@ class Selection(Part):
     has_threshold_form: bool = False
     learned: bool = False  # theta is a function of a parameter; values then see it, with its gradient
     theta: Tensor  # where there is a threshold form: () or (latents,), in the score's units
+    window: Tensor  # where it is learned: () width of the pseudo-gradient's window, in the score's units
+
+    def start(self, size: Tensor) -> None:
+        """Called before training. size: () typical pre-activation of a random unit row, in the dictionary's units."""
 
     def nominate(self, scores: Tensor, *, company: bool, states: Tensor | None = None) -> Support:
         """Places of (rows, latents) scores that can be active. `company`: rows compete as in training; without it the

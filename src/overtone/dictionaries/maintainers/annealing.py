@@ -1,0 +1,52 @@
+"""The power of a penalty, lowered step by step, with the penalty's size kept."""
+
+import torch
+
+from overtone.dictionaries.autoencoder import Autoencoder
+from overtone.dictionaries.maintainers.base import Maintainer, Observation
+from overtone.dictionaries.objectives.penalty import amounts, powers
+
+QUEUE = 10  # batches over which the penalty's size before and after an update is compared
+
+
+class Annealing(Maintainer):
+    """p goes from 1 to `end` in `updates` equal steps between the shares `start` and 1 of the training; at each,
+    `factor` is multiplied by mean S(p) / mean S(next p) over the last batches, S(p) = sum of a_i^p, so that the penalty
+    does not jump. Source: Karvonen et al. 2024, arXiv 2408.00113."""
+
+    name = "annealing"
+
+    def __init__(self, end: float, start: float, updates: int) -> None:
+        super().__init__()
+        self.end, self.start, self.updates = end, start, updates
+
+    def begin(self, dictionary: Autoencoder) -> None:
+        """p = 1."""
+        device = dictionary.decoder.centre().device
+        self.state = {
+            "p": torch.ones((), dtype=torch.float64),
+            "factor": torch.ones((), device=device),
+            "sums": torch.zeros(2, QUEUE, device=device),
+            "batches": torch.zeros((), dtype=torch.int64),
+        }
+
+    def power(self, progress: float) -> float:
+        """p at a share of the training."""
+        done = (progress - self.start) / (1 - self.start) * (self.updates + 1)
+        return 1 - (1 - self.end) * min(max(int(done), 0), self.updates) / self.updates
+
+    @torch.no_grad()
+    def observe(self, dictionary: Autoencoder, seen: Observation) -> None:
+        """Take in the sizes of this batch, and lower p when it is time."""
+        assert seen.step is not None
+        p, wanted = float(self.state["p"]), self.power(seen.progress)
+        after = p - (1 - self.end) / self.updates
+        size = amounts(seen.step, seen.step.values.abs())
+        place = int(self.state["batches"]) % QUEUE
+        self.state["sums"][:, place] = torch.stack([powers(size, p).sum(), powers(size, max(after, self.end)).sum()])
+        self.state["batches"] += 1
+        if wanted < p:
+            before, now = self.state["sums"].sum(1)
+            self.state["factor"].mul_(torch.where(now > 0, before / now, 1.0))
+            self.state["p"].fill_(max(after, self.end))
+            self.state["sums"].zero_()
