@@ -45,7 +45,7 @@ class Annealing(Maintainer):
         place = int(self.state["batches"]) % QUEUE
         self.state["sums"][:, place] = torch.stack([powers(size, p).sum(), powers(size, max(after, self.end)).sum()])
         self.state["batches"] += 1
-        if wanted < p:
+        if wanted < p - 1e-9:
             before, now = self.state["sums"].sum(1)
             self.state["factor"].mul_(torch.where(now > 0, before / now, 1.0))
             self.state["p"].fill_(max(after, self.end))

@@ -47,7 +47,7 @@ class Gated(Preset):
     (None: it stays).
     """
 
-    sparsity: float = 0.2
+    sparsity: float = 0.6
     target_l0: float | None = None
 
     def __post_init__(self) -> None:

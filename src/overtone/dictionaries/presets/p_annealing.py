@@ -42,7 +42,7 @@ class PAnnealing(Preset):
 
     sparsity: float = 0.2
     end: float = 0.2
-    start: float = 0.2
+    start: float = 0.5
     updates: int = 10
     target_l0: float | None = None
 

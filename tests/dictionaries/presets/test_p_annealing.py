@@ -1,0 +1,59 @@
+"""p-annealing: the course of the power, the size of the price, and its degenerate setting."""
+
+import pytest
+import torch
+
+from overtone.dictionaries.maintainers.annealing import Annealing
+from overtone.dictionaries.objectives.penalty import FLOOR, L1, powers
+from overtone.dictionaries.objectives.reconstruction import Reconstruction
+from overtone.dictionaries.presets.p_annealing import PAnnealing
+from overtone.training.fit import fit
+from overtone.training.run import Run
+from overtone.training.schedules import Schedule
+
+
+def test_with_the_power_kept_at_one_it_is_relu_l1_on_unit_rows_bit_for_bit(generator, monkeypatch):
+    x = torch.randn(400, 8, generator=generator) + 1
+    options = {"n_tokens": 8_000, "batch_rows": 100, "quiet": True}
+    annealed = fit(PAnnealing(24, end=1.0), x, **options).dictionary.state_dict()
+    lowered = fit(PAnnealing(24), x, **options).dictionary.state_dict()
+    monkeypatch.setattr(PAnnealing, "objectives", lambda self: (Reconstruction(), L1(self.sparsity)))
+    plain = fit(PAnnealing(24), x, **options).dictionary.state_dict()
+    assert all(torch.equal(value, annealed[name]) for name, value in plain.items())
+    assert not torch.equal(lowered["decoder.weight"], plain["decoder.weight"])
+
+
+def test_the_power_falls_in_equal_steps_from_one_to_its_end():
+    annealing = Annealing(end=0.2, start=0.5, updates=4)
+    course = [annealing.power(i / 1000) for i in range(1000)]
+    assert course[:500] == [1.0] * 500 and course[-1] == pytest.approx(0.2)
+    assert sorted(set(course), reverse=True) == pytest.approx([1.0, 0.8, 0.6, 0.4, 0.2])
+
+
+def test_the_price_does_not_jump_when_the_power_falls(generator):
+    x = torch.randn(3000, 8, generator=generator)
+    preset = PAnnealing(24, start=0.3)
+    run = Run("p", preset, preset.build(8, generator).train(), lr=1e-3, schedule=Schedule(), n_tokens=30_000)
+    run.begin(x)
+    jumps, price = [], run.objectives[1]
+    for i in range(200):
+        before = {name: value.clone() for name, value in run.published().items()}
+        run.advance(x[(i % 20) * 150 :][:150])
+        after, step = run.published(), run._latest[1]
+        if after["annealing.p"] != before["annealing.p"]:
+            sizes = []
+            for step.state in (before, after):
+                sizes.append(price(step).item())
+            jumps.append(sizes[1] / sizes[0])
+    assert len(jumps) == 10 and all(0.8 < jump < 1.25 for jump in jumps), jumps
+
+
+def test_powers_of_small_amounts_have_bounded_slopes_and_no_nan():
+    a = torch.tensor([0.0, 1e-12, FLOOR / 2, FLOOR, 1.0, 4.0], dtype=torch.float64, requires_grad=True)
+    value = powers(a, 0.5)
+    value.sum().backward()
+    assert torch.isfinite(a.grad).all() and float(a.grad.max()) <= 0.5 * FLOOR**-0.5 * 1.001
+    torch.testing.assert_close(value[3:].detach(), a.detach()[3:].sqrt())
+    assert value[0].item() == 0.0 and (value.diff() >= 0).all()
+    exact = torch.rand(100) * 2
+    assert torch.equal(powers(exact, 1.0), exact)

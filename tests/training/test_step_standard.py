@@ -1,0 +1,117 @@
+"""Losses and gradients of the standard methods equal their papers' formulas written with dense torch operations."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.functional import linear
+
+from overtone.dictionaries.presets.gated import Gated
+from overtone.dictionaries.presets.jump_relu import JumpReLU
+from overtone.dictionaries.presets.p_annealing import PAnnealing
+from overtone.training import step as steps
+from overtone.training.step import Given, forward
+
+WIDTH, LATENTS, K, ROWS = 6, 16, 3, 40
+DEAD = torch.tensor([1, 4, 5, 11])
+STATE = {"annealing.p": torch.tensor(0.5), "annealing.factor": torch.tensor(3.0), "price.factor": torch.tensor(0.7)}
+
+
+class Jump(torch.autograd.Function):
+    """JumpReLU and the step function with the pseudo-derivatives of arXiv 2407.14435, equations 11 and 12."""
+
+    @staticmethod
+    def forward(ctx, u, theta, window):
+        ctx.save_for_backward(u, theta)
+        ctx.window = window
+        open_ = (u > theta).to(u.dtype)
+        return u * open_, open_
+
+    @staticmethod
+    def backward(ctx, of_z, of_open):
+        u, theta = ctx.saved_tensors
+        inside = ((u - theta).abs() < ctx.window / 2).to(u.dtype) / ctx.window
+        return of_z * (u > theta), -(theta * inside * of_z + inside * of_open).sum(0), None
+
+
+def start(preset, seed=0):
+    """A float64 dictionary in training mode with disturbed parameters, and its states."""
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(ROWS, WIDTH, generator=generator, dtype=torch.float64) + 1
+    model = preset.build(WIDTH, generator).double().train()
+    model.start(x)
+    for parameter in model.parameters():
+        parameter.data.add_(0.1 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64))
+    return model, x
+
+
+def size(model: torch.nn.Module) -> Tensor:
+    return model.normaliser.spread.sqrt()
+
+
+def missed(model, x, x_hat) -> Tensor:
+    return (x - x_hat).square().sum() / ROWS / model.normaliser.spread
+
+
+def gated(preset, model, x) -> Tensor:
+    e, d = model.encoder, model.decoder
+    product = (x - d.bias) @ e.weight.T
+    gate = product + e.bias
+    z = (gate > 0) * (e.log_gain.exp() * product + e.magnitude_bias).relu()
+    alone = gate.relu() @ d.weight.detach() + d.bias.detach()
+    price = STATE["price.factor"] * preset.sparsity * (gate.relu() * d.weight.norm(dim=1)).sum() / ROWS / size(model)
+    return missed(model, x, z @ d.weight + d.bias) + price + missed(model, x, alone)
+
+
+def jump_relu(preset, model, x) -> Tensor:
+    u = linear(x - model.decoder.bias, model.encoder.weight, model.encoder.bias)
+    z, is_open = Jump.apply(u, model.selection.log_theta.exp(), float(model.selection.window))
+    norms = model.decoder.weight.norm(dim=1)
+    error = missed(model, x, z @ model.decoder.weight + model.decoder.bias)
+    if preset.target_l0 is not None:
+        price = (is_open.sum() / ROWS / preset.target_l0 - 1) ** 2
+    elif preset.penalty == "tanh":
+        price = preset.sparsity * torch.tanh(4 * z * norms * WIDTH**0.5 / size(model)).sum() / ROWS
+    else:
+        price = preset.sparsity * is_open.sum() / ROWS
+    short = (model.selection.log_theta.exp() - u).relu() * norms
+    return error + STATE["price.factor"] * price + preset.revive * short[:, DEAD].sum() / ROWS / size(model)
+
+
+def p_annealing(preset, model, x) -> Tensor:
+    z = linear(x - model.decoder.bias, model.encoder.weight, model.encoder.bias).relu()
+    amount = z * model.decoder.weight.norm(dim=1) / size(model)
+    assert not ((amount > 0) & (amount < 1e-3)).any(), "the tangent has a test of its own"
+    price = preset.sparsity * 0.7 * 3.0 * amount[amount > 0].sqrt().sum() / ROWS
+    return missed(model, x, z @ model.decoder.weight + model.decoder.bias) + price
+
+
+CASES: list[tuple[object, Callable]] = [
+    (Gated(LATENTS), gated),
+    (JumpReLU(LATENTS, revive=0.3), jump_relu),
+    (JumpReLU(LATENTS, penalty="tanh"), jump_relu),
+    (JumpReLU(LATENTS, target_l0=2.0), jump_relu),
+    (PAnnealing(LATENTS), p_annealing),
+]
+
+
+def gradients(model):
+    return {name: p.grad for name, p in model.named_parameters()}
+
+
+@pytest.mark.parametrize("dense_from", [0.0, 1.1], ids=["dense", "sparse"])
+@pytest.mark.parametrize(("preset", "oracle"), CASES, ids=lambda c: getattr(c, "name", ""))
+def test_loss_and_gradients_equal_the_formulas(preset, oracle, dense_from, monkeypatch):
+    monkeypatch.setattr(steps, "DENSE_FROM", dense_from)
+    model, x = start(preset)
+    step = forward(model, Given(x, DEAD, 0.5, state=STATE))
+    assert step.dense == (dense_from == 0.0 and not model.selection.has_budget)
+    loss = torch.stack([objective(step) for objective in preset.objectives()]).sum()
+    loss.backward()
+    found = gradients(model)
+    model.zero_grad()
+    expected = oracle(preset, model, model.normaliser(x))
+    expected.backward()
+    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(found, gradients(model))
