@@ -9,6 +9,7 @@ from torch.nn.functional import linear
 
 from overtone.dictionaries.presets.gated import Gated
 from overtone.dictionaries.presets.jump_relu import JumpReLU
+from overtone.dictionaries.presets.matryoshka import Matryoshka
 from overtone.dictionaries.presets.p_annealing import PAnnealing
 from overtone.training import step as steps
 from overtone.training.step import Given, forward
@@ -87,12 +88,24 @@ def p_annealing(preset, model, x) -> Tensor:
     return missed(model, x, z @ model.decoder.weight + model.decoder.bias) + price
 
 
+def matryoshka(preset, model, x) -> Tensor:
+    u = linear(x - model.decoder.bias, model.encoder.weight, model.encoder.bias)
+    z = u.relu() * (u >= u.flatten().topk(K * ROWS).values[-1])
+    prefixes = (1, 2, 4, 8, 16)
+    x_hats = [z[:, :m] @ model.decoder.weight[:m] + model.decoder.bias for m in prefixes]
+    e, few = (x - x_hats[-1]).detach(), u[:, DEAD]
+    again = (few.relu() * (few >= few.topk(2, dim=1).values[:, -1:])) @ model.decoder.weight[DEAD]
+    aux = (e - again).square().sum() / (e - e.mean(0)).square().sum() / 32
+    return torch.stack([missed(model, x, x_hat) for x_hat in x_hats]).mean() + aux
+
+
 CASES: list[tuple[object, Callable]] = [
     (Gated(LATENTS), gated),
     (JumpReLU(LATENTS, revive=0.3), jump_relu),
     (JumpReLU(LATENTS, penalty="tanh"), jump_relu),
     (JumpReLU(LATENTS, target_l0=2.0), jump_relu),
     (PAnnealing(LATENTS), p_annealing),
+    (Matryoshka(LATENTS, k=K, k_aux=2), matryoshka),
 ]
 
 

@@ -5,6 +5,9 @@ import torch
 
 from overtone.dictionaries.maintainers.base import Surgery
 from overtone.dictionaries.presets.batch_top_k import BatchTopK
+from overtone.dictionaries.presets.gated import Gated
+from overtone.dictionaries.presets.jump_relu import JumpReLU
+from overtone.dictionaries.presets.p_annealing import PAnnealing
 from overtone.dictionaries.presets.relu_l1 import ReluL1
 from overtone.dictionaries.presets.top_k import TopK
 from overtone.training.run import Run
@@ -12,7 +15,10 @@ from overtone.training.schedules import Schedule
 from overtone.training.surgery import operate, per_latent
 
 LATENTS = 16
-PRESETS = [TopK(LATENTS, k=3), BatchTopK(LATENTS, k=3), ReluL1(LATENTS)]
+PRESETS = [
+    TopK(LATENTS, k=3), BatchTopK(LATENTS, k=3), ReluL1(LATENTS), Gated(LATENTS), JumpReLU(LATENTS),
+    PAnnealing(LATENTS),
+]  # fmt: skip
 
 
 def started(preset, x, updates=4):

@@ -8,13 +8,15 @@ from overtone.dictionaries.maintainers.base import Maintainer, Observation
 SETTLED = 0.05  # share of the training over which prices rise; nothing is steered before
 REACHED = 0.5  # share of the training after which the target itself is aimed at
 GAIN = 20.0  # growth of the price's logarithm per training for every e-fold of surplus
-MOST = 0.5  # largest surplus that counts, in e-folds: the dictionary answers late, and overshooting kills latents
+DAMPING = 1.5  # what the price's logarithm has beside that for every e-fold; without it the number would swing
+MOST = 0.7  # largest surplus that counts, in e-folds: the dictionary answers late, and overshooting kills latents
 SMOOTH = 0.01  # share of the training over which the number of active latents is averaged
 
 
 class SparsityTarget(Maintainer):
     """Multiplies the prices of objectives by `factor`, which grows while more latents per row are active than aimed at
-    and shrinks while fewer are: d log factor = GAIN log(L0 / aim) d progress. The aim falls, evenly in logarithm, from
+    and shrinks while fewer are: log factor = GAIN (integral of s over the training) + DAMPING s, with the surplus
+    s = log(L0 / aim). The aim falls, evenly in logarithm, from
     what is active at first to `target`, which it reaches half way: a dictionary that must be sparse before it has
     learned anything loses its latents.
 
@@ -33,6 +35,7 @@ class SparsityTarget(Maintainer):
         self.state = {
             "factor": torch.ones((), device=device),
             "active": torch.zeros((), device=device),
+            "sum": torch.zeros((), device=device),
             "first": torch.zeros((), device=device),
             "seen": torch.zeros((), dtype=torch.float64),
         }
@@ -51,4 +54,5 @@ class SparsityTarget(Maintainer):
         rest = max(0.0, 1 - (seen.progress - SETTLED) / (REACHED - SETTLED))
         aim = self.target * (self.state["first"] / self.target).clamp_min(1.0) ** rest
         surplus = (self.state["active"] / aim).clamp_min(1e-3).log().clamp(-MOST, MOST)
-        self.state["factor"].mul_((GAIN * passed * surplus).exp())
+        self.state["sum"] += GAIN * passed * surplus
+        self.state["factor"] = (self.state["sum"] + DAMPING * surplus).exp()

@@ -1,13 +1,14 @@
 """One threshold per latent, learned by pseudo-gradients."""
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
 from overtone.core.settings import require
 from overtone.dictionaries.codes import Support
-from overtone.dictionaries.selectors.base import Selection
+from overtone.dictionaries.selectors.base import Rule, Selection
 
 
 class LearnedThreshold(Selection, kind="selection.learned_threshold"):
@@ -49,6 +50,10 @@ class LearnedThreshold(Selection, kind="selection.learned_threshold"):
     def nominate(self, scores: Tensor, *, company: bool, states: Tensor | None = None) -> Support:
         """All places above their threshold; in training those just below it too."""
         return Support.from_mask(self.mask(scores) if company else scores > self.theta)
+
+    def rule(self, sample: Callable[[], Tensor]) -> Rule:
+        """All places above their threshold or just below it."""
+        return Rule(shift=(self.theta - self.window / 2).detach())
 
     def mask(self, scores: Tensor) -> Tensor:
         """score > theta - window / 2."""

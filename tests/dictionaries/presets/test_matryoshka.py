@@ -1,0 +1,57 @@
+"""Matryoshka: with one group it is BatchTopK; prefixes are nested, and learn to stand alone."""
+
+import torch
+
+from overtone.dictionaries.presets.batch_top_k import BatchTopK
+from overtone.dictionaries.presets.matryoshka import Matryoshka
+from overtone.training.fit import fit
+from overtone.training.run import Run
+from overtone.training.schedules import Schedule
+
+
+def trained(preset, x, n_tokens=40_000):
+    return fit(preset, x, n_tokens=n_tokens, batch_rows=200, lr=4e-3, quiet=True).dictionary
+
+
+def prefix_errors(dictionary, x, prefixes):
+    """Squared error of the reconstructions from the first latents."""
+    z, rows = dictionary.encode(x).dense(), dictionary.decoder.weight
+    constant = dictionary.normaliser.inverse(dictionary.decoder.bias)
+    return [float((x - z[:, :m] @ rows[:m] - constant).square().mean()) for m in prefixes]
+
+
+def test_with_one_group_it_is_batch_top_k_bit_for_bit(generator):
+    x = torch.randn(400, 8, generator=generator) + 1
+    one, plain = (trained(p, x, 8_000).state_dict() for p in (Matryoshka(24, k=3, groups=1), BatchTopK(24, k=3)))
+    assert all(torch.equal(value, one[name]) for name, value in plain.items())
+
+
+def test_prefixes_double_up_to_all_latents():
+    assert Matryoshka(512, k=8).prefixes == (32, 64, 128, 256, 512)
+    assert Matryoshka(3, k=1).prefixes == (1, 3) and Matryoshka(1, k=1).prefixes == (1,)
+
+
+def test_longer_prefixes_miss_less_and_early_ones_less_than_without_nesting(generator):
+    x = torch.randn(3000, 12, generator=generator) @ torch.randn(12, 12, generator=generator)
+    nested, flat = trained(Matryoshka(48, k=4), x), trained(BatchTopK(48, k=4), x)
+    prefixes = Matryoshka(48, k=4).prefixes
+    errors, others = prefix_errors(nested, x, prefixes), prefix_errors(flat, x, prefixes)
+    assert errors == sorted(errors, reverse=True)
+    assert all(ours < theirs for ours, theirs in zip(errors[:-1], others[:-1], strict=True))
+
+
+def test_sampled_prefixes_are_nested_differ_and_lie_over_sorted_latents(generator):
+    x, preset = torch.randn(600, 8, generator=generator), Matryoshka(64, k=4, groups=4, sampled=True)
+    run = Run("m", preset, preset.build(8, generator).train(), lr=1e-3, schedule=Schedule(), n_tokens=12_000)
+    run.begin(x)
+    drawn = []
+    for i in range(120):
+        run.advance(x[(i % 6) * 100 :][:100])
+        drawn.append(tuple(run.published()["prefixes.sizes"].tolist()))
+    assert all(list(sizes) == sorted(sizes) and sizes[-1] == 64 and sizes[0] >= 1 for sizes in drawn)
+    assert len(set(drawn)) > 60
+    beyond = sum(size >= 8 for sizes in drawn for size in sizes[:-1]) / (3 * len(drawn))
+    assert abs(beyond - (8**-0.5 - 64**-0.5) / (1 - 64**-0.5)) < 0.08, "the Pareto law"
+    contribution = run.model.eval().encode(x).dense().square().mean(0)
+    places = contribution.argsort(descending=True).double()
+    assert torch.corrcoef(torch.stack([places, torch.arange(64.0).double()]))[0, 1] > 0.9
