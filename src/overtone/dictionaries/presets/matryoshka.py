@@ -31,7 +31,6 @@ from overtone.dictionaries.selectors.rank import Rank
 @preset(
     "matryoshka",
     paper="Learning multi-level features with Matryoshka sparse autoencoders, arXiv 2503.17547",
-    recovers=True,
 )
 @dataclass(frozen=True)
 class Matryoshka(Preset):
