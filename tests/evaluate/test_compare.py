@@ -45,6 +45,14 @@ def test_learned_atoms_beat_random_ones_on_planted_data_in_every_measure(found):
     assert found.mean("top_k", "l0").value <= 2
 
 
+def test_a_finding_holds_only_if_the_interval_of_the_difference_says_so(found):
+    good = found.against("a.error", "learned atoms explain more", "top_k", "random", "fvu")
+    assert good.holds is True and good.measured < good.control and good.n_of == "seeds"
+    assert found.against("a.error", "random atoms do", "random", "top_k", "fvu").holds is False
+    assert found.against("a.same", "no difference", "top_k", "top_k", "fvu").holds is False
+    assert found.against("a.found", "more atoms", "top_k", "random", "recovered", better="higher").holds is True
+
+
 def test_a_complete_basis_reconstructs_everything(found):
     assert found.mean("pca", "fvu").value < 1e-8
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from overtone.core.errors import SettingError
+from overtone.core.report import Finding
 from overtone.dictionaries.dictionary import Dictionary
 from overtone.dictionaries.preset import Preset
 from overtone.evaluate.intervals import Estimate, over_seeds
@@ -79,6 +80,21 @@ class Comparison:
     def difference(self, first: str, second: str, measure: str) -> Estimate:
         """Mean of first - second, paired by seed, with its interval."""
         return over_seeds(self.values(first, measure) - self.values(second, measure))
+
+    def against(
+        self, id: str, claim: str, first: str, second: str, measure: str, *, better: str = "lower", paper: str = "",
+        note: str = "",
+    ) -> Finding:  # fmt: skip
+        """The finding that `first` is better than `second` in a measure: it holds if the interval of the paired
+        difference over seeds lies on the better side of 0. Measured: the mean of `first`; control: that of `second`."""
+        mean, rival = self.mean(first, measure), self.mean(second, measure).value
+        gap = self.difference(first, second, measure)
+        holds = None if gap.interval is None else gap.high < 0 if better == "lower" else gap.low > 0
+        said = f"{first} - {second}: {gap.value:+.4g} [{gap.low:+.4g}, {gap.high:+.4g}]"
+        return Finding(
+            id, claim, mean.value, measure, mean.n, holds, paper, better, mean.interval, rival, second, "seeds",
+            "; ".join(filter(None, (said, note))),
+        )  # fmt: skip
 
     def stability(self, name: str) -> float | None:
         """Mean cosine of one-to-one matched atoms over all pairs of seeds, in [-1, 1]; None with one seed or without

@@ -1,0 +1,57 @@
+"""Hierarchy of features: children that share a parent's neurons come together under one parent."""
+
+import math
+
+import pytest
+import torch
+
+from overtone.core.errors import SettingError
+from overtone.dictionaries.classic.feature_tree import feature_tree
+from overtone.dictionaries.classic.nonnegative import NonNegative
+
+PARENTS, CHILDREN, NEURONS = 3, 4, 90
+
+
+@pytest.fixture(scope="module")
+def planted():
+    """Features made of their parent's 8 neurons and 3 of their own, and rows made of features."""
+    draw = torch.Generator().manual_seed(0)
+    features = torch.zeros(PARENTS * CHILDREN, NEURONS)
+    for i in range(PARENTS * CHILDREN):
+        features[i, 8 * (i // CHILDREN) : 8 * (i // CHILDREN) + 8] = 0.5 + torch.rand(8, generator=draw)
+        features[i, 30 + 3 * i : 33 + 3 * i] = torch.randn(3, generator=draw).sign()
+    codes = torch.rand(300, len(features), generator=draw) * (torch.rand(300, len(features), generator=draw) < 0.2)
+    codes = codes * torch.linspace(0.3, 2, len(features))  # how often and how much is not what features alone tell
+    return codes @ features, NonNegative.of(features)
+
+
+@pytest.fixture(scope="module")
+def tree(planted):
+    x, dictionary = planted
+    draw = torch.Generator().manual_seed(0)
+    return feature_tree(x, dictionary, [PARENTS, 1], draw, winners=8 / NEURONS, iterations=300, tuning=100)
+
+
+def test_children_of_one_parent_come_together(tree):
+    families = tree.parents(0).view(PARENTS, CHILDREN)
+    assert (families == families[:, :1]).all() and len(set(families[:, 0].tolist())) == PARENTS
+    shared = tree.features[1][families[:, 0]]
+    assert all((row[8 * p : 8 * p + 8] != 0).all() for p, row in enumerate(shared))
+
+
+def test_levels_have_the_sizes_asked_for_and_keep_their_promises(tree, planted):
+    assert [len(f) for f in tree.features] == [PARENTS * CHILDREN, PARENTS, 1]
+    assert all((w >= 0).all() for w in tree.weights)
+    assert all((f != 0).sum(1).max() <= math.ceil(8 / NEURONS * NEURONS) for f in tree.features[1:])
+    assert (tree.parents(1) == 0).all()
+    assert torch.equal(tree.features[0], planted[1].weight)
+
+
+def test_tuning_together_explains_more(tree):
+    before, after = tree.missed
+    assert after < before - 1e-4, "the codes of the rows say more than the features alone"
+
+
+def test_levels_that_do_not_shrink_are_refused(planted):
+    with pytest.raises(SettingError, match="smaller than the one below"):
+        feature_tree(*planted, [12], torch.Generator())
