@@ -1,0 +1,294 @@
+"""Claim: a training step takes less time, and less memory, than the same step of any other library.
+
+One step on the same rows (width 512, 8192 latents, 32 active, 4096 rows by default), each library's own code for it:
+forward, loss, backward, bound on the gradient or projection where it has one, Adam, unit rows where it has them.
+  overtone, overtone-torch   this library with its fastest kernels, and without a compiler
+  sae-lens                   SAETrainer._train_step of the TopK, BatchTopK, Standard or JumpReLU training SAE
+  eai-sparsify               SparseCoder.forward and the trainer's update (TopK only)
+  dictionary-learning        update() of its trainer
+  overcomplete               the body of train_sae's loop, with Adam
+  product, product-bf16      the encoder's product alone, in torch: floors
+relu and jumprelu are timed twice: from the initial weights, where half of the latents are active and everybody's step
+is dense, and, for those libraries whose bias or threshold is a parameter, with one that leaves about k active per row.
+
+Each library runs in a process of its own, in the Python that `--python NAME=PATH` names (make one per peer:
+`python -m venv X && X/bin/pip install torch==2.13.0 sae-lens`); peers without a Python are left out. The processes take
+turns, one step each, round after round. Reported: milliseconds of processor time per step (median), ratios to
+overtone, peak memory of the process, versions.
+
+    python benchmarks/a_training_step_is_faster_than_every_peers.py --python sae-lens=/tmp/x/bin/python [--json]
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from importlib import metadata
+
+import torch
+
+METHODS = ("top_k", "batch_top_k", "relu", "jumprelu")
+PEERS = ("sae-lens", "eai-sparsify", "dictionary-learning", "overcomplete")
+OURS = ("overtone", "overtone-torch", "product", "product-bf16")
+Step = Callable[[torch.Tensor], object]
+
+
+# --------------------------------------------------------------------------------------------------------- the workers
+def overtone(o: argparse.Namespace, x: torch.Tensor) -> Step:
+    from overtone.dictionaries.preset import Preset
+    from overtone.training.run import Run
+    from overtone.training.schedules import Schedule
+
+    preset = our_preset(o)
+    assert isinstance(preset, Preset)
+    run = Run("", preset, preset.build(o.width, torch.Generator().manual_seed(0)).train(), lr=2e-4,
+              schedule=Schedule(), n_tokens=10**9)  # fmt: skip
+    run.begin(x)
+    if o.sparse:
+        with torch.no_grad():
+            model = run.model
+            u = torch.nn.functional.linear(
+                model.normaliser(x[:512]) - model.centre(), *model.encoder.affine(model.decoder)
+            )
+            model.encoder.bias.sub_(u.flatten()[::7].quantile(1 - o.active / o.latents))
+    return run.advance
+
+
+def our_preset(o: argparse.Namespace) -> object:
+    import overtone
+
+    if o.method in ("top_k", "batch_top_k"):
+        return {"top_k": overtone.TopK, "batch_top_k": overtone.BatchTopK}[o.method](o.latents, k=o.active)
+    return {"relu": overtone.ReluL1, "jumprelu": overtone.JumpReLU}[o.method](o.latents)
+
+
+def product(o: argparse.Namespace, x: torch.Tensor) -> Step:
+    kind = torch.bfloat16 if o.worker == "product-bf16" else torch.float32
+    encoder, out = torch.randn(o.latents, o.width, dtype=kind), torch.empty(o.rows, o.latents, dtype=kind)
+    return lambda rows: torch.mm(rows.to(kind), encoder.T, out=out)
+
+
+def sae_lens(o: argparse.Namespace, x: torch.Tensor) -> Step:
+    from sae_lens.config import SAETrainerConfig
+    from sae_lens.saes.batchtopk_sae import BatchTopKTrainingSAE, BatchTopKTrainingSAEConfig
+    from sae_lens.saes.jumprelu_sae import JumpReLUTrainingSAE, JumpReLUTrainingSAEConfig
+    from sae_lens.saes.standard_sae import StandardTrainingSAE, StandardTrainingSAEConfig
+    from sae_lens.saes.topk_sae import TopKTrainingSAE, TopKTrainingSAEConfig
+    from sae_lens.training.sae_trainer import SAETrainer
+
+    size = {"d_in": o.width, "d_sae": o.latents}
+    sae = {
+        "top_k": lambda: TopKTrainingSAE(TopKTrainingSAEConfig(k=o.active, **size)),
+        "batch_top_k": lambda: BatchTopKTrainingSAE(BatchTopKTrainingSAEConfig(k=o.active, **size)),
+        "relu": lambda: StandardTrainingSAE(StandardTrainingSAEConfig(**size)),
+        "jumprelu": lambda: JumpReLUTrainingSAE(JumpReLUTrainingSAEConfig(**size)),
+    }[o.method]()
+    if o.sparse:
+        sae.b_enc.data.sub_(threshold(o, sae.encode_with_hidden_pre(x[:512])[1]))
+    settings = SAETrainerConfig(total_training_samples=10**9, train_batch_size_samples=o.rows, lr_end=3e-5)
+    trainer = SAETrainer(settings, sae, iter(()))
+    return lambda rows: trainer._train_step(sae, rows)
+
+
+def eai_sparsify(o: argparse.Namespace, x: torch.Tensor) -> Step:
+    os.environ["SPARSIFY_DISABLE_TRITON"] = "1"
+    from sparsify import SparseCoder, SparseCoderConfig
+
+    sae = SparseCoder(o.width, SparseCoderConfig(num_latents=o.latents, k=o.active), dtype=torch.float32)
+    adam, idle = torch.optim.Adam(sae.parameters(), lr=2e-4), torch.zeros(o.latents, dtype=torch.long)
+
+    def step(rows: torch.Tensor) -> None:
+        sae.set_decoder_norm_to_unit_norm()
+        out = sae(rows, dead_mask=None)
+        out.fvu.backward()
+        fired = torch.zeros(o.latents, dtype=torch.bool)
+        fired[out.latent_indices.flatten()] = True
+        idle.add_(len(rows))[fired] = 0
+        sae.remove_gradient_parallel_to_decoder_directions()
+        adam.step()
+        adam.zero_grad()
+
+    return step
+
+
+def dictionary_learning(o: argparse.Namespace, x: torch.Tensor) -> Step:
+    from dictionary_learning.trainers.batch_top_k import BatchTopKTrainer
+    from dictionary_learning.trainers.jumprelu import JumpReluTrainer
+    from dictionary_learning.trainers.standard import StandardTrainer
+    from dictionary_learning.trainers.top_k import TopKTrainer
+
+    kinds = {"top_k": TopKTrainer, "batch_top_k": BatchTopKTrainer, "relu": StandardTrainer, "jumprelu": JumpReluTrainer}
+    more = {"k": o.active} if "top_k" in o.method else {}
+    trainer = kinds[o.method](
+        steps=10**6, activation_dim=o.width, dict_size=o.latents, layer=0, lm_name="none", device="cpu", **more
+    )
+    if o.sparse and o.method == "relu":
+        trainer.ae.encoder.bias.data.sub_(threshold(o, trainer.ae.encoder(x[:512] - trainer.ae.bias)))
+    elif o.sparse:
+        trainer.ae.b_enc.data.sub_(threshold(o, x[:512] @ trainer.ae.W_enc))
+    return lambda rows: trainer.update(1, rows)  # number 0 computes a geometric median first
+
+
+def overcomplete(o: argparse.Namespace, x: torch.Tensor) -> Step:
+    from overcomplete.sae import SAE, BatchTopKSAE, JumpSAE, TopKSAE
+    from overcomplete.sae.losses import mse_l1
+    from overcomplete.sae.trackers import DeadCodeTracker
+
+    kinds = {"top_k": TopKSAE, "batch_top_k": BatchTopKSAE, "relu": SAE, "jumprelu": JumpSAE}
+    budget = {"top_k": o.active, "batch_top_k": o.active * o.rows}
+    more = {"top_k": budget[o.method]} if o.method in budget else {}
+    model = kinds[o.method](o.width, o.latents, **more).train()
+    adam, dead = torch.optim.Adam(model.parameters(), lr=2e-4), DeadCodeTracker(o.latents, "cpu")
+
+    def step(rows: torch.Tensor) -> None:
+        adam.zero_grad()
+        before, codes, x_hat = model(rows)
+        loss = mse_l1(rows, x_hat, before, codes, model.get_dictionary(), penalty=0.1)
+        dead.update(codes)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        adam.step()
+
+    return step
+
+
+def threshold(o: argparse.Namespace, u: torch.Tensor) -> torch.Tensor:
+    """What leaves k latents active per row."""
+    return u.detach().flatten()[::7].quantile(1 - o.active / o.latents)
+
+
+MAKERS = {
+    "overtone": overtone, "overtone-torch": overtone, "product": product, "product-bf16": product,
+    "sae-lens": sae_lens, "eai-sparsify": eai_sparsify, "dictionary-learning": dictionary_learning,
+    "overcomplete": overcomplete,
+}  # fmt: skip
+
+
+def work(o: argparse.Namespace) -> None:
+    """Prepare, then for each line on standard input make a step and say how long it took."""
+    answers, sys.stdout = sys.stdout, sys.stderr
+    torch.set_num_threads(o.threads)
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(2 * o.rows, o.width, generator=generator) @ torch.randn(o.width, o.width, generator=generator)
+    x /= o.width**0.5
+    with contextlib.redirect_stdout(sys.stderr):
+        step = MAKERS[o.worker](o, x)
+    print("ready", file=answers, flush=True)
+    for number, _ in enumerate(sys.stdin):
+        rows = x[(number % 2) * o.rows :][: o.rows]
+        started = time.process_time()
+        step(rows)
+        spent = 1000 * (time.process_time() - started)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        print(json.dumps({"ms": spent, "peak_mib": peak, **versions(o.worker)}), file=answers, flush=True)
+
+
+def versions(name: str) -> dict[str, str]:
+    if name in PEERS:
+        return {"version": metadata.version(name), "torch": torch.__version__}
+    found = {"version": "", "torch": torch.__version__}
+    if name.startswith("overtone"):
+        from overtone.training.kernels.dispatch import kernels_for
+
+        found = {**found, "version": metadata.version("overtone"), "kernels": kernels_for("cpu").name}
+    return found
+
+
+# ---------------------------------------------------------------------------------------------------------- the parent
+class Worker:
+    """One library in one process."""
+
+    def __init__(self, name: str, python: str, o: argparse.Namespace, method: str, sparse: bool) -> None:
+        self.name = name
+        options = [f"--{key}={getattr(o, key)}" for key in ("rows", "width", "latents", "active", "threads")]
+        environment = {**os.environ, "OMP_NUM_THREADS": str(o.threads), "MKL_NUM_THREADS": str(o.threads)}
+        if name == "overtone-torch":
+            environment["OVERTONE_KERNELS"] = "torch"
+        self.process = subprocess.Popen(
+            [python, __file__, "--worker", name, "--method", method, *options, *["--sparse"][: int(sparse)]],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE if not o.verbose else None,
+            text=True, env=environment,
+        )  # fmt: skip
+        self.found: list[dict] = []
+        assert self.process.stdout is not None
+        self.alive = self.process.stdout.readline().strip() == "ready"
+
+    def step(self) -> None:
+        assert self.process.stdin is not None and self.process.stdout is not None
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+        line = self.process.stdout.readline()
+        self.alive = bool(line)
+        if line:
+            self.found.append(json.loads(line))
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+def compare(o: argparse.Namespace, method: str, sparse: bool) -> dict[str, dict]:
+    names = [name for name in (*OURS, *PEERS) if name in o.pythons and not (sparse and name == "overcomplete")]
+    names = [name for name in names if name != "eai-sparsify" or method == "top_k"]
+    workers = [Worker(name, o.pythons[name], o, method, sparse) for name in names]
+    try:
+        for _ in range(o.rounds + 2):
+            for worker in workers:
+                if worker.alive:
+                    worker.step()
+    finally:
+        for worker in workers:
+            worker.close()
+    return summary([w for w in workers if w.alive], [w.name for w in workers if not w.alive])
+
+
+def summary(workers: list[Worker], failed: list[str]) -> dict[str, dict]:
+    found: dict[str, dict] = {
+        w.name: {**w.found[-1], "ms": statistics.median(f["ms"] for f in w.found[2:])} for w in workers
+    }
+    for facts in found.values():
+        facts["times_overtone"] = facts["ms"] / found["overtone"]["ms"]
+        if "overtone-torch" in found:
+            facts["times_overtone_torch"] = facts["ms"] / found["overtone-torch"]["ms"]
+    return found | {name: {"failed": True} for name in failed}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    sizes = (("rows", 4096), ("width", 512), ("latents", 8192), ("active", 32), ("rounds", 5), ("threads", 1))
+    for name, default in sizes:
+        parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--python", action="append", default=[], metavar="NAME=PATH", help="a peer and its Python")
+    parser.add_argument("--methods", default=",".join(METHODS))
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--verbose", action="store_true", help="let the workers write to standard error")
+    for hidden in ("--worker", "--method"):
+        parser.add_argument(hidden, help=argparse.SUPPRESS)
+    parser.add_argument("--sparse", action="store_true", help=argparse.SUPPRESS)
+    o = parser.parse_args()
+    if o.worker:
+        work(o)
+        return
+    o.pythons = {name: sys.executable for name in OURS} | dict(item.split("=", 1) for item in o.python)
+    found = {}
+    for method in o.methods.split(","):
+        found[method] = compare(o, method, sparse=False)
+        if "top_k" not in method:
+            found[f"{method}, sparse"] = compare(o, method, sparse=True)
+        if not o.json:
+            print(f"{method}", *(f"  {key}: {value}" for key, value in found.items() if method in key), sep="\n")
+    if o.json:
+        settings = {key: value for key, value in vars(o).items() if key not in ("json", "worker", "method", "sparse")}
+        print(json.dumps({"found": found, "settings": settings}, indent=1))
+
+
+if __name__ == "__main__":
+    main()
