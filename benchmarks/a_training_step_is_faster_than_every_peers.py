@@ -125,7 +125,12 @@ def dictionary_learning(o: argparse.Namespace, x: torch.Tensor) -> Step:
     from dictionary_learning.trainers.standard import StandardTrainer
     from dictionary_learning.trainers.top_k import TopKTrainer
 
-    kinds = {"top_k": TopKTrainer, "batch_top_k": BatchTopKTrainer, "relu": StandardTrainer, "jumprelu": JumpReluTrainer}
+    kinds = {
+        "top_k": TopKTrainer,
+        "batch_top_k": BatchTopKTrainer,
+        "relu": StandardTrainer,
+        "jumprelu": JumpReluTrainer,
+    }
     more = {"k": o.active} if "top_k" in o.method else {}
     trainer = kinds[o.method](
         steps=10**6, activation_dim=o.width, dict_size=o.latents, layer=0, lm_name="none", device="cpu", **more

@@ -15,9 +15,9 @@ from overtone.dictionaries.values import Value
 
 SAMPLE = 64  # rows whose scores a selection may see beforehand
 
-Select = Callable[[Tensor, Tensor, Tensor, Rule, bool], tuple[Support, Tensor]]
-"""(centred states, weight, bias, rule, two-sided) -> nominated places and their pre-activations (n,). All float32 on a
-CPU and contiguous. Two-sided: scores are magnitudes."""
+Select = Callable[[Tensor, Tensor, Tensor, Rule, bool], tuple[Support, Tensor] | None]
+"""(centred states, weight, bias, rule, two-sided) -> nominated places and their pre-activations (n,), or None where the
+kernel is not made for such sizes. All float32 on a CPU and contiguous. Two-sided: scores are magnitudes."""
 
 
 @torch.no_grad()
@@ -34,9 +34,10 @@ def choose(
         or not (_plain(model, bias) and _served(centred, weight, bias))
     )
     rule = None if usual else model.selection.rule(lambda: _scores(model, centred[:SAMPLE]))
-    if rule is None or select is None:
+    found = None if rule is None or select is None else select(centred, weight, bias, rule, model.score.two_sided)
+    if found is None:
         return model.choose(centred, company=True, beside=beside, peaks=peaks, settle=settle, first=first)
-    support, u = select(centred, weight, bias, rule, model.score.two_sided)
+    support, u = found
     chosen = Chosen(support, u)
     if settle is None and not model.selection.rows_compete:
         return chosen

@@ -2,8 +2,8 @@
 
     cuda   Triton's, where Triton is installed
     cpu    compiled: C, built at first use where there is a compiler and the processor has wide registers
-    else   torch alone
-OVERTONE_KERNELS=compiled, torch or plain forces a kind on a CPU (plain: torch without any fast selection).
+    else   torch alone; on a CPU that multiplies bf16 numbers with a selection in two stages
+OVERTONE_KERNELS=compiled, torch or plain forces a kind on a CPU (plain: torch, and each dictionary's own selection).
 """
 
 import logging
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from overtone.core.errors import SettingError
 from overtone.dictionaries.autoencoder import Chosen
-from overtone.training.kernels import sparse
+from overtone.training.kernels import candidates, sparse
 from overtone.training.kernels.choose import choose
 
 log = logging.getLogger(__name__)
@@ -53,6 +53,9 @@ def _of_kind(device_type: str, kind: str) -> Kernels:
         found = _compiled(forced=kind == "compiled")
         if found is not None:
             return found
+    if device_type == "cpu" and kind != "plain" and candidates.is_fast():
+        fast = partial(choose, select=candidates.select)
+        return Kernels("torch (bf16 nominees)", sparse.preactivations, sparse.decode, fast)
     return Kernels("torch", sparse.preactivations, sparse.decode)
 
 

@@ -6,7 +6,9 @@ values is an inner product per place; a weight gradient sums states over the row
 places by latent that decoder and encoder share. No gradient is approximated or dropped.
 """
 
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import torch
@@ -93,6 +95,25 @@ class _Decode(torch.autograd.Function):
         return None, of_values, of_weight, None
 
 
+def _sampled(states: Tensor, weight: Tensor, at: Support) -> Tensor:
+    """The entries of states weight^T at a support, by the operator for products at the places of a sparse matrix: on a
+    CPU it is several times faster than the other."""
+    ends = torch.cat([at.row_starts, at.row_starts.new_tensor([len(at.latents)])])
+    with _quiet():
+        places = torch.sparse_csr_tensor(
+            ends, at.latents, states.new_zeros(len(at.latents)), (at.n_rows, at.n_latents), check_invariants=False
+        )
+        return torch.sparse.sampled_addmm(places, states, weight.T, beta=0.0).values()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Torch says once in each process that sparse CSR tensors are new."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta state", category=UserWarning)
+        yield
+
+
 class Torch:
     """The three products in plain torch."""
 
@@ -102,6 +123,8 @@ class Torch:
 
     def products(self, states: Tensor, weight: Tensor, at: Support) -> Tensor:
         """As in `Products`."""
+        if states.device.type == "cpu" and states.dtype == weight.dtype in (torch.float32, torch.float64):
+            return _sampled(states, weight, at)
         # The operator that torch differentiates embedding_bag's weights with is exactly this product, without gathering
         # rows.
         backward = torch.ops.aten._embedding_bag_per_sample_weights_backward
