@@ -1,7 +1,7 @@
 """Selection in plain torch in two stages, exact, for processors that multiply bf16 numbers fast.
 
     1  scores in bf16, block of rows by block of rows: the only (rows, latents) matrix, one block of it at a time.
-       |<x,w> - <x',w'>| <= |x - x'| |w| + |x'| |w - w'| + rounding, x', w' the rounded vectors, bounds what this misses.
+       |<x,w> - <x',w'>| <= |x - x'| |w| + |x'| |w - w'| + rounding, x', w' the rounded vectors, bounds the error.
        Nominees of a row: all that may belong to it within the bound. For the k best, k groups of latents have maxima
        that reach some level, so no latent further below that level than twice the bound can be among them.
     2  nominees again in float32, from which the choice is made.
