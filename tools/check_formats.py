@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -59,7 +60,7 @@ def theirs_read_by_us(peer: str, python: str, folder: Path, golden: Path | None)
     lines = []
     for place in sorted(p for p in folder.iterdir() if p.is_dir()):
         kept = load_file(place / "expected.safetensors")
-        line = {"peer": peer, **told, "way": "read", "case": place.name}
+        line: dict[str, Any] = {"peer": peer, **told, "way": "read", "case": place.name}
         try:
             read = import_dictionary(place, choices=Choices(norm_scale=1.0)).dictionary
         except CapabilityError as error:

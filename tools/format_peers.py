@@ -13,6 +13,7 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -23,15 +24,13 @@ Encode = Callable[[Tensor], tuple[Tensor, Tensor]]
 """Rows to (codes, reconstruction)."""
 
 
-def shaken(module: nn.Module, *, unit_rows: str = "") -> nn.Module:
-    """Every parameter random, thresholds positive; `unit_rows` names a decoder (latents, width) to normalise."""
+def shaken(module: Any) -> Any:
+    """Every parameter random, thresholds positive."""
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for name, parameter in module.named_parameters():
             drawn = torch.randn(parameter.shape, generator=generator)
             parameter.copy_(drawn.abs() * 0.5 if "threshold" in name else drawn * 0.5)
-            if name == unit_rows:
-                parameter.div_(parameter.norm(dim=1, keepdim=True))
     return module.eval()
 
 
@@ -50,7 +49,7 @@ def expected(folder: Path, encode: Encode) -> None:
 
 
 # -------------------------------------------------------------------------------------------------------------- SAELens
-def _saelens(sae: nn.Module) -> Encode:
+def _saelens(sae: Any) -> Encode:
     return lambda x: (sae.encode(x), sae(x))
 
 
@@ -96,7 +95,7 @@ def saelens_load(folder: Path) -> Encode:
 
 
 # ------------------------------------------------------------------------------------------------------------- sparsify
-def _sparsify(coder: nn.Module) -> Encode:
+def _sparsify(coder: Any) -> Encode:
     def encode(x: Tensor) -> tuple[Tensor, Tensor]:
         values, indices, _ = coder.encode(x)
         return torch.zeros(len(x), coder.num_latents).scatter_(1, indices, values), coder(x).sae_out
@@ -142,12 +141,12 @@ def _dictionary_learning_classes() -> dict[str, type]:
     return {**found, "MatryoshkaBatchTopKSAE": MatryoshkaBatchTopKSAE}
 
 
-def _dictionary_learning_new(kind: str, width: int, n_latents: int, k: int) -> nn.Module:
+def _dictionary_learning_new(kind: str, width: int, n_latents: int, k: int) -> Any:
     more = {"AutoEncoderTopK": [k], "BatchTopKSAE": [k], "MatryoshkaBatchTopKSAE": [k, [n_latents]]}
     return _dictionary_learning_classes()[kind](width, n_latents, *more.get(kind, []))
 
 
-def _coder(coder: nn.Module) -> Encode:
+def _coder(coder: Any) -> Encode:
     return lambda x: (coder.encode(x), coder.decode(coder.encode(x)))
 
 
@@ -193,8 +192,13 @@ def circuit_tracer_write(folder: Path) -> None:
         shaken(made).to_safetensors(str(folder / name / "layer_2.safetensors"))
         expected(folder / name, lambda x, made=made: (made.encode(x), made(x)))
     generator = torch.Generator().manual_seed(0)
-    shapes = {"W_enc": (WIDTH, LATENTS), "W_dec": (LATENTS, WIDTH), "b_enc": (LATENTS,), "b_dec": (WIDTH,)}
-    arrays = {key: torch.randn(shape, generator=generator).numpy() for key, shape in shapes.items()}
+    shapes: dict[str, Any] = {
+        "W_enc": (WIDTH, LATENTS),
+        "W_dec": (LATENTS, WIDTH),
+        "b_enc": (LATENTS,),
+        "b_dec": (WIDTH,),
+    }
+    arrays: dict[str, Any] = {key: torch.randn(shape, generator=generator).numpy() for key, shape in shapes.items()}
     (folder / "gemma-scope").mkdir()
     numpy.savez(folder / "gemma-scope" / "params.npz", threshold=numpy.full(LATENTS, 0.7, numpy.float32), **arrays)
     read = load_gemma_scope_transcoder(
@@ -226,7 +230,7 @@ def openai_write(folder: Path) -> None:
         (folder / name).mkdir(parents=True)
         torch.save(made.state_dict(), folder / name / "autoencoder.pt")
 
-        def encode(x: Tensor, made: nn.Module = made) -> tuple[Tensor, Tensor]:
+        def encode(x: Tensor, made: Any = made) -> tuple[Tensor, Tensor]:
             codes, _ = made.encode(x)
             return codes, made.decoder(codes) + made.pre_bias if made.normalize else made.decode(codes)
 
@@ -241,7 +245,7 @@ def openai_write(folder: Path) -> None:
             expected(folder / name, encode)
 
 
-PEERS = {
+PEERS: dict[str, Any] = {
     "saelens": ("sae-lens", saelens_write, saelens_load),
     "sparsify": ("eai-sparsify", sparsify_write, sparsify_load),
     "dictionary_learning": ("dictionary-learning", dictionary_learning_write, dictionary_learning_load),

@@ -6,6 +6,7 @@ evaluation reads; `device`, `dtype`; `check_decoder_norms`. The dictionary itsel
 and b_enc are there to be looked at. Codes are multiplied by the length of the decoder's rows, since W_dec has none.
 """
 
+import copy
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from overtone.core.errors import CapabilityError
 from overtone.core.sites import Site
+from overtone.dictionaries.autoencoder import Autoencoder
 from overtone.dictionaries.codes import SparseCodes
 from overtone.dictionaries.dictionary import Dictionary
 
@@ -60,13 +62,14 @@ class SAEBenchObject(nn.Module):
     def __init__(self, dictionary: Dictionary, *, site: Site | str, model: str) -> None:
         super().__init__()
         can, place = dictionary.capabilities, Site.parse(site)
-        if not can.linear_decoder or can.decode_needs_input:
+        if not can.linear_decoder or can.decode_needs_input or dictionary.width_out != dictionary.width:
             raise CapabilityError(
                 f"SAEBench decodes with one matrix W_dec; {dictionary.kind} with its parts cannot. Evaluate it with "
                 "overtone.evaluate."
             )
-        self.dictionary = dictionary.eval().requires_grad_(False)
+        self.dictionary = copy.deepcopy(dictionary).eval().requires_grad_(False)  # `to` moves it, not the caller's
         norms = dictionary.atom_norms().detach()
+        self.norms: Tensor
         self.register_buffer("norms", norms)
         self.W_dec = nn.Parameter(dictionary.atoms().detach().clone(), requires_grad=False)
         self.b_dec = nn.Parameter(self._constant(), requires_grad=False)
@@ -86,9 +89,9 @@ class SAEBenchObject(nn.Module):
 
     def _encoder(self) -> tuple[Tensor, Tensor]:
         """Matrix and bias of the pre-activations in the states' units, zeros where there is no matrix."""
-        if self.dictionary.capabilities.has_encoder_matrix:
-            dictionary = self.dictionary.folded() if self.dictionary.capabilities.foldable else self.dictionary
-            weight, bias = dictionary.encoder.affine(dictionary.decoder)
+        model = self.dictionary.folded() if self.dictionary.capabilities.foldable else self.dictionary
+        if isinstance(model, Autoencoder) and model.capabilities.has_encoder_matrix:
+            weight, bias = model.encoder.affine(model.decoder)
             return weight.detach(), bias.detach()
         return torch.zeros_like(self.W_dec), self.W_dec.new_zeros(len(self.W_dec))
 

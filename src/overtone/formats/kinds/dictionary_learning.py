@@ -164,7 +164,7 @@ def _more(kind: str, plain: Plain, facts: Mapping[str, Any]) -> dict[str, Tensor
     """What a class's state dict holds beside matrices and biases."""
     if isinstance(plain.rule, Best):
         return {"k": torch.tensor(plain.rule.k, dtype=torch.int32), "threshold": torch.tensor(-1.0)}
-    if kind == "BatchTopKSAE":
+    if isinstance(plain.rule, Above) and kind == "BatchTopKSAE":
         return {"k": torch.tensor(_k(facts), dtype=torch.int32), "threshold": plain.rule.theta[0].clone()}
     if isinstance(plain.rule, Above):
         return {"threshold": plain.rule.theta}
