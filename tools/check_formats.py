@@ -29,7 +29,6 @@ from overtone.core.catalogue import entries, lookup
 from overtone.core.errors import CapabilityError
 from overtone.core.sites import Site
 from overtone.dictionaries.dictionary import Dictionary
-from overtone.formats.choices import Choices
 from overtone.formats.exchange import export_dictionary, import_dictionary
 from overtone.training.fit import fit
 
@@ -41,11 +40,15 @@ TOLERANCE = 1e-5
 SIDE = Path(__file__).with_name("format_peers.py")
 
 
+class PeerFailed(Exception):
+    """A peer could not even write or read; the others are checked all the same."""
+
+
 def run_peer(python: str, peer: str, what: str, folder: Path) -> dict[str, str]:
-    """Let the peer write or read; returns its package and version. Raises SystemExit with what it said if it fails."""
+    """Let the peer write or read; returns its package and version. Raises PeerFailed with what it said if it fails."""
     done = subprocess.run([python, str(SIDE), peer, what, str(folder)], capture_output=True, text=True)
     if done.returncode:
-        sys.exit(f"{peer} ({python}) failed to {what}:\n{done.stderr[-2000:]}")
+        raise PeerFailed(f"{peer} ({python}) failed to {what}:\n{done.stderr[-1500:]}")
     return json.loads((folder / "peer.json").read_text())
 
 
@@ -62,12 +65,14 @@ def theirs_read_by_us(peer: str, python: str, folder: Path, golden: Path | None)
         kept = load_file(place / "expected.safetensors")
         line: dict[str, Any] = {"peer": peer, **told, "way": "read", "case": place.name}
         try:
-            read = import_dictionary(place, choices=Choices(norm_scale=1.0)).dictionary
+            read = import_dictionary(place).dictionary
         except CapabilityError as error:
             lines.append({**line, "refused": str(error)})
             continue
         codes = read.encode(kept["x"])
-        line["codes"] = apart(codes.dense(), kept["codes"])
+        outward = getattr(read, "outward", None)  # codes are in the states' units here, in the row's there
+        sizes = outward.units(kept["x"]) if outward is not None and outward.rowwise else 1.0
+        line["codes"] = apart(codes.dense() * sizes, kept["codes"])
         lines.append({**line, "reconstruction": apart(read.decode(codes, kept["x"]), kept["reconstruction"])})
     if golden is not None:
         target = golden / f"{peer}-{told['version']}"
@@ -130,6 +135,16 @@ def ours_read_by_them(format: str, peer: str, python: str, folder: Path) -> list
     return lines
 
 
+def both_ways(peer: str, python: str, golden: Path | None) -> list[dict]:
+    """All lines of one peer."""
+    with tempfile.TemporaryDirectory() as place:
+        lines = theirs_read_by_us(peer, python, Path(place) / "theirs", golden)
+        for format in entries("formats"):
+            if READERS.get(format, format) == peer and lookup("formats", format).thing.writes:
+                lines += ours_read_by_them(format, peer, python, Path(place) / f"ours-{format}")
+    return lines
+
+
 def main() -> int:
     """Check the peers that are named; 0 if all agree."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -138,26 +153,23 @@ def main() -> int:
     parser.add_argument("--golden", type=Path, help="folder that keeps what the peers wrote")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     options = vars(parser.parse_args())
-    lines = []
-    for peer in PEERS:
-        python = options[peer]
-        if not python:
-            continue
-        with tempfile.TemporaryDirectory() as place:
-            lines += theirs_read_by_us(peer, python, Path(place) / "theirs", options["golden"])
-            for format in entries("formats"):
-                if READERS.get(format, format) == peer and lookup("formats", format).thing.writes:
-                    lines += ours_read_by_them(format, peer, python, Path(place) / f"ours-{format}")
+    lines, failed = [], []
+    for peer in [peer for peer in PEERS if options[peer]]:
+        try:
+            lines += both_ways(peer, options[peer], options["golden"])
+        except PeerFailed as failure:
+            failed.append(str(failure))
     compared = [line for line in lines if "refused" not in line]
     bad = [line for line in compared if not max(line["codes"], line["reconstruction"]) <= TOLERANCE]
     if options["json"]:
-        print(json.dumps({"tolerance": TOLERANCE, "checked": lines, "apart": len(bad)}, indent=1))
+        print(json.dumps({"tolerance": TOLERANCE, "checked": lines, "apart": len(bad), "failed": failed}, indent=1))
     else:
         for line in lines:
             numbers = line.get("refused") or f"codes {line['codes']:.1e}  reconstruction {line['reconstruction']:.1e}"
             print(f"{line['package']} {line['version']:<9} {line['way']:<8} {line['case']:<36} {numbers}")
+        print(*failed, sep="\n", end="\n" if failed else "")
         print(f"{len(compared)} compared, {len(bad)} apart by more than {TOLERANCE}")
-    return 1 if bad or not compared else 0
+    return 1 if bad or failed or not compared else 0
 
 
 if __name__ == "__main__":

@@ -74,6 +74,8 @@ def saelens_write(folder: Path) -> None:
         "skip-transcoder": sl.SkipTranscoder(sl.SkipTranscoderConfig(**transcoder)),
         "jumprelu-transcoder": sl.JumpReLUTranscoder(sl.JumpReLUTranscoderConfig(**transcoder)),
     }
+    for norm in ("layer_norm", "constant_norm_rescale"):
+        made[norm] = sl.TopKSAE(sl.TopKSAEConfig(**size, **place, k=K, normalize_activations=norm))
     if hasattr(sl, "AbsTopKSAE"):
         made["abstopk"] = sl.AbsTopKSAE(sl.AbsTopKSAEConfig(**size, **place, k=K))
     for name, sae in made.items():
@@ -222,8 +224,8 @@ def circuit_tracer_load(folder: Path) -> Encode:
 
 # --------------------------------------------------------------------------------------------------------------- OpenAI
 def openai_write(folder: Path) -> None:
-    """State dicts of openai/sparse_autoencoder; of a TopK one also for rows that are standardised already."""
-    from sparse_autoencoder.model import LN, Autoencoder, TopK
+    """State dicts of openai/sparse_autoencoder; with TopK it standardises the rows."""
+    from sparse_autoencoder.model import Autoencoder, TopK
 
     for name, activation in (("relu", nn.ReLU()), ("identity", nn.Identity()), ("topk", TopK(K))):
         made = shaken(Autoencoder(LATENTS, WIDTH, activation=activation, normalize=name == "topk"))
@@ -231,18 +233,10 @@ def openai_write(folder: Path) -> None:
         torch.save(made.state_dict(), folder / name / "autoencoder.pt")
 
         def encode(x: Tensor, made: Any = made) -> tuple[Tensor, Tensor]:
-            codes, _ = made.encode(x)
-            return codes, made.decoder(codes) + made.pre_bias if made.normalize else made.decode(codes)
+            codes, info = made.encode(x)
+            return codes, made.decode(codes, info)
 
-        if name == "topk":  # what it computes between standardising a row and undoing that
-            made.normalize = False
-            expected(
-                folder / name, lambda x, made=made: (made.encode(LN(x)[0])[0], made.decode(made.encode(LN(x)[0])[0]))
-            )
-            kept = load_file(folder / name / "expected.safetensors")
-            save_file({**kept, "x": LN(kept["x"])[0]}, folder / name / "expected.safetensors")
-        else:
-            expected(folder / name, encode)
+        expected(folder / name, encode)
 
 
 PEERS: dict[str, Any] = {

@@ -225,16 +225,20 @@ def test_the_scale_of_codes_is_asked_where_dictionary_learning_rescales(tmp_path
     torch.testing.assert_close(long.reconstruct(x), short.reconstruct(x), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("norm", ["layer_norm", "constant_norm_rescale", "covariance_whitening"])
-def test_rows_scaled_by_themselves_are_refused(norm, tmp_path):
-    with pytest.raises(CapabilityError, match=norm):
-        import_dictionary(saelens(tmp_path / "out", normalize_activations=norm))
-
-
-def test_openai_files_of_standardised_rows_are_refused_unless_the_rows_are(tmp_path):
+def test_rows_normalised_by_themselves_stay_so_in_saelens_and_are_refused_elsewhere(tmp_path):
     (case,) = (Path(__file__).parent / "golden").glob("openai-*/topk")
-    with pytest.raises(SettingError, match="Standardise the states yourself and say norm_scale=1"):
-        import_dictionary(case)
+    read = import_dictionary(case).dictionary
+    written = export_dictionary(read, tmp_path / "out", "saelens")
+    assert json.loads((tmp_path / "out" / "cfg.json").read_text())["normalize_activations"] == "layer_norm"
+    assert_same_bits(import_dictionary(written.folder).dictionary, read)
+    for format in set(FORMATS) - {"saelens"}:
+        with pytest.raises(CapabilityError, match="normalises each row by itself"):
+            export_dictionary(read, tmp_path / "other", format, facts=FACTS)
+
+
+def test_a_whitening_that_is_not_folded_is_refused(tmp_path):
+    with pytest.raises(CapabilityError, match="covariance_whitening"):
+        import_dictionary(saelens(tmp_path / "out", normalize_activations="covariance_whitening"))
 
 
 def test_an_unknown_architecture_tensor_or_activation_is_refused(tmp_path):

@@ -14,7 +14,6 @@ from safetensors.torch import load_file
 from overtone.core.catalogue import entries
 from overtone.core.errors import CapabilityError
 from overtone.dictionaries.storage import load_dictionary, save_dictionary
-from overtone.formats.choices import Choices
 from overtone.formats.exchange import export_dictionary, import_dictionary
 
 ALL = sorted(path.parent for path in (Path(__file__).parent / "golden").glob("*/*/expected.safetensors"))
@@ -27,9 +26,9 @@ def name_of(case):
     return f"{case.parent.name}/{case.name}"
 
 
-def read(case):
-    """The import; only OpenAI's file of standardised rows leaves something open."""
-    return import_dictionary(case, choices=Choices(norm_scale=1.0) if case.parent.name.startswith("openai") else None)
+def sizes(dictionary, x):
+    """What codes are to be multiplied by to be in the units of the library: 1, or the rows' own units."""
+    return dictionary.outward.units(x) if dictionary.outward.rowwise else 1.0
 
 
 def test_every_library_with_a_package_has_left_something():
@@ -40,16 +39,17 @@ def test_every_library_with_a_package_has_left_something():
 @pytest.mark.parametrize("case", CASES, ids=name_of)
 def test_codes_and_reconstructions_are_those_of_the_library(case, tmp_path):
     expected = load_file(case / "expected.safetensors")
-    imported, x = read(case), expected["x"]
+    imported, x = import_dictionary(case), expected["x"]
     codes = imported.dictionary.encode(x)
     assert imported.format == ("gemma_scope" if case.name == "gemma-scope" else case.parent.name.rpartition("-")[0])
-    torch.testing.assert_close(codes.dense(), expected["codes"], rtol=1e-5, atol=1e-5)
+    theirs = codes.dense() * sizes(imported.dictionary, x)
+    torch.testing.assert_close(theirs, expected["codes"], rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(imported.dictionary.decode(codes, x), expected["reconstruction"], rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("case", CASES, ids=name_of)
 def test_what_is_read_obeys_the_laws_of_dictionaries(case, tmp_path):
-    dictionary, x = read(case).dictionary, load_file(case / "expected.safetensors")["x"]
+    dictionary, x = import_dictionary(case).dictionary, load_file(case / "expected.safetensors")["x"]
     together = dictionary.encode(x).dense()
     alone = torch.cat([dictionary.encode(row[None]).dense() for row in x])
     torch.testing.assert_close(alone, together)
@@ -64,7 +64,7 @@ def test_what_is_read_obeys_the_laws_of_dictionaries(case, tmp_path):
 @pytest.mark.parametrize("case", SKIPS, ids=name_of)
 def test_what_overtone_has_no_part_for_is_refused(case):
     with pytest.raises(CapabilityError, match="skip"):
-        read(case)
+        import_dictionary(case)
 
 
 def weights_of(folder):
@@ -87,7 +87,7 @@ BACK = [case for case in CASES if case.name not in CHANGED and not case.parent.n
 
 @pytest.mark.parametrize("case", BACK, ids=name_of)
 def test_written_back_the_files_hold_the_same_bits(case, tmp_path):
-    imported = read(case)
+    imported = import_dictionary(case)
     facts = {"site": "mlp_in.2", **imported.facts}
     export_dictionary(imported.dictionary, tmp_path / "back", imported.format, facts=facts)
     theirs, ours = weights_of(case), weights_of(tmp_path / "back")

@@ -88,7 +88,7 @@ class Autoencoder(Dictionary, kind="dictionary.autoencoder"):
             linear_decoder=self.decoder.linear,
             batch_independent=not self.selection.rows_compete,
             threshold_form=self.selection.has_threshold_form,
-            decode_needs_input=self.decoder.needs_input,
+            decode_needs_input=self.decoder.needs_input or self.outward.rowwise,
             has_preactivations=not self.encoder.unrolled,
             has_encoder_matrix=not self.encoder.unrolled,
             deterministic=not self.value.draws,
@@ -120,16 +120,19 @@ class Autoencoder(Dictionary, kind="dictionary.autoencoder"):
 
     def encode(self, x: Float[Tensor, "rows width"]) -> SparseCodes:
         """Codes of states, in the states' units. In training mode rows compete where the selection says so."""
-        chosen = self.choose(self.normaliser(self.checked(x)) - self.centre(), company=self.training)
-        z = self.value(self.heads(chosen), chosen.support.at) / self.outward.unit
+        x = self.checked(x)
+        chosen = self.choose(self.normaliser(x) - self.centre(), company=self.training)
+        unit = self.outward.units(x)[chosen.support.rows, 0] if self.outward.rowwise else self.outward.unit
+        z = self.value(self.heads(chosen), chosen.support.at) / unit
         return chosen.support.codes(z if z.dtype == torch.float64 else z.float())
 
     def decode(self, codes: SparseCodes, x: Tensor | None = None) -> Float[Tensor, "rows width_out"]:
         """Reconstruction of codes, in the units of the states that are reconstructed. Raises DataError where
         capabilities.decode_needs_input says that x is needed and there is none."""
         codes = self.checked_codes(codes)
-        inside = SparseCodes(codes.values * self.outward.unit, codes.indices, codes.n_latents)
-        return self.outward.inverse(self.decoder(inside, self._beside(x)))
+        rows = self.checked(x) if self.outward.rowwise and x is not None else None
+        inside = SparseCodes(codes.values * self.outward.units(rows), codes.indices, codes.n_latents)
+        return self.outward.inverse(self.decoder(inside, self._beside(x)), rows)
 
     def _beside(self, x: Tensor | None) -> Tensor | None:
         if not self.decoder.needs_input:

@@ -14,9 +14,11 @@ from overtone.dictionaries.parts import Part
 
 
 class Normaliser(Part):
-    """Base of the normaliser slot. `foldable`: can disappear into the weights, exactly."""
+    """Base of the normaliser slot. `foldable`: can disappear into the weights, exactly; `rowwise`: every row has a unit
+    of its own, so that undoing it takes the rows."""
 
     foldable: bool = False
+    rowwise: bool = False
     spread: Tensor
 
     def __init__(self) -> None:
@@ -32,8 +34,13 @@ class Normaliser(Part):
         """Fit on rows of states. Raises DataError if they do not vary."""
         self.spread.copy_(_spread(rows))
 
-    def inverse(self, x: Tensor) -> Tensor:
-        """States in their own units from states in the dictionary's."""
+    def units(self, rows: Tensor | None) -> Tensor | float:
+        """The factor, or (rows, 1) factors where every row has its own; these come from the rows that were encoded.
+        Raises DataError if they are needed and not given."""
+        return self.unit
+
+    def inverse(self, x: Tensor, rows: Tensor | None = None) -> Tensor:
+        """States in their own units from states in the dictionary's; `rows` as for `units`."""
         return x / self.unit
 
     def forward(self, x: Tensor) -> Tensor:
@@ -48,7 +55,7 @@ class Unscaled(Normaliser, kind="normaliser.unscaled"):
         """The same states."""
         return x
 
-    def inverse(self, x: Tensor) -> Tensor:
+    def inverse(self, x: Tensor, rows: Tensor | None = None) -> Tensor:
         """The same states."""
         return x
 
@@ -74,6 +81,59 @@ class Scale(Normaliser, kind="normaliser.scale"):
         spread, power = _spread(rows), rows.double().square().sum(1).mean()
         self.factor.copy_((rows.shape[1] / power).sqrt())
         self.spread.copy_(spread * rows.shape[1] / power)
+
+
+class Rowwise(Normaliser):
+    """Base of normalisers that bring each row to a size of its own. Codes are in the states' units all the same: a
+    latent adds the same atom in every row. For dictionaries that were trained so elsewhere."""
+
+    rowwise = True
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Each row less its middle, over its size."""
+        middle, size = self.measured(x)
+        return (x - middle) / (size + self.floor)
+
+    def units(self, rows: Tensor | None) -> Tensor:
+        """(rows, 1) reciprocal sizes."""
+        return 1 / self.measured(_there(rows))[1].clamp(min=1e-12)
+
+    def inverse(self, x: Tensor, rows: Tensor | None = None) -> Tensor:
+        """Each row times the size of the row it came from, plus its middle."""
+        middle, size = self.measured(_there(rows))
+        return x * size + middle
+
+    floor: float = 0.0
+
+    def measured(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Middle and size of each row, (rows, 1)."""
+        raise NotImplementedError
+
+
+class Standardised(Rowwise, kind="normaliser.standardised"):
+    """Each row less its mean over its standard deviation (of width - 1 degrees of freedom, plus 1e-5 on the way in).
+    Source: the code of Gao et al. 2024, arXiv 2406.04093."""
+
+    floor = 1e-5
+
+    def measured(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation."""
+        return rows.mean(1, keepdim=True), rows.std(1, keepdim=True)
+
+
+class FixedNorm(Rowwise, kind="normaliser.fixed_norm"):
+    """Each row scaled to the norm sqrt(width). Source: SAELens, `constant_norm_rescale`."""
+
+    def measured(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """0 and the norm over sqrt(width)."""
+        size = rows.norm(dim=1, keepdim=True) / rows.shape[1] ** 0.5
+        return torch.zeros_like(size), size.clamp(min=1e-12)
+
+
+def _there(rows: Tensor | None) -> Tensor:
+    if rows is None:
+        raise DataError("every row has a unit of its own here: decode(codes, x) takes the encoded states too.")
+    return rows
 
 
 def _spread(rows: Tensor) -> Tensor:

@@ -82,6 +82,11 @@ def export_dictionary(
     facts.setdefault("k", (dictionary.origin.get("settings") or {}).get("k"))
     model = folded(dictionary)
     plain = plain_of(model).split() if split_signs else plain_of(model)
+    if plain.rows and not known.rowwise:
+        raise CapabilityError(
+            f"this dictionary normalises each row by itself, and {known.name} has no way to say so. Use saelens, or keep "
+            "it with --to overtone."
+        )
     with filled(folder, collects=known.collects, ours="overtone.json") as part:
         notes = known.write(plain, part, facts)
         files = [path for path in part.iterdir() if path.suffix != ".yaml"]

@@ -24,12 +24,14 @@ class Foreign:
 class Format:
     """Base of a format. Enrol with `@enrol("formats", NAME, ...)` in a file of kinds/.
 
-    `collects`: one folder holds several dictionaries, a file each; `writes`: False for formats that are only read.
+    `collects`: one folder holds several dictionaries, a file each; `writes`: False for formats that are only read;
+    `rowwise`: can say that each row is normalised by itself.
     """
 
     name: ClassVar[str] = ""
     writes: ClassVar[bool] = True
     collects: ClassVar[bool] = False
+    rowwise: ClassVar[bool] = False
 
     def recognises(self, place: Path) -> bool:
         """True if a file or folder looks like this format, judged by names and the first bytes, not by content."""

@@ -4,9 +4,10 @@
     z = rule(u)
     x_hat = z decoder + constant (+ x skip^T)
 
-Everything is in the units of x: an input scale has been folded into the weights. The changes of form in this module
-(`split`, `uncentred`, `centred_form`, `thresholded`, `rescaled`) compute the same function; what each rounds stands in
-its docstring.
+Everything is in the units of x: an input scale has been folded into the weights. Where `rows` says so, x is what is
+left after each row was normalised by itself, which is undone on x_hat (unless that lies in another space). The changes
+of form in this module (`split`, `uncentred`, `centred_form`, `thresholded`, `rescaled`) compute the same function; what
+each rounds stands in its docstring.
 """
 
 from dataclasses import dataclass, replace
@@ -73,6 +74,7 @@ class Plain:
 
     encoder (latents, width), bias (latents,), decoder (latents, target width), constant (target width,); skip (target
     width, width) or None; `other_space`: the decoder writes into another space than x lives in (a transcoder).
+    rows: how each row is normalised by itself: "" (it is not), "standardised" or "fixed_norm".
     """
 
     encoder: Tensor
@@ -83,6 +85,7 @@ class Plain:
     centred: bool = False
     skip: Tensor | None = None
     other_space: bool = False
+    rows: str = ""
 
     @property
     def n_latents(self) -> int:

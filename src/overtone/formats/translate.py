@@ -7,13 +7,16 @@ from overtone.dictionaries.autoencoder import Autoencoder
 from overtone.dictionaries.decoders.linear import Linear as LinearDecoder
 from overtone.dictionaries.dictionary import Dictionary
 from overtone.dictionaries.encoders.linear import Linear as LinearEncoder
-from overtone.dictionaries.normalisers import Unscaled
+from overtone.dictionaries.encoders.tied import Tied
+from overtone.dictionaries.normalisers import FixedNorm, Normaliser, Standardised, Unscaled
 from overtone.dictionaries.scores import Magnitude, PreActivation
 from overtone.dictionaries.selectors.base import Selection
 from overtone.dictionaries.selectors.rank import Rank
 from overtone.dictionaries.selectors.threshold import Threshold
 from overtone.dictionaries.values import Rectified, Signed
 from overtone.formats.plain import Above, Best, Gate, Plain, Positive, Rule
+
+ROWS: dict[str, type[Normaliser]] = {"": Unscaled, "standardised": Standardised, "fixed_norm": FixedNorm}
 
 
 def plain_of(dictionary: Dictionary) -> Plain:
@@ -31,6 +34,7 @@ def plain_of(dictionary: Dictionary) -> Plain:
         rule=_rule_of(model),
         centred=model.centred,
         other_space=model.target is not None,
+        rows=next(name for name, kind in ROWS.items() if isinstance(model.normaliser, kind)),
     )
 
 
@@ -43,8 +47,8 @@ def folded(dictionary: Dictionary) -> Autoencoder:
         raise CapabilityError(_refusal(dictionary.kind))
     model = dictionary.folded() if dictionary.capabilities.foldable else dictionary
     for part, allowed in (
-        (model.normaliser, (Unscaled,)),
-        (model.encoder, (LinearEncoder,)),
+        (model.normaliser, tuple(ROWS.values())),
+        (model.encoder, (LinearEncoder, Tied)),
         (model.score, (PreActivation, Magnitude)),
         (model.value, (Rectified, Signed)),
         (model.decoder, (LinearDecoder,)),
@@ -93,7 +97,7 @@ def dictionary_of(plain: Plain) -> Autoencoder:
         parameter.data = tensor.detach().clone().contiguous()
     signed = plain.rule.signed
     model = Autoencoder(
-        Unscaled(),
+        ROWS[plain.rows](),
         encoder,
         Magnitude() if signed else PreActivation(),
         _selection_of(plain),

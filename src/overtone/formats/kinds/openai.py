@@ -2,15 +2,15 @@
 
 Followed: the repository openai/sparse_autoencoder of June 2024. pre_bias (width,), encoder.weight (latents, width),
 latent_bias (latents,), decoder.weight (width, latents); `activation` is ReLU, Identity or TopK (and its k). pre_bias is
-subtracted. TopK files also standardise each row by itself, which overtone's dictionaries do not do: they are refused
-unless the states are standardised beforehand (`norm_scale=1` says so).
+subtracted. TopK files standardise each row by itself first; their codes are then multiplied by the row's standard
+deviation, as overtone gives all codes in the units of the states.
 """
 
 from pathlib import Path
 from typing import Any
 
 from overtone.core.catalogue import enrol
-from overtone.core.errors import CapabilityError, SettingError, StoreError
+from overtone.core.errors import CapabilityError, StoreError
 from overtone.formats.choices import Choices
 from overtone.formats.format import Foreign, Format, read_weights_only, taken
 from overtone.formats.plain import Best, Plain, Positive, Rule
@@ -37,12 +37,6 @@ class OpenAI(Format):
             raise StoreError(f"{where} holds {', '.join(sorted(data))}: that is not OpenAI's layout.")
         n_latents, width = data["encoder.weight"].shape
         rule = _rule(data, n_latents, where)
-        if isinstance(rule, Best) and choices.norm_scale != 1:
-            raise SettingError(
-                f"{where} is a TopK file: OpenAI's code subtracts the mean of each row and divides by its standard "
-                "deviation before it encodes. Standardise the states yourself and say norm_scale=1; there is no "
-                "single factor for all rows."
-            )
         plain = Plain(
             encoder=data["encoder.weight"],
             bias=taken(data, "latent_bias", (n_latents,), where),
@@ -50,6 +44,7 @@ class OpenAI(Format):
             constant=taken(data, "pre_bias", (width,), where),
             rule=rule,
             centred=True,
+            rows="standardised" if data.get("activation") == "TopK" else "",
         )
         return Foreign(plain)
 

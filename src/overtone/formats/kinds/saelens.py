@@ -5,9 +5,12 @@ threshold, `gated` has b_gate, r_mag and b_mag instead of b_enc, skip transcoder
 `apply_b_dec_to_input` says whether the constant is subtracted; without it in cfg.json the reader asks.
 BatchTopK and its kin are `jumprelu` with one threshold, as SAELens saves its own; thresholds stay in float32, and
 cfg.json then names float32, because SAELens brings every tensor to that dtype. There is no transcoder with a rank.
+Where `normalize_activations` says that each row is normalised by itself, SAELens' codes are in the row's units; overtone
+multiplies them by the row's size, as it gives all codes in the units of the states.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +26,7 @@ from overtone.formats.plain import Above, Best, Gate, Plain, Positive, Rule
 
 CFG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
 LAYOUT = "6.54.12"  # SAELens reads a folder without a version of 6.0 or later by the rules of older ones
+ROWWISE = {"none": "", "layer_norm": "standardised", "constant_norm_rescale": "fixed_norm"}
 TRANSCODERS = ("transcoder", "skip_transcoder", "jumprelu_transcoder", "jumprelu_skip_transcoder")
 READ = ("standard", "gated", "topk", "abstopk", "jumprelu", *TRANSCODERS)
 
@@ -32,6 +36,7 @@ class SAELens(Format):
     """SAELens folder: cfg.json and sae_weights.safetensors."""
 
     name = "saelens"
+    rowwise = True
 
     def recognises(self, place: Path) -> bool:
         """cfg.json beside sae_weights.safetensors."""
@@ -120,7 +125,7 @@ def _cfg(plain: Plain, architecture: str, facts: Mapping[str, Any]) -> dict[str,
         "dtype": str(dtype).removeprefix("torch."),
         "device": "cpu",
         "apply_b_dec_to_input": plain.centred,
-        "normalize_activations": "none",
+        "normalize_activations": next(theirs for theirs, ours in ROWWISE.items() if ours == plain.rows),
         "reshape_activations": kept.get("reshape_activations", "none"),
         "metadata": {**own, **kept.get("metadata", {})},
         "architecture": architecture,
@@ -184,10 +189,12 @@ def _scaled(plain: Plain, cfg: dict[str, Any], choices: Choices, place: Path) ->
                 "mean norm of the states it was trained on)."
             )
         plain = plain if choices.norm_scale == 1 else plain.scaled_input(choices.norm_scale)
-    elif norm != "none":
+    elif norm in ROWWISE:
+        plain = replace(plain, rows=ROWWISE[norm])
+    else:
         raise CapabilityError(
-            f"{place / CFG} says normalize_activations={norm!r}: every row is scaled by itself, which overtone's "
-            "dictionaries do not do. Normalise the states yourself and set it to 'none' in a copy."
+            f"{place / CFG} says normalize_activations={norm!r}, which overtone has no part for. Let SAELens fold it into "
+            "the weights and save the folder again."
         )
     if not isinstance(plain.rule, Best):
         return plain
