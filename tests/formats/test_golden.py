@@ -76,8 +76,6 @@ def weights_of(folder):
 
 
 CHANGED = {
-    "gated": "gates are read as thresholds",
-    "GatedAutoEncoder": "gates are read as thresholds",
     "topk-rescaled": "ranks by row length: read with unit rows",
     "gemma-scope": "an archive of numpy, compared in test_exchange",
     "MatryoshkaBatchTopKSAE": "one code at inference: written as BatchTopKSAE, its twin there",

@@ -122,8 +122,7 @@ class Autoencoder(Dictionary, kind="dictionary.autoencoder"):
         """Codes of states, in the states' units. In training mode rows compete where the selection says so."""
         x = self.checked(x)
         chosen = self.choose(self.normaliser(x) - self.centre(), company=self.training)
-        unit = self.outward.units(x)[chosen.support.rows, 0] if self.outward.rowwise else self.outward.unit
-        z = self.value(self.heads(chosen), chosen.support.at) / unit
+        z = self.value(self.heads(chosen), chosen.support.at) / self.outward.units_at(x, chosen.support.rows)
         return chosen.support.codes(z if z.dtype == torch.float64 else z.float())
 
     def decode(self, codes: SparseCodes, x: Tensor | None = None) -> Float[Tensor, "rows width_out"]:

@@ -39,6 +39,10 @@ class Normaliser(Part):
         Raises DataError if they are needed and not given."""
         return self.unit
 
+    def units_at(self, rows: Tensor, places: Tensor) -> Tensor | float:
+        """The factor, or (n,) factors of the rows that `places` (n,) names."""
+        return self.unit
+
     def inverse(self, x: Tensor, rows: Tensor | None = None) -> Tensor:
         """States in their own units from states in the dictionary's; `rows` as for `units`."""
         return x / self.unit
@@ -97,6 +101,10 @@ class Rowwise(Normaliser):
     def units(self, rows: Tensor | None) -> Tensor:
         """(rows, 1) reciprocal sizes."""
         return 1 / self.measured(_there(rows))[1].clamp(min=1e-12)
+
+    def units_at(self, rows: Tensor, places: Tensor) -> Tensor:
+        """(n,) reciprocal sizes."""
+        return self.units(rows)[places, 0]
 
     def inverse(self, x: Tensor, rows: Tensor | None = None) -> Tensor:
         """Each row times the size of the row it came from, plus its middle."""

@@ -34,13 +34,23 @@ def keep(path: Path, model: Autoencoder, facts: Mapping[str, Any], files: Sequen
         "written_by": f"overtone {library_version()}",
         "files": {file.name: file_hash(file) for file in files},
         "spec": model.spec(),
-        "scalars": {name: tensor.item() for name, tensor in model.state_dict().items() if tensor.ndim == 0},
+        "scalars": {name: _plain(tensor) for name, tensor in model.state_dict().items() if tensor.ndim == 0},
         "vectors": sorted(vectors),
         "origin": model.origin,
         "facts": dict(facts),
     }
     write_json(path, data)
     return exact
+
+
+def _plain(scalar: torch.Tensor) -> list[float | str]:
+    """[value, dtype] of a tensor without axes; a value survives JSON bit for bit."""
+    return [scalar.item(), str(scalar.dtype).removeprefix("torch.")]
+
+
+def _tensor(value: float, dtype: str) -> torch.Tensor:
+    """The tensor that `_plain` described."""
+    return torch.tensor(value, dtype=getattr(torch, dtype))
 
 
 def _missing(model: Autoencoder, back: Autoencoder) -> dict[str, torch.Tensor]:
@@ -66,16 +76,16 @@ def restored(path: Path, read: Autoencoder) -> tuple[Autoencoder, dict[str, Any]
             return read, {}
         vectors = read_safetensors(path.with_suffix(".safetensors")) if data["vectors"] else {}
         model = _filled(rebuild(data["spec"]), read.state_dict() | vectors, data["scalars"])
-    except (KeyError, OSError, StoreError, TypeError, ValueError):
+    except (AttributeError, KeyError, OSError, StoreError, TypeError, ValueError):
         return read, {}
     model.origin = data.get("origin", {})
     return model.eval().requires_grad_(False), data.get("facts", {})
 
 
-def _filled(model: Any, tensors: Mapping[str, torch.Tensor], scalars: Mapping[str, float]) -> Any:
+def _filled(model: Any, tensors: Mapping[str, torch.Tensor], scalars: Mapping[str, Any]) -> Any:
     """The parts with their values. Raises KeyError if one is in neither place, ValueError if a shape differs."""
     for name, tensor in model.state_dict().items():
-        value = torch.tensor(scalars[name], dtype=tensor.dtype) if name in scalars else tensors[name]
+        value = _tensor(*scalars[name]) if name in scalars else tensors[name]
         if value.shape != tensor.shape:
             raise ValueError(name)
         *path, leaf = name.split(".")

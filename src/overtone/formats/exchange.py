@@ -84,8 +84,8 @@ def export_dictionary(
     plain = plain_of(model).split() if split_signs else plain_of(model)
     if plain.rows and not known.rowwise:
         raise CapabilityError(
-            f"this dictionary normalises each row by itself, and {known.name} has no way to say so. Use saelens, or keep "
-            "it with --to overtone."
+            f"this dictionary normalises each row by itself, and {known.name} has no way to say so. Use saelens, or "
+            "keep it with --to overtone."
         )
     with filled(folder, collects=known.collects, ours="overtone.json") as part:
         notes = known.write(plain, part, facts)

@@ -1,19 +1,23 @@
 """Between dictionaries and the canonical form: what their parts mean as matrices and a rule."""
 
 import torch
+from torch import Tensor
 
 from overtone.core.errors import CapabilityError
 from overtone.dictionaries.autoencoder import Autoencoder
 from overtone.dictionaries.decoders.linear import Linear as LinearDecoder
 from overtone.dictionaries.dictionary import Dictionary
+from overtone.dictionaries.encoders.base import Encoder
+from overtone.dictionaries.encoders.gated import Gated
 from overtone.dictionaries.encoders.linear import Linear as LinearEncoder
 from overtone.dictionaries.encoders.tied import Tied
 from overtone.dictionaries.normalisers import FixedNorm, Normaliser, Standardised, Unscaled
+from overtone.dictionaries.parts import Part
 from overtone.dictionaries.scores import Magnitude, PreActivation
 from overtone.dictionaries.selectors.base import Selection
 from overtone.dictionaries.selectors.rank import Rank
 from overtone.dictionaries.selectors.threshold import Threshold
-from overtone.dictionaries.values import Rectified, Signed
+from overtone.dictionaries.values import GatedMagnitude, Jump, Rectified, Signed, Value
 from overtone.formats.plain import Above, Best, Gate, Plain, Positive, Rule
 
 ROWS: dict[str, type[Normaliser]] = {"": Unscaled, "standardised": Standardised, "fixed_norm": FixedNorm}
@@ -48,9 +52,9 @@ def folded(dictionary: Dictionary) -> Autoencoder:
     model = dictionary.folded() if dictionary.capabilities.foldable else dictionary
     for part, allowed in (
         (model.normaliser, tuple(ROWS.values())),
-        (model.encoder, (LinearEncoder, Tied)),
+        (model.encoder, (LinearEncoder, Tied, Gated)),
         (model.score, (PreActivation, Magnitude)),
-        (model.value, (Rectified, Signed)),
+        (model.value, (Rectified, Signed, Jump, GatedMagnitude)),
         (model.decoder, (LinearDecoder,)),
     ):
         if not isinstance(part, allowed):
@@ -67,8 +71,13 @@ def _refusal(kind: str) -> str:
 
 def _rule_of(model: Autoencoder) -> Rule:
     selection, signed = model.selection, model.value.signed
-    if signed != model.score.two_sided:
-        raise CapabilityError(_refusal(f"{model.score.kind} with {model.value.kind}"))
+    gated = isinstance(model.encoder, Gated)
+    if signed != model.score.two_sided or gated != isinstance(model.value, GatedMagnitude):
+        raise CapabilityError(_refusal(f"{model.encoder.kind} and {model.score.kind} with {model.value.kind}"))
+    if isinstance(model.encoder, Gated):
+        if not isinstance(selection, Threshold) or bool(selection.theta.any()):
+            raise CapabilityError(_refusal(f"{model.encoder.kind} with {selection.kind}"))
+        return Gate(model.encoder.log_gain.detach(), model.encoder.magnitude_bias.detach())
     if selection.has_threshold_form:
         theta = selection.theta.detach().float().expand(model.n_latents).clone()
         return Positive() if not signed and not bool(theta.any()) else Above(theta, signed)
@@ -80,33 +89,46 @@ def _rule_of(model: Autoencoder) -> Rule:
 def dictionary_of(plain: Plain) -> Autoencoder:
     """The dictionary that a canonical form describes, in eval mode, its tensors kept bit for bit.
 
-    Gates become the thresholds that are equal to them. Raises CapabilityError for a skip.
+    Raises CapabilityError for a skip.
     """
-    if isinstance(plain.rule, Gate):
-        plain = plain.thresholded()
     if plain.skip is not None:
         raise CapabilityError("this transcoder has a skip past its latents, for which overtone has no part yet.")
-    n_latents, width = plain.encoder.shape
-    encoder, decoder = LinearEncoder(width, n_latents), LinearDecoder(plain.decoder.shape[1], n_latents)
-    for parameter, tensor in (
-        (encoder.weight, plain.encoder),
-        (encoder.bias, plain.bias),
-        (decoder.weight, plain.decoder),
-        (decoder.bias, plain.constant),
-    ):
-        parameter.data = tensor.detach().clone().contiguous()
-    signed = plain.rule.signed
+    decoder = LinearDecoder(plain.decoder.shape[1], plain.n_latents)
+    _fill(decoder, weight=plain.decoder, bias=plain.constant)
     model = Autoencoder(
         ROWS[plain.rows](),
-        encoder,
-        Magnitude() if signed else PreActivation(),
+        _encoder_of(plain),
+        Magnitude() if plain.rule.signed else PreActivation(),
         _selection_of(plain),
-        Signed() if signed else Rectified(),
+        _value_of(plain),
         decoder,
         centred=plain.centred,
         target=Unscaled() if plain.other_space else None,
     )
     return model.eval().requires_grad_(False)
+
+
+def _fill(part: Part, **tensors: Tensor) -> None:
+    """Give a part's parameters the values, and the precision, of tensors."""
+    for name, tensor in tensors.items():
+        getattr(part, name).data = tensor.detach().clone().contiguous()
+
+
+def _encoder_of(plain: Plain) -> Encoder:
+    n_latents, width = plain.encoder.shape
+    if isinstance(plain.rule, Gate):
+        encoder = Gated(width, n_latents)
+        _fill(encoder, log_gain=plain.rule.log_ratio, magnitude_bias=plain.rule.magnitude_bias)
+    else:
+        encoder = LinearEncoder(width, n_latents)
+    _fill(encoder, weight=plain.encoder, bias=plain.bias)
+    return encoder
+
+
+def _value_of(plain: Plain) -> Value:
+    if isinstance(plain.rule, Gate):
+        return GatedMagnitude()
+    return Signed() if plain.rule.signed else Rectified()
 
 
 def _selection_of(plain: Plain) -> Selection:

@@ -5,8 +5,8 @@ threshold, `gated` has b_gate, r_mag and b_mag instead of b_enc, skip transcoder
 `apply_b_dec_to_input` says whether the constant is subtracted; without it in cfg.json the reader asks.
 BatchTopK and its kin are `jumprelu` with one threshold, as SAELens saves its own; thresholds stay in float32, and
 cfg.json then names float32, because SAELens brings every tensor to that dtype. There is no transcoder with a rank.
-Where `normalize_activations` says that each row is normalised by itself, SAELens' codes are in the row's units; overtone
-multiplies them by the row's size, as it gives all codes in the units of the states.
+Where `normalize_activations` says that each row is normalised by itself, SAELens' codes are in the row's units;
+overtone multiplies them by the row's size, as it gives all codes in the units of the states.
 """
 
 from collections.abc import Mapping
@@ -193,8 +193,8 @@ def _scaled(plain: Plain, cfg: dict[str, Any], choices: Choices, place: Path) ->
         plain = replace(plain, rows=ROWWISE[norm])
     else:
         raise CapabilityError(
-            f"{place / CFG} says normalize_activations={norm!r}, which overtone has no part for. Let SAELens fold it into "
-            "the weights and save the folder again."
+            f"{place / CFG} says normalize_activations={norm!r}, which overtone has no part for. Let SAELens fold it "
+            "into the weights and save the folder again."
         )
     if not isinstance(plain.rule, Best):
         return plain
