@@ -28,6 +28,7 @@ PUBLIC: dict[str, str] = {
     "FeatureChoice": "overtone.dictionaries.presets.feature_choice",
     "Finding": "overtone.core.report",
     "GBA": "overtone.dictionaries.presets.gba",
+    "GSAE": "overtone.dictionaries.presets.g_sae",
     "HookedModel": "overtone.models.hooked",
     "LogitBias": "overtone.steering.bias",
     "MutualChoice": "overtone.dictionaries.presets.mutual_choice",

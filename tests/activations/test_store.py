@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from overtone.activations import store as store_module
 from overtone.activations.positions import AllTokens, StepAnchor
 from overtone.activations.source import ActivationSource
 from overtone.activations.store import ActivationStore, collect, store_name
@@ -135,6 +136,7 @@ KILLED = """
 import os, signal, sys
 sys.path.insert(0, {tests!r})
 from conftest import some_traces, tiny_model
+from overtone.activations import store as store_module
 from overtone.activations.positions import AllTokens
 from overtone.activations.store import collect
 from overtone.activations.stream import ActivationStream
@@ -289,3 +291,40 @@ def test_the_manifest_says_what_the_store_was_made_from(stored, model):
     assert manifest.sources["model"] == model.fingerprint
     assert manifest.facts["model_name"] == "tiny-0"
     assert manifest.facts["sites"] == ["residual.1", "mlp_out.0"]
+
+
+# ---------------------------------------------------------------------------------------------------------- gradients
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_a_store_keeps_gradients_exactly_and_in_the_streams_order(model, traces, tmp_path, dtype):
+    source = stream(model, traces, gradient="mean", buffer_rows=16)
+    store = collect(tmp_path, source, shard_bytes=2000, dtype=dtype, quiet=True)
+    assert store.gradient == "mean" and len(store.shards) > 3
+    for live, kept in zip(source.batches(9, seed=4), store.batches(9, seed=4), strict=True):
+        assert torch.equal(live.where.token, kept.where.token)
+        torch.testing.assert_close(live.g[SITES[0]], kept.g[SITES[0]], rtol=1e-4, atol=1e-7)
+    everything = store.all()
+    torch.testing.assert_close(everything.g[SITES[1]], source.all().g[SITES[1]], rtol=1e-4, atol=1e-7)
+
+
+def test_a_collection_with_gradients_goes_on_where_it_was_killed(model, traces, tmp_path, monkeypatch):
+    source, written = stream(model, traces, gradient="sum"), []
+    real = store_module._write
+
+    def write(working, number, *rest):
+        if number == 2:
+            raise KeyboardInterrupt
+        written.append(number)
+        real(working, number, *rest)
+
+    whole = collect(tmp_path / "whole", source, shard_bytes=2000, quiet=True)
+    monkeypatch.setattr(store_module, "_write", write)
+    with pytest.raises(KeyboardInterrupt):
+        collect(tmp_path / "cut", source, shard_bytes=2000, quiet=True)
+    monkeypatch.setattr(store_module, "_write", real)
+    resumed = collect(tmp_path / "cut", source, shard_bytes=2000, quiet=True)
+    assert written == [0, 1] and resumed.fingerprint == whole.fingerprint
+
+
+def test_a_store_without_gradients_says_so(stored):
+    _, store = stored
+    assert store.gradient is None and next(store.batches(5)).g is None

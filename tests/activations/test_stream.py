@@ -11,6 +11,7 @@ from overtone.activations.stream import ActivationStream, padded
 from overtone.core.errors import DataError, SettingError, SiteError
 from overtone.core.sites import Site
 from overtone.data.traces import ReasoningTrace, cut_steps
+from overtone.models.gradients import loss_gradients
 
 STEPS = frozenset([4])
 SITES = [Site("residual", 1), Site("mlp_out", 0), Site("residual", 0)]
@@ -222,3 +223,39 @@ def test_an_encoder_is_read_with_its_padding_masked_and_to_the_end(traces):
     assert where[:, 1].tolist() == [len(t.prompt_ids) - 1 for t in traces]
     expected = [alone(model, t, site)[len(t.prompt_ids) - 1] for t in traces]
     torch.testing.assert_close(x[site], torch.stack(expected), rtol=1e-4, atol=1e-5)
+
+
+# ---------------------------------------------------------------------------------------------------------- gradients
+@pytest.mark.parametrize("kind", [AllTokens(part="response"), StepAnchor("mean", STEPS), LastToken("prompt")])
+def test_every_row_carries_the_gradient_of_its_own_states(model, traces, kind):
+    source = stream(model, traces, kind, gradient="sum", tokens_per_pass=70)
+    batches = list(source.batches(7, seed=3))
+    x, g = (torch.cat([part[SITES[0]] for part in parts]) for parts in ([b.x for b in batches], [b.g for b in batches]))
+    document, token = (torch.cat([getattr(b.where, name) for b in batches]) for name in ("document", "token"))
+    plain, where = rows_of(stream(model, traces, kind), seed=3)
+    assert torch.equal(where[:, 0], document) and torch.equal(where[:, 1], token), "gradients do not change the order"
+    torch.testing.assert_close(x, plain[SITES[0]], rtol=1e-4, atol=1e-5)
+    for trace in traces[:5]:
+        alone = loss_gradients(model, torch.tensor([trace.tokens]), None, [SITES[0]], reduction="sum")
+        picks, start = kind.select(trace), 0
+        for length, at in zip(picks.lengths.tolist(), picks.token.tolist(), strict=True):
+            expected = alone.gradients[SITES[0]][0, picks.positions[start : start + length]].sum(0)
+            found = g[(document == trace.document) & (token == at)][0]
+            torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-5)
+            start += length
+
+
+def test_memory_and_identity_count_the_gradients(model, traces):
+    plain, summed, mean = stream(model, traces), *(stream(model, traces, gradient=r) for r in ("sum", "mean"))
+    assert len({plain.fingerprint, summed.fingerprint, mean.fingerprint}) == 3 and "gradient" not in plain.identity
+    origins = 24 * plain.n_rows
+    assert summed.estimate().bytes_all - origins == 2 * (plain.estimate().bytes_all - origins)
+    assert summed.all().g[SITES[2]].shape == summed.all().at(SITES[2]).shape and plain.all().g is None
+    assert "loss gradients (sum)" in summed.told
+
+
+def test_gradients_that_do_not_exist_are_refused(model, traces):
+    with pytest.raises(SettingError, match="Did you mean 'mean'"):
+        stream(model, traces, gradient="meen")
+    with pytest.raises(SettingError, match="maximum"):
+        stream(model, traces, Pooled("max"), gradient="mean")

@@ -111,3 +111,13 @@ def test_a_site_that_the_model_lacks_is_a_mistake(model, texts, tmp_path, capsys
     assert main(["collect", *words]) == 2
     assert "residual.9" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_gradients_are_stored_on_request_and_a_preset_that_needs_them_trains_on_them(model, texts, tmp_path, capsys):
+    place = ["--model", model, "--texts", texts, "--sites", "residual.0", "--out", str(tmp_path / "states")]
+    assert main(["collect", *place, "--gradient", "mean", "--json"]) == 0
+    kept = json.loads(capsys.readouterr().out)["store"]
+    assert ActivationStore.open(kept).gradient == "mean"
+    words = ["--store", kept, "--n-latents", "12", "--k", "2", "--n-tokens", "500", "--batch-rows", "16"]
+    assert main(["train", "g_sae", *words, "--out", str(tmp_path / "made"), "--quiet"]) == 0
+    assert load_dictionary(tmp_path / "made").origin["preset"] == "g_sae"

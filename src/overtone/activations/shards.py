@@ -1,4 +1,4 @@
-"""One shard of a store: a safetensors file with a (rows, width) tensor per site, read range by range.
+"""One shard of a store: a safetensors file with named (rows, width) tensors, read range by range.
 
 Ranges are read with plain file reads at known offsets: a memory map would make the whole file count as resident.
 """
@@ -17,20 +17,19 @@ from jaxtyping import Float
 from torch import Tensor
 
 from overtone.core.errors import StoreError
-from overtone.core.sites import Site
 
 _DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 NAMES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
 """Names of dtypes in settings -> in safetensors files."""
 
 
-def write_shard(path: Path, rows: Mapping[Site, Float[Tensor, "rows _"]]) -> None:
-    """Write one tensor per site, atomically: the file appears whole or not at all."""
+def write_shard(path: Path, rows: Mapping[str, Float[Tensor, "rows _"]]) -> None:
+    """Write named tensors, atomically: the file appears whole or not at all."""
     from safetensors.torch import save_file
 
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        save_file({str(site): tensor.contiguous() for site, tensor in rows.items()}, part)
+        save_file({name: tensor.contiguous() for name, tensor in rows.items()}, part)
         with open(part, "rb") as file:
             os.fsync(file.fileno())
         os.replace(part, path)
@@ -39,34 +38,42 @@ def write_shard(path: Path, rows: Mapping[Site, Float[Tensor, "rows _"]]) -> Non
 
 
 @dataclass(frozen=True)
+class Column:
+    """What a shard holds under one name: numbers per row and their dtype, as it is called in settings."""
+
+    width: int
+    dtype: str
+
+
+@dataclass(frozen=True)
 class Shard:
-    """A validated shard: its file, the documents (by index) whose rows it holds in order, the number of rows, and where
-    each site's numbers begin in the file (bytes), with their dtype."""
+    """A validated shard: its file, the documents (by index) whose rows it holds in order, the number of rows, and for
+    each name what it holds and where its numbers begin in the file (bytes)."""
 
     path: Path
     documents: range
     rows: int
-    dtype: torch.dtype
-    starts: Mapping[Site, int]
-    widths: Mapping[Site, int]
+    columns: Mapping[str, Column]
+    starts: Mapping[str, int]
 
     @classmethod
-    def open(cls, path: Path, documents: range, rows: int, dtype: str, widths: Mapping[Site, int]) -> Shard:
-        """Check that a file holds (rows, width) numbers of a dtype at every site.
+    def open(cls, path: Path, documents: range, rows: int, columns: Mapping[str, Column]) -> Shard:
+        """Check that a file holds the named columns.
 
         Raises StoreError if it is missing, truncated, or holds something else.
         """
         header, base = _header(path)
         starts = {}
-        for site, width in widths.items():
-            entry = header.get(str(site))
-            if entry is None or entry["shape"] != [rows, width] or entry["dtype"] != NAMES[dtype]:
+        for name, column in columns.items():
+            entry = header.get(name)
+            if entry is None or entry["shape"] != [rows, column.width] or entry["dtype"] != NAMES[column.dtype]:
                 found = "nothing" if entry is None else f"{entry['shape']} {entry['dtype']}"
                 raise StoreError(
-                    f"{path}: expected [{rows}, {width}] {dtype} at {site}, found {found}. Collect it again."
+                    f"{path}: expected [{rows}, {column.width}] {column.dtype} at {name}, found {found}. "
+                    "Collect it again."
                 )
-            starts[site] = base + entry["data_offsets"][0]
-        return cls(path, documents, rows, _DTYPES[NAMES[dtype]], starts, dict(widths))
+            starts[name] = base + entry["data_offsets"][0]
+        return cls(path, documents, rows, dict(columns), starts)
 
 
 def _header(path: Path) -> tuple[dict, int]:
@@ -85,15 +92,16 @@ def _header(path: Path) -> tuple[dict, int]:
         raise StoreError(f"{path} is truncated or no safetensors file ({error}). Collect the store again.") from None
 
 
-def read_rows(shard: Shard, site: Site, start: int, stop: int) -> Float[Tensor, "rows width"]:
-    """Rows start..stop of a shard at a site, float32. Raises StoreError if the file ends before them."""
-    width = shard.widths[site]
-    row = width * shard.dtype.itemsize
+def read_rows(shard: Shard, name: str, start: int, stop: int) -> Float[Tensor, "rows width"]:
+    """Rows start..stop of a shard under a name, float32. Raises StoreError if the file ends before them."""
+    column = shard.columns[name]
+    dtype = _DTYPES[NAMES[column.dtype]]
+    row = column.width * dtype.itemsize
     n_bytes = (stop - start) * row
     try:
-        raw = np.fromfile(shard.path, np.uint8, count=n_bytes, offset=shard.starts[site] + start * row)
+        raw = np.fromfile(shard.path, np.uint8, count=n_bytes, offset=shard.starts[name] + start * row)
     except OSError as error:
         raise StoreError(f"{shard.path} cannot be read ({error}). Collect the store again.") from None
     if len(raw) != n_bytes:
         raise StoreError(f"{shard.path} was truncated after it was opened. Collect the store again.")
-    return torch.from_numpy(raw).view(shard.dtype).reshape(stop - start, width).float()
+    return torch.from_numpy(raw).view(dtype).reshape(stop - start, column.width).float()

@@ -116,24 +116,27 @@ def recut(pieces: Iterable[ActivationBatch], rows: int) -> Iterator[ActivationBa
 
 
 def joined(batches: Sequence[ActivationBatch]) -> ActivationBatch:
-    """Several batches as one (states and origins; sources give nothing else). A single one is returned as it is."""
+    """Several batches as one (states, their gradients and origins; sources give nothing else). A single one is returned
+    as it is."""
     if len(batches) == 1:
         return batches[0]
     x = {site: torch.cat([b.x[site] for b in batches]) for site in batches[0].x}
+    g = None if batches[0].g is None else {site: torch.cat([(b.g or {})[site] for b in batches]) for site in x}
     where = [(b.where.document, b.where.token, b.where.step) for b in batches]
-    return ActivationBatch(x, Where(*(torch.cat(part) for part in zip(*where, strict=True))))
+    return ActivationBatch(x, Where(*(torch.cat(part) for part in zip(*where, strict=True))), g=g)
 
 
 def sliced(batch: ActivationBatch, start: int, stop: int) -> ActivationBatch:
     """Rows start..stop of a batch, as views."""
     w = batch.where
     where = Where(w.document[start:stop], w.token[start:stop], w.step[start:stop])
-    return ActivationBatch({site: x[start:stop] for site, x in batch.x.items()}, where)
+    g = None if batch.g is None else {site: rows[start:stop] for site, rows in batch.g.items()}
+    return ActivationBatch({site: x[start:stop] for site, x in batch.x.items()}, where, g=g)
 
 
-def row_bytes(widths: Mapping[Site, int], bytes_per_number: int = 4) -> int:
-    """Bytes of one row over all sites, its origin included."""
-    return sum(widths.values()) * bytes_per_number + 3 * 8
+def row_bytes(widths: Mapping[Site, int], bytes_per_number: int = 4, *, gradient: bool = False) -> int:
+    """Bytes of one row over all sites, its origin included, and with `gradient` a float32 gradient for each state."""
+    return sum(widths.values()) * (bytes_per_number + 4 * gradient) + 3 * 8
 
 
 def gathered(
@@ -143,13 +146,15 @@ def gathered(
     *,
     most_bytes: int = MOST_BYTES,
     dtype: torch.dtype = torch.float32,
+    gradient: bool = False,
 ) -> ActivationBatch:
-    """All rows of `pieces` in one batch on the device of the first.
+    """All rows of `pieces` in one batch on the device of the first; states in a dtype, gradients (which the pieces must
+    hold if `gradient`) in float32.
 
     Each piece is written into place, so that nothing is held twice. Raises DataError if they take more than
     `most_bytes` or there are none.
     """
-    needed = n_rows * row_bytes(widths, dtype.itemsize)
+    needed = n_rows * row_bytes(widths, dtype.itemsize, gradient=gradient)
     if needed > most_bytes:
         raise DataError(
             f"{n_rows} rows take {in_bytes(needed)}, more than the {in_bytes(most_bytes)} allowed. "
@@ -159,21 +164,29 @@ def gathered(
     done = 0
     for piece in pieces:
         out = out or _empty(piece, n_rows, widths, dtype)
-        place = sliced(out, done, done + len(piece))
-        for site, rows in piece.x.items():
-            place.x[site].copy_(rows)
-        for name in ("document", "token", "step"):
-            getattr(place.where, name).copy_(getattr(piece.where, name))
+        _write(piece, sliced(out, done, done + len(piece)))
         done += len(piece)
-        del piece, place  # before the next one is computed
+        del piece  # before the next one is computed
     if out is None or done != n_rows:
         raise DataError(f"{done} rows came, {n_rows} were announced. Check that texts and positions select any.")
     return out
 
 
+def _write(piece: ActivationBatch, place: ActivationBatch) -> None:
+    for site, rows in piece.x.items():
+        place.x[site].copy_(rows)
+    for site, rows in (piece.g or {}).items():
+        (place.g or {})[site].copy_(rows)
+    for name in ("document", "token", "step"):
+        getattr(place.where, name).copy_(getattr(piece.where, name))
+
+
 def _empty(like: ActivationBatch, n_rows: int, widths: Mapping[Site, int], dtype: torch.dtype) -> ActivationBatch:
-    x = {site: torch.empty(n_rows, widths[site], dtype=dtype, device=rows.device) for site, rows in like.x.items()}
-    return ActivationBatch(x, Where(*(torch.empty(n_rows, dtype=torch.int64) for _ in range(3))))
+    def room(rows: Mapping[Site, torch.Tensor], dtype: torch.dtype) -> dict[Site, torch.Tensor]:
+        return {site: torch.empty(n_rows, widths[site], dtype=dtype, device=r.device) for site, r in rows.items()}
+
+    g = None if like.g is None else room(like.g, torch.float32)
+    return ActivationBatch(room(like.x, dtype), Where(*(torch.empty(n_rows, dtype=torch.int64) for _ in range(3))), g=g)
 
 
 def in_bytes(n: int) -> str:

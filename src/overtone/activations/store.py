@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from overtone.activations.shards import Shard, read_rows, write_shard
+from overtone.activations.shards import Column, Shard, read_rows, write_shard
 from overtone.activations.source import MOST_BYTES, gathered, ordered_batches
 from overtone.activations.statistics import Statistics
 from overtone.activations.stream import ActivationStream
@@ -81,7 +81,7 @@ def collect(
 
 def _plan(stream: ActivationStream, dtype: str, shard_bytes: int) -> list[range]:
     """Consecutive ranges of documents whose rows reach `shard_bytes` each, the last range aside."""
-    row = sum(stream.widths.values()) * DTYPES[dtype].itemsize
+    row = sum(stream.widths.values()) * (DTYPES[dtype].itemsize + (0 if stream.gradient is None else 4))
     plan, start, rows = [], 0, 0
     for document, n in enumerate(stream.rows_per_document):
         rows += n
@@ -99,7 +99,7 @@ def _fill(
         (working / name).mkdir(parents=True, exist_ok=True)
     for stray in working.rglob(".*.part"):  # left by a run that was killed while it wrote
         stray.unlink()
-    label = f"storing {', '.join(map(str, stream.sites))}: {stream.estimate()}"
+    label = f"storing {stream.told}: {stream.estimate()}"
     for number, documents in enumerate(track(plan, label, quiet=quiet)):
         if not _is_written(working, number):
             _write(working, number, documents, stream, dtype)
@@ -125,20 +125,28 @@ def _is_written(working: Path, number: int) -> bool:
 def _write(working: Path, number: int, documents: range, stream: ActivationStream, dtype: str) -> None:
     n_rows = sum(stream.rows_per_document[d] for d in documents)
     pieces = map(_on_cpu, stream.read(documents))
-    batch = gathered(pieces, n_rows, stream.widths, most_bytes=sys.maxsize, dtype=DTYPES[dtype])
+    options = {"most_bytes": sys.maxsize, "dtype": DTYPES[dtype], "gradient": stream.gradient is not None}
+    batch = gathered(pieces, n_rows, stream.widths, **options)
     statistics = {}
     for site, rows in batch.x.items():
         if not bool(torch.isfinite(rows).all()):  # the stream's rows are finite: this is the range of the dtype
             raise DataError(f"{site}: the states do not fit into {dtype}. Store them as bfloat16 or float32.")
         statistics[str(site)] = Statistics.of(rows).to_dict()
     path = _shard(working / "store", number)
-    write_shard(path, batch.x)
+    named = {str(site): rows for site, rows in batch.x.items()}
+    write_shard(path, {**named, **{_of_gradient(site): rows for site, rows in (batch.g or {}).items()}})
     where = {name: getattr(batch.where, name).tolist() for name in _COLUMNS}
     write_json(_note(working, number), {"sha256": file_hash(path), "statistics": statistics, "where": where})
 
 
+def _of_gradient(site: Site) -> str:
+    """The name of a site's gradients in a shard."""
+    return f"gradient {site}"
+
+
 def _on_cpu(batch: ActivationBatch) -> ActivationBatch:
-    return replace(batch, x={site: rows.cpu() for site, rows in batch.x.items()})
+    g = None if batch.g is None else {site: rows.cpu() for site, rows in batch.g.items()}
+    return replace(batch, x={site: rows.cpu() for site, rows in batch.x.items()}, g=g)
 
 
 def _finish(
@@ -212,6 +220,11 @@ class ActivationStore:
         return self.manifest.fingerprint
 
     @property
+    def gradient(self) -> str | None:
+        """How the loss was reduced whose gradients are stored beside the states, None where there are none."""
+        return self.manifest.facts.get("gradient")
+
+    @property
     def n_rows(self) -> int:
         """Rows of one epoch."""
         return len(self.where)
@@ -231,7 +244,8 @@ class ActivationStore:
         """All rows in document order, float32. Raises DataError if they take more than `most_bytes`."""
         whole = (s.documents for s in self.shards)
         pieces = (piece for documents in whole for piece in self.read(documents))
-        return gathered(pieces, self.n_rows, self.widths, most_bytes=most_bytes)
+        gradient = self.gradient is not None
+        return gathered(pieces, self.n_rows, self.widths, most_bytes=most_bytes, gradient=gradient)
 
     def read(self, documents: Sequence[int]) -> Iterator[ActivationBatch]:
         """Rows of some documents (by index in the collection), in exactly that order, float32."""
@@ -242,8 +256,10 @@ class ActivationStore:
             if start == stop:
                 continue
             first = starts[run.shard.documents.start]
-            x = {site: read_rows(run.shard, site, start - first, stop - first) for site in self.sites}
-            yield ActivationBatch(x, self.where.select(torch.arange(start, stop)))
+            ends = start - first, stop - first
+            x = {site: read_rows(run.shard, str(site), *ends) for site in self.sites}
+            slopes = {site: read_rows(run.shard, _of_gradient(site), *ends) for site in self.sites if self.gradient}
+            yield ActivationBatch(x, self.where.select(torch.arange(start, stop)), g=slopes or None)
 
 
 @dataclass(frozen=True)
@@ -286,10 +302,13 @@ def _only_store(folder: Path) -> Path:
 
 
 def _open_shards(folder: Path, facts: Mapping[str, Any], widths: Mapping[Site, int]) -> tuple[Shard, ...]:
-    counts, dtype = facts["rows_per_document"], facts["dtype"]
+    counts = facts["rows_per_document"]
+    columns = {str(site): Column(width, facts["dtype"]) for site, width in widths.items()}
+    if facts.get("gradient"):
+        columns |= {_of_gradient(site): Column(width, "float32") for site, width in widths.items()}
     plan = [range(*bounds) for bounds in facts["shards"]]
     return tuple(
-        Shard.open(_shard(folder, number), documents, sum(counts[d] for d in documents), dtype, widths)
+        Shard.open(_shard(folder, number), documents, sum(counts[d] for d in documents), columns)
         for number, documents in enumerate(plan)
     )
 

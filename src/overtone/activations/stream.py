@@ -20,10 +20,11 @@ from torch import Tensor
 from overtone.activations.positions import Picks, Positions
 from overtone.activations.source import MOST_BYTES, gathered, in_bytes, ordered_batches, row_bytes
 from overtone.core.batch import ActivationBatch, Where, require_finite
-from overtone.core.errors import DataError, SettingError
+from overtone.core.errors import DataError, SettingError, nearest
 from overtone.core.progress import track
 from overtone.core.sites import Site
 from overtone.data.traces import ReasoningTrace, traces_fingerprint
+from overtone.models.gradients import REDUCTIONS, loss_gradients
 
 if TYPE_CHECKING:
     from overtone.models.hooked import HookedModel
@@ -58,11 +59,14 @@ class ActivationStream:
     """Rows of a model's states over traces: an `ActivationSource` that computes them again for each epoch.
 
     model: the model that is read, at `sites`, in one pass that stops at the deepest one. positions: which positions
-    become rows. tokens_per_pass: most tokens in one forward pass, padding included (one longer text goes alone).
-    buffer_rows: size of the shuffle buffer. Rows are float32 on the model's device, their origins on the CPU. For a
-    causal model, nothing after the last position that is read is computed. Raises SiteError for a site the model lacks,
-    DataError for no traces, a token outside the vocabulary, a text longer than the model can read, repeated document
-    numbers or no position to read.
+    become rows. gradient: "mean" or "sum" adds to each row the gradient of the text's next-token loss, so reduced, with
+    respect to its state (models/gradients); whole texts then go through the whole model, forward and back. A row that
+    is the mean of several states gets the sum of their gradients: the slope along a move of them all. tokens_per_pass:
+    most tokens in one forward pass, padding included (one longer text goes alone). buffer_rows: size of the shuffle
+    buffer. Rows are float32 on the model's device, their origins on the CPU. For a causal model, nothing after the last
+    position that is read is computed, unless there are gradients. Raises SiteError for a site the model lacks,
+    SettingError for gradients of a maximum over states, DataError for no traces, a token outside the vocabulary, a text
+    longer than the model can read, repeated document numbers or no position to read.
     """
 
     def __init__(
@@ -72,6 +76,7 @@ class ActivationStream:
         sites: Sequence[Site] | Site,
         positions: Positions,
         *,
+        gradient: str | None = None,
         tokens_per_pass: int = 4096,
         buffer_rows: int = 65536,
         quiet: bool | None = None,
@@ -85,7 +90,9 @@ class ActivationStream:
         self.model, self.traces, self.positions = model, list(traces), positions
         self.sites: tuple[Site, ...] = tuple(model.check(site) for site in sites)
         self.tokens_per_pass, self.buffer_rows, self.quiet = tokens_per_pass, buffer_rows, quiet
+        self.gradient = gradient
         _check_traces(self.traces, model)
+        _check_gradient(gradient, positions)
 
     @cached_property
     def widths(self) -> Mapping[Site, int]:
@@ -110,7 +117,7 @@ class ActivationStream:
 
     def estimate(self) -> Estimate:
         """Tokens, rows and bytes of one epoch; no forward pass is made."""
-        row = row_bytes(self.widths)
+        row = row_bytes(self.widths, gradient=self.gradient is not None)
         n_tokens = sum(len(self._ids(t, self.positions.select(t))) for t in self.traces)
         window_rows = min(self.n_rows, self._most_rows_in_a_window())
         held = window_rows + 3 * min(self.buffer_rows, self.n_rows)
@@ -135,10 +142,17 @@ class ActivationStream:
 
     def all(self, *, most_bytes: int = MOST_BYTES) -> ActivationBatch:
         """All rows in document order, with progress. Raises DataError if they take more than `most_bytes`."""
-        return gathered(self._tracked(), self.n_rows, self.widths, most_bytes=most_bytes)
+        gradient = self.gradient is not None
+        return gathered(self._tracked(), self.n_rows, self.widths, most_bytes=most_bytes, gradient=gradient)
+
+    @property
+    def told(self) -> str:
+        """What is read, for progress lines."""
+        names = ", ".join(map(str, self.sites))
+        return names if self.gradient is None else f"{names} with loss gradients ({self.gradient})"
 
     def _tracked(self) -> Iterator[ActivationBatch]:
-        label = f"reading {', '.join(map(str, self.sites))}: {self.estimate()}"
+        label = f"reading {self.told}: {self.estimate()}"
         windows = list(self._windows(range(len(self.traces))))
         for window in track(windows, label, quiet=self.quiet):
             yield self._window(window)
@@ -170,20 +184,27 @@ class ActivationStream:
             torch.cat([p.token for p in picks]),
             torch.cat([p.step for p in picks]),
         )
-        device = self.model.device
-        out = {site: torch.empty(len(where), width, device=device) for site, width in self.widths.items()}
+        out = self._room(len(where))
         for members in self._passes(documents, picks):
-            states = self._pass([documents[m] for m in members], [picks[m] for m in members])
-            place = torch.cat([torch.arange(starts[m], starts[m] + len(picks[m])) for m in members]).to(device)
-            for site, rows in states.items():
-                out[site].index_copy_(0, place, rows)
-        return ActivationBatch(out, where)
+            found = self._pass([documents[m] for m in members], [picks[m] for m in members])
+            place = torch.cat([torch.arange(starts[m], starts[m] + len(picks[m])) for m in members])
+            for whole, part in zip(out, found, strict=True):
+                for site, rows in part.items():
+                    whole[site].index_copy_(0, place.to(rows.device), rows)
+        return ActivationBatch(out[0], where, g=out[1] or None)
+
+    def _room(self, n_rows: int) -> tuple[dict[Site, Tensor], dict[Site, Tensor]]:
+        """Empty states and, where they are wanted, gradients."""
+        x = {site: torch.empty(n_rows, width, device=self.model.device) for site, width in self.widths.items()}
+        return x, {} if self.gradient is None else {site: torch.empty_like(rows) for site, rows in x.items()}
 
     def _ids(self, trace: ReasoningTrace, picks: Picks) -> tuple[int, ...]:
         """The tokens that must go through the model: up to the last position read, if later ones cannot act on it."""
         if not len(picks):
             return ()
-        return trace.tokens[: int(picks.positions.max()) + 1] if self.model.is_causal else trace.tokens
+        if self.gradient is not None or not self.model.is_causal:
+            return trace.tokens
+        return trace.tokens[: int(picks.positions.max()) + 1]
 
     def _passes(self, documents: Sequence[int], picks: Sequence[Picks]) -> Iterator[list[int]]:
         """Members of the window (by place in it) that share a pass: neighbours in length, padded within the budget."""
@@ -198,19 +219,28 @@ class ActivationStream:
             yield group
 
     @torch.no_grad()
-    def _pass(self, documents: Sequence[int], picks: Sequence[Picks]) -> dict[Site, Tensor]:
+    def _pass(self, documents: Sequence[int], picks: Sequence[Picks]) -> tuple[dict[Site, Tensor], dict[Site, Tensor]]:
+        """States and gradients of some documents' rows."""
         tokens, real = padded([self._ids(self.traces[d], p) for d, p in zip(documents, picks, strict=True)])
-        # Padding stands on the right, where no token of a causal model looks: without a mask, attention is faster.
-        states = self.model.read(tokens, None if self.model.is_causal else real, self.sites)
+        if self.gradient is None:
+            # Padding stands on the right, where no token of a causal model looks: without a mask, attention is faster.
+            parts = [self.model.read(tokens, None if self.model.is_causal else real, self.sites), {}]
+        else:
+            found = loss_gradients(self.model, tokens, real, self.sites, reduction=self.gradient)
+            parts = [found.states, found.gradients]
         flat = [p.positions + row * tokens.shape[1] for row, p in enumerate(picks)]
         index, lengths = torch.cat(flat).to(self.model.device), torch.cat([p.lengths for p in picks])
         numbers = [self.traces[d].document for d in documents]
-        rows = {}
+        told = f"documents {min(numbers)} to {max(numbers)}"
+        x, g = (
+            {site: rows.flatten(0, 1).index_select(0, index).float() for site, rows in part.items()} for part in parts
+        )
         for site in self.sites:
-            chosen = states[site].flatten(0, 1).index_select(0, index).float()
-            chosen = require_finite(chosen, f"{site} in documents {min(numbers)} to {max(numbers)}")
-            rows[site] = pooled(chosen, lengths, self.positions.reduce)
-        return rows
+            x[site] = pooled(require_finite(x[site], f"{site} in {told}"), lengths, self.positions.reduce)
+            if g:
+                whole = pooled(require_finite(g[site], f"gradients at {site} in {told}"), lengths, "mean")
+                g[site] = whole * lengths[:, None].to(whole.device)
+        return x, g
 
     # ------------------------------------------------------------------------------------------------- identity
     @property
@@ -220,12 +250,13 @@ class ActivationStream:
 
     @cached_property
     def identity(self) -> dict[str, object]:
-        """What decides the rows, as plain data: model, traces, sites and positions."""
+        """What decides the rows, as plain data: model, traces, sites, positions, and the loss of gradients."""
         return {
             "model": self.model.fingerprint,
             "traces": traces_fingerprint(self.traces),
             "sites": [str(site) for site in self.sites],
             "positions": self.positions.describe(),
+            **({} if self.gradient is None else {"gradient": self.gradient}),
         }
 
 
@@ -245,6 +276,13 @@ def pooled(states: Tensor, lengths: Tensor, reduce: str) -> Tensor:
     if bool((lengths == 1).all()):
         return states
     return torch.segment_reduce(states, reduce, lengths=lengths.to(states.device), axis=0)
+
+
+def _check_gradient(gradient: str | None, positions: Positions) -> None:
+    if gradient is not None and gradient not in REDUCTIONS:
+        raise SettingError(f"gradient={gradient!r}.{nearest(gradient, REDUCTIONS)} Use {' or '.join(REDUCTIONS)}.")
+    if gradient is not None and positions.reduce == "max":
+        raise SettingError("a maximum over states has no one gradient. Pool by the mean, or read single tokens.")
 
 
 def _check_traces(traces: Sequence[ReasoningTrace], model: HookedModel) -> None:

@@ -39,6 +39,8 @@ class Options(Shell):
     """What a row is: a token, or a reasoning step read at one of four anchors."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """Type of the numbers on disk."""
+    gradient: Literal["none", "mean", "sum"] = "none"
+    """Store beside each state the gradient of the text's next-token loss, its mean or sum over tokens (for g_sae)."""
     limit: int | None = None
     """Read at most so many texts or traces."""
     out: Path = Path("runs/states")
@@ -60,7 +62,8 @@ def run(options: Options) -> dict[str, Any]:
 
     sites = [Site.parse(name) for name in options.sites]
     model = bundled_reasoner() if options.model == "bundled" else HookedModel.load(options.model)
-    stream = ActivationStream(model, _traces(options, model), sites, _positions(options, model))
+    gradient = None if options.gradient == "none" else options.gradient
+    stream = ActivationStream(model, _traces(options, model), sites, _positions(options, model), gradient=gradient)
     store = collect(options.out, stream, dtype=options.dtype)
     widths = {str(site): width for site, width in store.widths.items()}
     return {"store": str(store.folder), "model": model.name, "rows": store.n_rows, "sites": widths}

@@ -118,10 +118,14 @@ class Autoencoder(Dictionary, kind="dictionary.autoencoder"):
             )
         return targets.to(self.decoder.centre().device)
 
-    def encode(self, x: Float[Tensor, "rows width"]) -> SparseCodes:
-        """Codes of states, in the states' units. In training mode rows compete where the selection says so."""
+    def encode(self, x: Float[Tensor, "rows width"], beside: Mapping[str, Tensor] | None = None) -> SparseCodes:
+        """Codes of states, in the states' units. In training mode rows compete where the selection says so.
+
+        beside: what came with the states, such as `g`, (rows, width) gradients, for scores that use it. Such codes know
+        what the gradients know, the loss's targets among it; without it every dictionary encodes from states alone.
+        """
         x = self.checked(x)
-        chosen = self.choose(self.normaliser(x) - self.centre(), company=self.training)
+        chosen = self.choose(self.normaliser(x) - self.centre(), company=self.training, beside=beside)
         z = self.value(self.heads(chosen), chosen.support.at) / self.outward.units_at(x, chosen.support.rows)
         return chosen.support.codes(z if z.dtype == torch.float64 else z.float())
 

@@ -6,6 +6,7 @@ whatever its `sides` computed.
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor
 
 from overtone.dictionaries.decoders.base import Decoder
@@ -56,3 +57,30 @@ class Contribution(Score, kind="score.contribution"):
     def forward(self, heads: Heads, at: At) -> Tensor:
         """(max(u, 0) ||d||)^2."""
         return (heads["u"].relu() * heads["norm"]).square()
+
+
+class GradientWeighted(Score, kind="score.gradient_weighted"):
+    """u (1 + beta p), where p_i = |<g, d_i>| divided by its mean over the latents of the row: how much a loss changes,
+    to first order, along the latent's decoder row, relative to other latents. Where no gradients came, or they are
+    zero, it is u. Source: g-SAE, arXiv 2411.10397."""
+
+    def __init__(self, beta: float) -> None:
+        super().__init__()
+        self.beta = beta
+
+    def arguments(self) -> dict[str, float]:
+        """beta."""
+        return {"beta": self.beta}
+
+    def sides(self, decoder: Decoder, beside: Mapping[str, Tensor]) -> Heads:
+        """`pull`, the p above, from `g`."""
+        if "g" not in beside:
+            return {}
+        weight = decoder.rows().detach()
+        pull = (beside["g"].to(weight.dtype) @ weight.T).abs()
+        mean = pull.mean(1, keepdim=True)
+        return {"pull": torch.where(mean > 0, pull / mean, 0)}
+
+    def forward(self, heads: Heads, at: At) -> Tensor:
+        """u (1 + beta p)."""
+        return heads["u"] if "pull" not in heads else heads["u"] * (1 + self.beta * heads["pull"])

@@ -1,7 +1,7 @@
 """A model with named sites: read states, edit them while it runs, decode with a cache, continue from a site."""
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import cached_property, partial
 from pathlib import Path
@@ -193,9 +193,7 @@ class HookedModel:
         taps = [(self._tap(site), partial(keep, site)) for site in dict.fromkeys(wanted)]
         with torch.no_grad(), attached(taps), suppress(StopForward):
             self._run(call)
-        missed = [str(site) for site in wanted if site not in found]
-        if missed:
-            raise SiteError(f"{', '.join(missed)}: the module was not called in this pass. Check the adapter's paths.")
+        _require_called(wanted, found)
         return {site: found[site] for site in wanted}
 
     @contextmanager
@@ -312,6 +310,33 @@ class HookedModel:
         with torch.no_grad(), _frozen(self.model), attached([(self._tap(site), swap)]):
             return _logits(self._run(call, last_only=last_only))
 
+    def probed(
+        self, tokens: Int[Tensor, "batch seq"], real: Bool[Tensor, "_ _"] | None, sites: Sequence[Site]
+    ) -> tuple[Tensor, dict[Site, Tensor], dict[Site, Tensor]]:
+        """(logits, states, probes) of a whole pass in which a probe, zeros, is added to the states at every site.
+
+        Logits are differentiable in the probes: what a loss's gradient is with respect to probes[site], it is with
+        respect to the states there, (batch, seq, width), those of later sites moving along. Parameters take no part.
+        Raises SiteError as `read`, ModelError without a head.
+        """
+        self._require_head()
+        wanted = dict.fromkeys(self.check(site) for site in sites)
+        states: dict[Site, Tensor] = {}
+        probes: dict[Site, Tensor] = {}
+
+        def add(site: Site, seen: Tensor) -> Tensor:
+            rows = self._rows(seen)
+            states[site] = rows.detach().clone()
+            probes[site] = torch.zeros_like(rows, requires_grad=True)
+            return (rows + probes[site]).reshape(seen.shape)
+
+        call = self._start(tokens, real, None, None)
+        taps = [(self._tap(site), partial(add, site)) for site in wanted]
+        with torch.enable_grad(), _frozen(self.model), attached(taps):
+            logits = _logits(self._run(call))
+        _require_called(wanted, states)
+        return logits, {site: states[site] for site in wanted}, {site: probes[site] for site in wanted}
+
     def unembed(self, rows: Float[Tensor, "rows width"]) -> Float[Tensor, "rows vocabulary"]:
         """Logits that rows of the residual stream would give after the last block (logit lens: final norm + head).
 
@@ -386,6 +411,12 @@ class HookedModel:
             positions = (call.real.long().cumsum(1) - 1).clamp_min(0)[:, call.start :]
             options["position_ids"] = positions + self.adapter.position_offset
         return options
+
+
+def _require_called(wanted: Iterable[Site], found: Mapping[Site, Tensor]) -> None:
+    missed = [str(site) for site in wanted if site not in found]
+    if missed:
+        raise SiteError(f"{', '.join(missed)}: the module was not called in this pass. Check the adapter's paths.")
 
 
 def _logits(out: Any) -> Tensor:
