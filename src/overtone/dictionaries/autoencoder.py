@@ -146,13 +146,16 @@ class Autoencoder(Dictionary, kind="dictionary.autoencoder"):
 
     def atoms(self) -> Float[Tensor, "latents width"]:
         """Rows of the decoder as unit vectors."""
-        if not self.decoder.linear:
-            raise CapabilityError(f"{self.decoder.kind} is not linear and has no atoms; use decode on edited codes.")
-        return normalize(self.decoder.rows().detach(), dim=1)
+        return normalize(self._linear_rows(), dim=1)
 
     def atom_norms(self) -> Float[Tensor, " latents"]:
-        """Lengths of the decoder's rows."""
-        return self.decoder.rows().detach().norm(dim=1)
+        """Lengths of the decoder's rows. Raises CapabilityError as `atoms`."""
+        return self._linear_rows().norm(dim=1)
+
+    def _linear_rows(self) -> Tensor:
+        if not self.decoder.linear:
+            raise CapabilityError(f"{self.decoder.kind} is not linear and has no atoms; use decode on edited codes.")
+        return self.decoder.rows().detach()
 
     def folded(self) -> "Autoencoder":
         """A copy whose weights carry the input scale. Raises CapabilityError if there is none to fold (any more)."""

@@ -29,12 +29,7 @@ class Linear(Decoder, kind="decoder.linear"):
 
     def forward(self, codes: SparseCodes, x: Tensor | None = None) -> Tensor:
         """Sum of the active rows plus the constant."""
-        values = codes.values.to(self.weight.dtype)
-        slots = codes.values.shape[1]
-        if not slots or slots * DENSE_FROM > codes.n_latents:
-            dense = SparseCodes(values, codes.indices, codes.n_latents).dense()
-            return torch.addmm(self.bias, dense, self.weight)
-        return embedding_bag(codes.indices, self.weight, per_sample_weights=values, mode="sum") + self.bias
+        return weighted_sum(codes, self.weight) + self.bias
 
     def centre(self) -> Tensor:
         """The constant."""
@@ -47,3 +42,12 @@ class Linear(Decoder, kind="decoder.linear"):
     def scale_codes(self, factor: float) -> None:
         """Scale the constant; the rows stay, since codes carry the scale."""
         self.bias.data.mul_(factor)
+
+
+def weighted_sum(codes: SparseCodes, weight: Tensor) -> Tensor:
+    """(rows, width) product of codes with a (latents, width) matrix, in whichever way is faster. Differentiable."""
+    values = codes.values.to(weight.dtype)
+    slots = codes.values.shape[1]
+    if not slots or slots * DENSE_FROM > codes.n_latents:
+        return SparseCodes(values, codes.indices, codes.n_latents).dense() @ weight
+    return embedding_bag(codes.indices, weight, per_sample_weights=values, mode="sum")

@@ -1,0 +1,12 @@
+"""New noise for each batch."""
+
+from overtone.dictionaries.autoencoder import Autoencoder
+from overtone.dictionaries.maintainers.base import Maintainer
+
+
+class FreshNoise(Maintainer):
+    """Counts the batches of a value that draws noise, so that each gets its own."""
+
+    def after_update(self, dictionary: Autoencoder) -> None:
+        """One batch more."""
+        dictionary.value.batch += 1

@@ -1,0 +1,225 @@
+"""The polynomial decoder is the written-out polynomial, coincides with a linear one without its powers, and finds pairs
+that bind."""
+
+import pytest
+import torch
+from torch.nn.functional import normalize
+
+from overtone.core.errors import CapabilityError, DataError, SettingError
+from overtone.data.synthetic import plant_pairs
+from overtone.dictionaries.codes import SparseCodes
+from overtone.dictionaries.decoders.linear import Linear
+from overtone.dictionaries.decoders.polynomial import Polynomial
+from overtone.dictionaries.maintainers.orthonormal import retracted
+from overtone.dictionaries.presets.poly_sae import PolySAE
+from overtone.dictionaries.presets.top_k import TopK
+from overtone.interpret.interactions import interaction_vector, interactions
+from overtone.training.fit import Job, fit, fit_many
+from overtone.training.run import Run
+from overtone.training.schedules import Schedule
+
+LATENTS = WIDTH = 32
+OPTIONS = {"n_tokens": 200_000, "batch_rows": 200, "quiet": True}
+
+
+def decoder(latents=40, width=12, *, rank=10, square=6, cube=4, dtype=torch.float64):
+    """A polynomial decoder with everything random."""
+    generator = torch.Generator().manual_seed(0)
+    made = Polynomial(width, latents, rank=rank, square=square, cube=cube).to(dtype)
+    for parameter in made.parameters():
+        parameter.data.copy_(torch.randn(parameter.shape, generator=generator))
+    made.mix.data.copy_(retracted(made.mix.data))
+    return made
+
+
+def codes(latents=40, rows=7, k=3, dtype=torch.float64):
+    generator = torch.Generator().manual_seed(1)
+    indices = torch.rand(rows, latents, generator=generator).topk(k).indices
+    return SparseCodes(torch.rand(rows, k, generator=generator, dtype=dtype), indices, latents)
+
+
+# --------------------------------------------------------------------------------------------------------- the function
+def test_it_is_the_polynomial_written_out_with_dense_tensors():
+    made, z = decoder(), codes()
+    u, dense = made.mix, z.dense()
+    pairs = made.weights[0] * torch.einsum("ir,jr,rw->ijw", u[:, :6], u[:, :6], made.second)
+    triples = made.weights[1] * torch.einsum("ir,jr,kr,rw->ijkw", u[:, :4], u[:, :4], u[:, :4], made.third)
+    expected = (
+        made.bias
+        + dense @ (u @ made.first)
+        + torch.einsum("bi,bj,ijw->bw", dense, dense, pairs)
+        + torch.einsum("bi,bj,bk,ijkw->bw", dense, dense, dense, triples)
+    )
+    torch.testing.assert_close(made(z), expected)
+    first, second = torch.tensor([0, 5]), torch.tensor([7, 2])
+    torch.testing.assert_close(made.bindings(first, second), 2 * pairs[first, second])
+
+
+def test_sparse_and_dense_products_agree():
+    made, z = decoder(), codes()
+    wide = SparseCodes.from_dense(z.dense(), 40)
+    torch.testing.assert_close(made(wide), made(z))
+
+
+def test_one_active_latent_adds_its_own_square_and_gradients_say_so():
+    made = decoder(cube=0)
+    value = torch.tensor([[1.7]], dtype=torch.float64, requires_grad=True)
+    i = 11
+    x_hat = made(SparseCodes(value, torch.tensor([[i]]), 40))[0]
+    own = made.weights[0] * (made.mix[i, :6].square() @ made.second)
+    torch.testing.assert_close(x_hat, made.bias + 1.7 * made.rows()[i] + 1.7**2 * own)
+    direction = torch.randn(12, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    (gradient,) = torch.autograd.grad(x_hat @ direction, value)
+    torch.testing.assert_close(gradient[0, 0], (made.rows()[i] + 2 * 1.7 * own) @ direction)
+
+
+def test_gradients_equal_finite_differences():
+    made, z = decoder(latents=6, width=4, rank=4, square=3, cube=2), codes(latents=6, k=2)
+
+    def value(values, mix, second, third, weights):
+        parameters = {"mix": mix, "second": second, "third": third, "weights": weights}
+        return torch.func.functional_call(made, parameters, (SparseCodes(values, z.indices, 6),))
+
+    leaves = [z.values, made.mix.data, made.second.data, made.third.data, made.weights.data]
+    assert torch.autograd.gradcheck(value, [leaf.clone().requires_grad_() for leaf in leaves])
+
+
+@pytest.mark.parametrize("powers", [{"weights": (0.0, 0.0)}, {"square": 0, "cube": 0}])
+def test_without_powers_it_is_a_linear_decoder(powers):
+    weights = powers.pop("weights", (1.0, 1.0))
+    made = decoder(**powers)
+    made.weights.data.copy_(torch.tensor(weights))
+    plain = Linear(12, 40).double()
+    plain.weight.data.copy_(made.rows())
+    plain.bias.data.copy_(made.bias)
+    torch.testing.assert_close(made(codes()), plain(codes()), rtol=0, atol=1e-6)
+
+
+def test_codes_in_other_units_decode_to_the_same_in_those_units():
+    made, z = decoder(), codes()
+    before = made(z).detach()
+    made.scale_codes(3.0)
+    torch.testing.assert_close(made(SparseCodes(3 * z.values, z.indices, 40)).detach(), 3 * before)
+
+
+# --------------------------------------------------------------------------------------------------------- training it
+def test_at_the_start_it_is_top_k_with_powers_and_columns_stay_orthonormal():
+    preset = PolySAE(64, k=3)
+    model = preset.build(16, torch.Generator().manual_seed(0))
+    host = TopK(64, k=3).build(16, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(model.decoder.rows(), model.encoder.weight, rtol=0, atol=1e-5)
+    assert torch.equal(model.encoder.weight, host.encoder.weight)
+    x = torch.randn(400, 16, generator=torch.Generator().manual_seed(1))
+    run = Run("test", preset, model.train(), lr=4e-3, schedule=Schedule(), n_tokens=10_000)
+    run.begin(x)
+    before = model.decoder.mix.detach().clone()
+    for _ in range(20):
+        run.advance(x)
+        mix = model.decoder.mix.detach()
+        assert float((mix.T @ mix - torch.eye(16)).abs().max()) < 1e-5
+    assert float((mix - before).abs().max()) > 1e-3
+    torch.testing.assert_close(retracted(mix), mix, rtol=0, atol=1e-6)
+
+
+def rows(seed, n_pairs):
+    """Planted pairs over orthonormal atoms, rows to train on and held-out rows, with noise."""
+    planted = plant_pairs(LATENTS, WIDTH, n_pairs, strength=1.5, max_cosine=0.01, seed=seed)
+    x = planted.sample(24_000, active=3, together=0.6, seed=seed).x
+    x = x + 0.1 * torch.randn(x.shape, generator=torch.Generator().manual_seed(seed))
+    return planted, x[:20_000], x[20_000:]
+
+
+def unexplained(dictionary, x):
+    return float((x - dictionary.reconstruct(x)).square().sum() / (x - x.mean(0)).square().sum())
+
+
+@pytest.fixture(scope="module")
+def made():
+    """By seed: (planted, held-out rows, dictionary with powers, without, error with, without)."""
+    found = []
+    for seed in range(3):
+        planted, x, held_out = rows(seed, 12)
+        found.append((planted, held_out, *both(x, held_out, seed)))
+    return found
+
+
+def both(x, held_out, seed, **options):
+    options, powers = OPTIONS | options, {"square": 16, "cube": 8}
+    presets = [PolySAE(LATENTS, k=4, aux_weight=0.0, **p) for p in (powers, dict.fromkeys(powers, 0))]
+    one, other = (f.dictionary for f in fit_many([Job(p, lr=4e-3) for p in presets], x, seed=seed, **options))
+    return one, other, unexplained(one, held_out), unexplained(other, held_out)
+
+
+def test_powers_explain_rows_in_which_pairs_bind_and_gain_nothing_where_none_do(made):
+    gains = [1 - with_powers / without for *_, with_powers, without in made]
+    assert sorted(gains)[1] > 0.1, "the median over seeds"
+    _, x, held_out = rows(0, 0)
+    *_, with_powers, without = both(x, held_out, 0, n_tokens=400_000)  # until neither is still learning
+    assert abs(1 - with_powers / without) < 0.03
+
+
+def test_planted_pairs_are_among_the_strongest_interactions(made):
+    ranks = []
+    for planted, held_out, dictionary, *_ in made:
+        found = interactions(dictionary, dictionary.encode(held_out))
+        cosines = normalize(dictionary.decoder.rows(), dim=1) @ planted.atoms.T
+        feature = {int(cosines[:, a].argmax()): a for a in range(LATENTS) if cosines[:, a].max() > 0.9}
+        bound = {frozenset(pair) for pair in planted.pairs.tolist()}
+        known = [(int(i) in feature and int(j) in feature) for i, j in zip(found.first, found.second, strict=True)]
+        strength = found.strength[torch.tensor(known)]
+        pairs = torch.stack([found.first, found.second], 1)[torch.tensor(known)].tolist()
+        planted_pairs = torch.tensor([frozenset((feature[i], feature[j])) in bound for i, j in pairs])
+        assert planted_pairs.sum() >= 3
+        place = (strength[None] > strength[planted_pairs][:, None]).float().mean(1)
+        ranks.append(float(place.median()))
+    assert sorted(ranks)[1] < 0.05
+
+
+def test_the_interaction_vector_is_what_decoding_two_gains_over_each(made):
+    dictionary = made[0][2]
+    dictionary.decoder.weights.data[1] = 0.0  # without the cubic part
+
+    def decoded(*active):
+        return dictionary.decode(SparseCodes(torch.ones(1, len(active)), torch.tensor([active]), LATENTS))[0]
+
+    nothing = dictionary.decode(SparseCodes(torch.zeros(1, 1), torch.zeros(1, 1, dtype=torch.int64), LATENTS))[0]
+    gained = decoded(3, 8) - decoded(3) - decoded(8) + nothing
+    vector = interaction_vector(dictionary, 3, 8)
+    torch.testing.assert_close(gained, vector, rtol=1e-3, atol=1e-4)
+    found = interactions(dictionary, dictionary.encode(made[0][1]))
+    place = ((found.first == 3) & (found.second == 8)).nonzero().item()
+    torch.testing.assert_close(found.strength[place], vector.norm().to(found.strength.dtype), rtol=1e-4, atol=1e-6)
+
+
+# ----------------------------------------------------------------------------------------------------- capabilities
+def test_there_are_no_atoms_and_edits_of_the_code_are_decoded(made):
+    dictionary, x = made[1][2], made[1][1][:50]
+    assert not dictionary.capabilities.linear_decoder
+    for refused in (dictionary.atoms, dictionary.atom_norms):
+        with pytest.raises(CapabilityError, match="decode on edited codes"):
+            refused()
+    found = dictionary.encode(x)
+    edited = SparseCodes(torch.where(found.indices == int(found.indices[0, 0]), 0.0, found.values), found.indices, 32)
+    moved = (dictionary.decode(edited) - dictionary.decode(found)).norm(dim=1)
+    assert moved[0] > 0 and bool((moved[(found.values == edited.values).all(1)] == 0).all())
+
+
+def test_interactions_need_a_polynomial_decoder_and_two_latents(made):
+    x = made[0][1]
+    linear = fit(TopK(8, k=2), x[:500], n_tokens=500, batch_rows=100, quiet=True).dictionary
+    with pytest.raises(CapabilityError, match="poly_sae"):
+        interactions(linear, linear.encode(x))
+    with pytest.raises(DataError, match="a pair needs two"):
+        interactions(made[0][2], made[0][2].encode(x), least=len(x) + 1)
+
+
+def test_ranks_that_do_not_fit_are_refused():
+    for wrong in ({"rank": 17}, {"rank": 4, "square": 5}, {"cube": 99}):
+        with pytest.raises(SettingError, match=r"1\.\.16"):
+            PolySAE(64, k=3, **wrong).build(16, torch.Generator().manual_seed(0))
+
+
+def test_a_batch_host_trains_and_exports_its_threshold():
+    _, x, held_out = rows(0, 4)
+    dictionary = fit(PolySAE(LATENTS, k=3, scope="batch"), x, **OPTIONS | {"n_tokens": 40_000}).dictionary
+    assert dictionary.capabilities.threshold_form and unexplained(dictionary, held_out) < 0.6
