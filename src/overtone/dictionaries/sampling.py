@@ -47,16 +47,18 @@ class DrawnMagnitude(Score, kind="score.drawn_magnitude"):
 
 class Drawn(Value, kind="value.drawn"):
     """mu + sigma eps with eps ~ N(0, 1) in training, mu otherwise. `sigma`: the standard deviation, in the dictionary's
-    units; None where the encoder has a log-variance. `rectified`: mu is the positive part of the pre-activation.
+    units, above 0; None where the encoder has a log-variance. `rectified`: mu is the positive part of u.
 
     The noise is a function of the seed, the number of the batch (the maintainer FreshNoise counts it) and the row's
     place in it. All that is stored, so a resumed training draws what an uninterrupted one would.
     """
 
+    draws = True
+
     def __init__(self, *, sigma: float | None, rectified: bool = True) -> None:
         super().__init__()
         self.fixed, self.rectified = sigma is not None, rectified
-        self.draws, self.signed = sigma != 0.0, not rectified
+        self.signed = not rectified
         self.register_buffer("sigma", torch.tensor(1.0 if sigma is None else sigma))
         self.register_buffer("seed", torch.zeros((), dtype=torch.int64))
         self.register_buffer("batch", torch.zeros((), dtype=torch.int64))
@@ -67,8 +69,6 @@ class Drawn(Value, kind="value.drawn"):
 
     def sides(self, first: int, n_rows: int, n_latents: int) -> Heads:
         """The noise of some rows of the current batch: (rows, latents) float32."""
-        if not self.draws:
-            return {}
         seed, batch = int(self.seed), int(self.batch)
         stripes = range(first // STRIPE, (first + n_rows - 1) // STRIPE + 1)
         noise = [torch.randn(STRIPE, n_latents, generator=torch_generator(seed, "noise", batch, s)) for s in stripes]

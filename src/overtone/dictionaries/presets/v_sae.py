@@ -35,7 +35,9 @@ from overtone.dictionaries.objectives.prior import Prior
 from overtone.dictionaries.objectives.reconstruction import Reconstruction
 from overtone.dictionaries.preset import Preset, preset
 from overtone.dictionaries.sampling import Drawn, DrawnMagnitude
+from overtone.dictionaries.scores import Magnitude, PreActivation
 from overtone.dictionaries.selectors.rank import Rank
+from overtone.dictionaries.values import Rectified, Signed
 
 NOISES = ("learned", "fixed", "none")
 
@@ -65,6 +67,11 @@ class VSAE(Preset):
         require(self.noise in NOISES, f"noise={self.noise!r}: use {', '.join(NOISES)}.")
         require(self.sigma >= 0 and self.beta >= 0, f"sigma={self.sigma}, beta={self.beta}: neither can be negative.")
 
+    @property
+    def noisy(self) -> bool:
+        """Whether values are drawn; without noise, score and value are those of the host, TopK or AbsTopK."""
+        return self.noise == "learned" or (self.noise == "fixed" and self.sigma > 0)
+
     def build(self, width: int, generator: torch.Generator) -> Autoencoder:
         """An untrained dictionary."""
         rows = normalize(torch.randn(self.n_latents, width, generator=generator), dim=1)
@@ -72,9 +79,11 @@ class VSAE(Preset):
         decoder = LinearDecoder(width, self.n_latents)
         encoder.weight.data.copy_(rows)
         decoder.weight.data.copy_(rows)
-        sigma = {"learned": None, "fixed": self.sigma, "none": 0.0}[self.noise]
-        value, score = Drawn(sigma=sigma, rectified=self.rectified), DrawnMagnitude(rectified=self.rectified)
-        value.seed.copy_(torch.randint(2**62, (), generator=generator))
+        score, value = (PreActivation(), Rectified()) if self.rectified else (Magnitude(), Signed())
+        if self.noisy:
+            score = DrawnMagnitude(rectified=self.rectified)
+            value = Drawn(sigma=None if self.noise == "learned" else self.sigma, rectified=self.rectified)
+            value.seed.copy_(torch.randint(2**62, (), generator=generator))
         return Autoencoder(Scale(), encoder, score, Rank("row", self.k), value, decoder).eval()
 
     def objectives(self) -> tuple[Objective, ...]:
@@ -85,4 +94,4 @@ class VSAE(Preset):
 
     def maintainers(self) -> tuple[Maintainer, ...]:
         """The noise of the next batch, and unit rows where asked for."""
-        return (FreshNoise(), *((UnitRows(),) if self.unit_rows else ()))
+        return (*((FreshNoise(),) if self.noisy else ()), *((UnitRows(),) if self.unit_rows else ()))
