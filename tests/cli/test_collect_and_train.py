@@ -1,12 +1,17 @@
 """overtone collect and overtone train, on a miniature model saved to disk."""
 
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+import overtone
 from overtone.activations.store import ActivationStore
 from overtone.cli import main
 from overtone.core.sites import Site
@@ -97,6 +102,26 @@ def test_a_trained_dictionary_fits_the_site_and_leaves_nothing_else(store, tmp_p
     codes = load_dictionary(out).encode(rows)
     assert codes.n_latents == 12 and int((codes.dense() != 0).sum(1).max()) <= 2
     assert [path.name for path in tmp_path.iterdir()] == ["dictionary"]
+
+
+def test_torchrun_starts_two_that_train_one_dictionary_and_one_speaks(store, tmp_path):
+    out, alone = tmp_path / "dictionary", tmp_path / "alone"
+    words = ["--store", store, "--site", "residual.1", "--n-latents", "12", "--k", "2", "--n-tokens", "500"]
+    words = ["train", "top_k", *words, "--batch-rows", "16", "--json", "--out"]
+    starter = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--no-python"]
+    program = [sys.executable, "-c", "import sys; from overtone.cli import main; sys.exit(main())"]
+    paths = os.pathsep.join([str(Path(overtone.__file__).parents[1]), *sys.path])
+    done = subprocess.run(
+        [*starter, *program, *words, str(out), "--split", "latents"], capture_output=True, text=True, timeout=120,
+        env={**os.environ, "PYTHONPATH": paths},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["dictionary"] == str(out)
+    assert main([*words, str(alone)]) == 0
+    ours, theirs = load_dictionary(out).state_dict(), load_dictionary(alone).state_dict()
+    for name in theirs:
+        torch.testing.assert_close(ours[name], theirs[name], rtol=1e-4, atol=1e-5)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["alone", "dictionary"]
 
 
 def test_a_site_that_was_not_collected_is_a_mistake(store, tmp_path, capsys):

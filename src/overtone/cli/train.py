@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from dataclasses import dataclass, field, make_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
@@ -40,6 +40,8 @@ class Options(Shell):
     """Peak learning rate; by default the kind's own."""
     seed: int = 0
     """Seed of everything random."""
+    split: Literal["rows", "latents"] | None = None
+    """What the processes that torchrun started share: the rows of each batch, or the latents of the dictionary."""
     out: Path = Path("runs/dictionary")
     """Folder of the dictionary."""
 
@@ -63,20 +65,25 @@ def options_for(words: list[str]) -> type[Options]:
 def run(options: Any) -> dict[str, Any]:
     """Where the dictionary lies and how well it does on the last batches of its training."""
     from overtone.activations.store import ActivationStore
+    from overtone.training.distributed.join import company
     from overtone.training.fit import fit
 
     store = ActivationStore.open(options.store)
     unfinished = options.out.with_name(f".{options.out.name}.training")
-    fitted = fit(
-        options.preset,
-        store,
-        site=options.site or None,
-        lr=options.lr,
-        n_tokens=options.n_tokens,
-        batch_rows=options.batch_rows,
-        seed=options.seed,
-        checkpoint=unfinished,
-    )
+    with company(options.split) as world:
+        fitted = fit(
+            options.preset,
+            store,
+            site=options.site or None,
+            lr=options.lr,
+            n_tokens=options.n_tokens,
+            batch_rows=options.batch_rows,
+            seed=options.seed,
+            checkpoint=unfinished,
+            split=options.split,
+        )
+    if world is not None and not world.first:
+        raise SystemExit(0)  # the first process writes and speaks for all
     folder = fitted.save(options.out, sources={"store": store.manifest.fingerprint})
     shutil.rmtree(unfinished, ignore_errors=True)
     last = fitted.record[-1].to_dict() if fitted.record else {}

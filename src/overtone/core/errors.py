@@ -46,6 +46,10 @@ class CapabilityError(OvertoneError, TypeError):
     """This dictionary cannot do what was asked; the message names one that can."""
 
 
+class WorkerError(OvertoneError, RuntimeError):
+    """Another process of the same training is gone; the message says what to look for and how to go on."""
+
+
 class JudgeError(OvertoneError, RuntimeError):
     """A judge (an external endpoint) could not be reached or answered in no usable form."""
 

@@ -55,6 +55,8 @@ class Normaliser(Part):
 class Unscaled(Normaliser, kind="normaliser.unscaled"):
     """The states as they are. There is nothing to fold."""
 
+    sliceable = True
+
     def forward(self, x: Tensor) -> Tensor:
         """The same states."""
         return x
@@ -69,6 +71,7 @@ class Scale(Normaliser, kind="normaliser.scale"):
     nothing. Source: common practice, e.g. Lieberum et al. 2024, arXiv 2408.05147 (there to mean squared norm 1)."""
 
     foldable = True
+    sliceable = True
     factor: Tensor
 
     def __init__(self) -> None:

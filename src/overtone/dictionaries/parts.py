@@ -26,6 +26,8 @@ class Part(nn.Module):
         tuple[str, ...]
     ] = ()  # parameters and buffers whose first axis is latents; row surgery uses it
 
+    sliceable: ClassVar[bool] = False  # works the same on a slice of the latents, elsewhere the others
+
     def __init_subclass__(cls, *, kind: str = "", **rest: Any) -> None:
         super().__init_subclass__(**rest)
         if kind:

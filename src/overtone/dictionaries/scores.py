@@ -34,6 +34,8 @@ class Score(Part):
 class PreActivation(Score, kind="score.preactivation"):
     """The pre-activation itself."""
 
+    sliceable = True
+
     def forward(self, heads: Heads, at: At) -> Tensor:
         """u."""
         return heads["u"]
@@ -43,6 +45,7 @@ class Magnitude(Score, kind="score.magnitude"):
     """The magnitude of the pre-activation, so that both signs compete. Source: AbsTopK, arXiv 2510.00404."""
 
     two_sided = True
+    sliceable = True
 
     def forward(self, heads: Heads, at: At) -> Tensor:
         """|u|."""

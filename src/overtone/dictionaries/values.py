@@ -30,6 +30,8 @@ class Value(Part):
 class Rectified(Value, kind="value.rectified"):
     """The positive part of the pre-activation."""
 
+    sliceable = True
+
     def forward(self, heads: Heads, at: At) -> Tensor:
         """max(u, 0)."""
         return heads["u"].relu()
@@ -39,6 +41,7 @@ class Signed(Value, kind="value.signed"):
     """The pre-activation with its sign."""
 
     signed = True
+    sliceable = True
 
     def forward(self, heads: Heads, at: At) -> Tensor:
         """u."""

@@ -5,7 +5,7 @@ small dictionaries, and its first use loads a compiler that nothing here needs. 
 1412.6980.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -19,11 +19,12 @@ class Adam:
     """The moments of named parameters. Moments have the parameters' shapes, so that row surgery can move them alike."""
 
     def __init__(
-        self, parameters: Mapping[str, Tensor], clip: float, betas: tuple[float, float] = (0.9, 0.999)
-    ) -> None:
+        self, parameters: Mapping[str, Tensor], clip: float, betas: tuple[float, float] = (0.9, 0.999),
+        norm: Callable[[Mapping[str, Tensor]], Tensor] | None = None,
+    ) -> None:  # fmt: skip
         """clip: largest norm of all gradients together; longer ones are shortened to it. betas: decay rates of mean and
-        square."""
-        self.parameters, self.clip, self.betas = dict(parameters), clip, betas
+        square. norm: how that norm is found, where not all gradients are here."""
+        self.parameters, self.clip, self.betas, self.norm = dict(parameters), clip, betas, norm or _norm
         self.means = {name: torch.zeros_like(p) for name, p in self.parameters.items()}
         self.squares = {name: torch.zeros_like(p) for name, p in self.parameters.items()}
         self.steps = {name: torch.zeros((), device=p.device) for name, p in self.parameters.items()}
@@ -31,9 +32,9 @@ class Adam:
     @torch.no_grad()
     def update(self, lr: float) -> None:
         """One update of the parameters that have gradients, which are then dropped."""
-        found = {name: p.grad for name, p in self.parameters.items() if p.grad is not None}
+        found = self.gradients()
         names, gradients = list(found), list(found.values())
-        self._shorten(gradients)
+        self._shorten(found)
         adam(
             [self.parameters[name] for name in names], gradients, [self.means[name] for name in names],
             [self.squares[name] for name in names], [], [self.steps[name] for name in names],
@@ -43,12 +44,16 @@ class Adam:
         for parameter in self.parameters.values():
             parameter.grad = None
 
-    def _shorten(self, gradients: list[Tensor]) -> None:
-        norm = get_total_norm(gradients)
+    def gradients(self) -> dict[str, Tensor]:
+        """The gradients that there are, by parameter."""
+        return {name: p.grad for name, p in self.parameters.items() if p.grad is not None}
+
+    def _shorten(self, gradients: Mapping[str, Tensor]) -> None:
+        norm = self.norm(gradients)
         if (
             norm.device.type != "cpu" or float(norm) > self.clip
         ):  # an accelerator is not asked, so that it need not wait
-            for gradient in gradients:
+            for gradient in gradients.values():
                 gradient.mul_((self.clip / (norm + 1e-6)).clamp(max=1.0))
 
     def tensors(self) -> dict[str, Tensor]:
@@ -60,3 +65,7 @@ class Adam:
         """Restore what `tensors` gave."""
         for name, value in self.tensors().items():
             value.copy_(tensors[name])
+
+
+def _norm(gradients: Mapping[str, Tensor]) -> Tensor:
+    return get_total_norm(list(gradients.values()))

@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from overtone.core.artifacts import MANIFEST, Manifest, new_folder, read_manifest, write_json
 from overtone.core.errors import StoreError
 from overtone.training.record import Record
@@ -12,14 +14,17 @@ from overtone.training.run import Run
 KIND = "training"
 
 
-def save_checkpoint(folder: Path, runs: list[Run], position: dict[str, int], identity: dict[str, Any]) -> None:
-    """Write the state of all runs, the position in the stream and what training this is; the older one is replaced."""
+def save_checkpoint(
+    folder: Path, runs: list[Run], tensors: list[dict[str, Tensor]], position: dict[str, int], identity: dict[str, Any]
+) -> None:
+    """Write the state of all runs with their tensors, the position in the stream and what training this is; the older
+    one is replaced."""
     from safetensors.torch import save_file
 
     plain = [{"tokens": run.tokens, "records": [r.to_dict() for r in run.records]} for run in runs]
     with new_folder(folder, Manifest(KIND, identity.get("seed"))) as part:
-        for i, run in enumerate(runs):
-            save_file({k: v.cpu() for k, v in run.tensors().items()}, part / f"run-{i}.safetensors")
+        for i, state in enumerate(tensors):
+            save_file({k: v.cpu() for k, v in state.items()}, part / f"run-{i}.safetensors")
         write_json(part / "state.json", {"identity": identity, "position": position, "runs": plain})
 
 

@@ -7,6 +7,7 @@ Interrupted trainings (Ctrl-C) save themselves where a checkpoint folder is give
 CPU.
 """
 
+import json
 import signal
 import threading
 import time
@@ -22,10 +23,14 @@ from overtone.core.errors import SettingError
 from overtone.core.seeds import torch_generator
 from overtone.core.settings import require
 from overtone.core.sites import Site
+from overtone.dictionaries.autoencoder import Autoencoder
 from overtone.dictionaries.dictionary import Dictionary
 from overtone.dictionaries.preset import Preset
 from overtone.dictionaries.storage import save_dictionary
 from overtone.training.checkpoint import load_checkpoint, save_checkpoint
+from overtone.training.distributed.join import join, share_of
+from overtone.training.distributed.share import Share
+from overtone.training.distributed.world import World
 from overtone.training.feed import Ask, Feed, make_feed
 from overtone.training.kernels import memory
 from overtone.training.kernels.dispatch import kernels_for
@@ -117,33 +122,43 @@ def fit_many(
     jobs: Sequence[Job], source: Any, *, n_tokens: int, batch_rows: int = 2048, seed: int = 0,
     schedule: Schedule | None = None, device: str = "cpu", checkpoint: str | Path | None = None, resume: bool = True,
     checkpoint_every_s: float = 60.0, record_every: int | None = None,
-    on_record: Callable[[Record], None] | None = None, quiet: bool | None = None,
+    on_record: Callable[[Record], None] | None = None, quiet: bool | None = None, split: str | None = None,
 ) -> list[Fitted]:  # fmt: skip
     """Train several dictionaries on one stream of states; each sees the same batches. Returns them in the jobs' order.
 
     n_tokens: rows to train on, over as many epochs as that takes; batch_rows: rows per update; record_every: tokens
     between two records (None: 50 records); checkpoint: folder to save to, every so many seconds, at the end and on
-    Ctrl-C, and to resume from if `resume`. Raises SettingError, DataError or ShapeError for what cannot be trained on,
-    StoreError for a checkpoint of another training, DivergenceError when a loss is no longer finite.
+    Ctrl-C, and to resume from if `resume`; split: how the processes that torchrun started share the work, by "rows" of
+    each batch or "latents" of each dictionary (None: there is one). All of them return the same; the first one shows
+    and saves. Raises SettingError, DataError or ShapeError for what cannot be trained on,
+    StoreError for a checkpoint of another training, DivergenceError when a loss is no longer finite, CapabilityError
+    for a dictionary that cannot be split so, WorkerError when another process has ended.
     """
     require(bool(jobs), "there is nothing to train: give at least one job.")
     require(n_tokens >= 1 and batch_rows >= 1, f"n_tokens={n_tokens} and batch_rows={batch_rows}: use at least 1.")
     jobs = [replace(job, seed=seed if job.seed is None else job.seed) for job in jobs]
     feed = make_feed(source, list(dict.fromkeys(job.ask for job in jobs)), batch_rows, seed)
-    schedule = schedule or Schedule()
+    schedule, world = schedule or Schedule(), join(split)
+    device = device if world is None else world.place(device)
+
+    def share(dictionary: Autoencoder) -> Share:
+        mine = share_of(dictionary, split, world)
+        mine.model.to(device).train()
+        return mine
+
     found: dict[int, Fitted] = {i: _fit_whole(job, feed, n_tokens) for i, job in enumerate(jobs) if job.preset.whole}
-    stepped = {i: _start(job, feed, schedule, n_tokens, device) for i, job in enumerate(jobs) if not job.preset.whole}
+    stepped = {i: _start(job, feed, schedule, n_tokens, share) for i, job in enumerate(jobs) if not job.preset.whole}
     if stepped:
         folder = None if checkpoint is None else Path(checkpoint)
-        identity = _identity(jobs, n_tokens, batch_rows, seed, schedule, feed.fingerprint if folder else "")
-        saver = _Saver(folder, identity, checkpoint_every_s, list(stepped.values()))
+        identity = _identity(jobs, n_tokens, batch_rows, seed, schedule, feed.fingerprint if folder or world else "")
+        saver = _Saver(folder, identity, checkpoint_every_s, list(stepped.values()), world)
         every = record_every or max(1, n_tokens // RECORDS)
         try:
             _loop(list(stepped.values()), [jobs[i].ask for i in stepped], feed, saver, resume, every, on_record, quiet)
         finally:
             memory.release()
     for i, run in stepped.items():
-        model = run.model.eval().cpu().requires_grad_(False)
+        model = run.share.dictionary().eval().cpu().requires_grad_(False)
         found[i] = Fitted(model, jobs[i], tuple(run.records), jobs[i].seed or 0, kernels_for(device).name)
     return [found[i] for i in range(len(jobs))]
 
@@ -152,14 +167,14 @@ def _loop(
     runs: list[Run], asks: list[Ask], feed: Feed, saver: "_Saver", resume: bool, every: int,
     on_record: Callable[[Record], None] | None, quiet: bool | None,
 ) -> None:  # fmt: skip
-    n_tokens, display = runs[0].n_tokens, Display(runs[0].n_tokens, quiet)
+    n_tokens, display, stop = runs[0].n_tokens, Display(runs[0].n_tokens, quiet or not saver.first), False
     if resume:
         feed.position = saver.restore() or feed.position
     if runs[0].tokens >= n_tokens:
         return
     batches = feed.batches()
     with _deferred_interrupt() as interrupted, saver.on_interrupt(feed):
-        while runs[0].tokens < n_tokens and not interrupted():
+        while runs[0].tokens < n_tokens and not stop:
             batch = next(batches)
             with saver.mid_step():
                 for run, ask in zip(runs, asks, strict=True):
@@ -168,24 +183,24 @@ def _loop(
             if runs[0].tokens % every < len(batch[asks[0]].x) or runs[0].tokens >= n_tokens:
                 records = [run.measure() for run in runs]
                 display.show(records)
-                if on_record is not None:
+                if on_record is not None and saver.first:
                     for record in records:
                         on_record(record)
-            saver.save_if_due()
+            stop = saver.save_if_due(interrupted())
         display.close()
-        if interrupted():
+        if stop:
             raise KeyboardInterrupt
     saver.save()
 
 
-def _start(job: Job, feed: Feed, schedule: Schedule, n_tokens: int, device: str) -> Run:
+def _start(job: Job, feed: Feed, schedule: Schedule, n_tokens: int, share: Callable[[Autoencoder], Share]) -> Run:
     width = feed.widths()[job.ask]
     dictionary = job.preset.build(width, torch_generator(job.seed or 0, "dictionary"))
     dictionary.origin = {"preset": job.preset.name, "settings": job.preset.to_dict()}
     lr = job.preset.rate if job.lr is None else job.lr
     require(lr > 0, f"lr={lr} for {job.label}: use a positive learning rate.")
-    run = Run(job.label, job.preset, dictionary.to(device).train(), lr=lr, schedule=schedule, n_tokens=n_tokens)
-    run.begin(*feed.sample(job.ask, FIRST_ROWS).to(device)[:2])
+    run = Run(job.label, job.preset, dictionary, lr=lr, schedule=schedule, n_tokens=n_tokens, share=share)
+    run.begin(*feed.sample(job.ask, FIRST_ROWS).to(run.model.decoder.centre().device)[:2])
     return run
 
 
@@ -216,12 +231,18 @@ def _identity(
 
 
 class _Saver:
-    """Knows when and where to save, and that the middle of a step is no time for it."""
+    """Knows when and where to save, and that the middle of a step is no time for it. Where processes train together,
+    all save at the same time and the first one writes."""
 
-    def __init__(self, folder: Path | None, identity: dict[str, Any], every_s: float, runs: list[Run]) -> None:
-        self.folder, self.identity, self.every_s, self.runs = folder, identity, every_s, runs
+    def __init__(
+        self, folder: Path | None, identity: dict[str, Any], every_s: float, runs: list[Run], world: World | None
+    ) -> None:
+        self.folder, self.identity, self.every_s, self.runs, self.world = folder, identity, every_s, runs, world
+        self.first = world is None or world.first
+        if world is not None:
+            world.require_same(json.dumps(identity, sort_keys=True), "settings or data")
         self.position: dict[str, int] = {}
-        self.last, self.inside = time.monotonic(), False
+        self.last, self.inside, self.stopping = time.monotonic(), False, False
 
     def restore(self) -> dict[str, int] | None:
         """The position to go on from, with all runs restored."""
@@ -242,14 +263,17 @@ class _Saver:
         try:
             yield
         except KeyboardInterrupt:
-            if not self.inside:
+            if not self.inside and (self.world is None or self.stopping):
                 self.save()
             raise
 
-    def save_if_due(self) -> None:
-        """Save if the last time is long enough ago."""
-        if time.monotonic() - self.last >= self.every_s:
+    def save_if_due(self, interrupted: bool) -> bool:
+        """Save if the last time is long enough ago. Returns whether any process was interrupted."""
+        flags = interrupted, time.monotonic() - self.last >= self.every_s
+        self.stopping, due = flags if self.world is None else self.world.any(*flags)
+        if due:
             self.save()
+        return self.stopping
 
     def save(self) -> None:
         """Save, unless there is nothing to save or no folder."""
@@ -259,7 +283,11 @@ class _Saver:
             for run in self.runs:
                 run.measure()
             raise SettingError("parameters are not finite although losses are; this cannot be resumed.")
-        save_checkpoint(self.folder, self.runs, self.position, self.identity)
+        tensors = [run.tensors() for run in self.runs]
+        if self.first:
+            save_checkpoint(self.folder, self.runs, tensors, self.position, self.identity)
+        if self.world is not None:
+            self.world.any()  # nobody goes on, or reads, before it is written
         self.last = time.monotonic()
 
 

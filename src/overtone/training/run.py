@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -13,9 +14,10 @@ from overtone.dictionaries.maintainers.base import Observation
 from overtone.dictionaries.maintainers.firing import Firing
 from overtone.dictionaries.preset import Preset
 from overtone.training.adam import Adam
+from overtone.training.distributed.share import Alone, Share, SharedStep
 from overtone.training.record import Record
 from overtone.training.schedules import Schedule
-from overtone.training.step import Given, Step, forward
+from overtone.training.step import Given
 from overtone.training.surgery import operate
 
 CLIP = 1.0  # gradient norm; losses are dimensionless, so one number serves all data
@@ -25,18 +27,24 @@ class Run:
     """The state of one training. `advance` does one update; tensors() and load() save and restore everything."""
 
     def __init__(
-        self, job: str, preset: Preset, dictionary: Dictionary, *, lr: float, schedule: Schedule, n_tokens: int
-    ) -> None:
+        self, job: str, preset: Preset, dictionary: Dictionary, *, lr: float, schedule: Schedule, n_tokens: int,
+        share: Callable[[Autoencoder], Share] = Alone,
+    ) -> None:  # fmt: skip
+        """share: what this process has of the training."""
         if not isinstance(dictionary, Autoencoder):
             raise CapabilityError(f"{dictionary.kind} has no gradient training; its preset must fit it as a whole.")
-        self.job, self.preset, self.model, self.schedule, self.n_tokens = job, preset, dictionary, schedule, n_tokens
+        self.job, self.preset, self.schedule, self.n_tokens = job, preset, schedule, n_tokens
+        self.share = share(dictionary)
+        self.model = self.share.model
         self.objectives, self.firing = preset.objectives(), Firing(preset.window)
         self.maintainers = (self.firing, *preset.maintainers())
+        self.share.accept(self.objectives, self.maintainers)
         self.all_latents = any(objective.needs_all for objective in self.objectives)
         self.peaks = any(maintainer.wants_peaks for maintainer in self.maintainers)
         self.lr, self.tokens, self.records = lr, 0, list[Record]()
-        self.adam = Adam({name: p for name, p in dictionary.named_parameters() if p.requires_grad}, CLIP, preset.betas)
-        self._latest: tuple[Tensor, Step] | None = None
+        trained = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
+        self.adam = Adam(trained, CLIP, preset.betas, self.share.norm)
+        self._latest: tuple[Tensor, SharedStep] | None = None
         self._clock = (time.perf_counter(), 0)
 
     def begin(self, x: Tensor, y: Tensor | None = None) -> None:
@@ -48,11 +56,11 @@ class Run:
     def advance(self, x: Tensor, y: Tensor | None = None, g: Tensor | None = None) -> None:
         """One update on a batch of raw states (rows, width), with targets and gradients as in `Given`."""
         progress = self.tokens / self.n_tokens
-        step = forward(
-            self.model, Given(x, self.firing.dead, progress, y, g, self.published(), self.all_latents, self.peaks)
-        )
+        dead = self.share.dead(self.firing.dead)
+        step = self.share.forward(Given(x, dead, progress, y, g, self.published(), self.all_latents, self.peaks))
         loss = torch.stack([objective(step) for objective in self.objectives]).sum()
         loss.backward()
+        self.share.reduce(self.adam.gradients())
         self._observe(step)
         self._update(self.schedule.factor((self.tokens + len(x) / 2) / self.n_tokens))
         self.tokens += len(x)
@@ -62,8 +70,8 @@ class Run:
         """What the maintainers let objectives see."""
         return {f"{m.name}.{key}": value for m in self.maintainers if m.name for key, value in m.state.items()}
 
-    def _observe(self, step: Step) -> None:
-        seen = Observation(len(step.x), step.fired(), step.chosen, step.progress, step)
+    def _observe(self, step: SharedStep) -> None:
+        seen = Observation(len(step.x), step.fired(), step.chosen, step.progress, step, step.scores)
         for maintainer in self.maintainers:
             maintainer.observe(self.model, seen)
 
@@ -87,7 +95,8 @@ class Run:
         error = (step.x - step.x_hat.detach()).square().sum() / (step.x - step.x.mean(0)).square().sum()
         active = float((step.values.detach() != 0).sum()) / len(step.x)
         speed = (self.tokens - tokens) / max(now - then, 1e-9)
-        record = Record(self.job, self.tokens, float(loss), float(error), active, self.firing.share(), speed)
+        dead = self.share.mean_over_latents(self.firing.share())
+        record = Record(self.job, self.tokens, float(loss), float(error), active, dead, speed)
         if not math.isfinite(record.loss):
             raise DivergenceError(
                 f"training {self.job} diverged after {self.tokens} tokens: the loss is {record.loss}"
@@ -99,15 +108,18 @@ class Run:
 
     # ---------------------------------------------------------------------------------------------------- saved state
     def tensors(self) -> dict[str, Tensor]:
-        """Everything that changes while training, by name: parameters, buffers, moments, maintainers' state."""
+        """Everything that changes while training, by name: parameters, buffers, moments, maintainers' state; where
+        processes share it, of all of them."""
         found = {f"model.{name}": value for name, value in self.model.state_dict().items()}
         found |= {f"moments.{name}": value for name, value in self.adam.tensors().items()}
         for i, maintainer in enumerate(self.maintainers):
             found |= {f"maintainer.{i}.{name}": value for name, value in maintainer.state.items()}
-        return {name: value.detach().clone().contiguous() for name, value in found.items()}
+        found = {name: value.detach().clone().contiguous() for name, value in found.items()}
+        return self.share.whole(found, self.maintainers)
 
     def load(self, tensors: dict[str, Tensor], tokens: int, records: list[Record]) -> None:
         """Restore what `tensors` gave, with the tokens seen and the records so far, after `begin`."""
+        tensors = self.share.own(tensors, self.maintainers)
 
         def part(prefix: str) -> dict[str, Tensor]:
             return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}

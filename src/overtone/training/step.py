@@ -53,7 +53,7 @@ class Step:
     """The forward pass of one step; see `overtone.dictionaries.objectives.base.StepView` for the fields.
 
     inputs: the states in the dictionary's units; chosen: the active places and their pre-activations, None after a
-    dense pass.
+    dense pass; scores: those of the places, where others choose with this process (see `Observation`).
     """
 
     dictionary: Autoencoder
@@ -68,6 +68,7 @@ class Step:
     state: Mapping[str, Tensor]
     chosen: Chosen | None
     at: Callable[[Tensor], Tensor]
+    scores: Tensor | None = None
 
     @property
     def kernels(self) -> Kernels:

@@ -15,6 +15,7 @@ class Linear(Decoder, kind="decoder.linear"):
 
     linear = True
     per_latent = ("weight",)
+    sliceable = True
 
     def __init__(self, width: int, n_latents: int, *, frozen: bool = False) -> None:
         super().__init__()

@@ -11,6 +11,7 @@ class Linear(Encoder, kind="encoder.linear"):
     """u = x W^T + b with W (latents, width), stored like the decoder: row i belongs to latent i."""
 
     per_latent = ("weight", "bias")
+    sliceable = True
 
     def __init__(self, width: int, n_latents: int) -> None:
         super().__init__()

@@ -16,7 +16,8 @@ class Observation:
 
     rows: tokens in the batch; fired: (latents,) bool, which latents were active in it; chosen: the active places and
     their pre-activations (None where a dense pass did not list them); progress: as in StepView; step: the step itself,
-    whose tensors must not be changed.
+    whose tensors must not be changed; scores: those of all active places, where the dictionary is a slice of the
+    latents, and `fired` and `chosen` are about these alone.
     """
 
     rows: int
@@ -24,6 +25,7 @@ class Observation:
     chosen: Chosen | None
     progress: float
     step: StepView | None = None
+    scores: Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,13 +46,15 @@ class Maintainer:
     objectives find them in `StepView.state` as "name.key", where the maintainer has a name.
 
     Statistics must be mergeable over workers (counts, sums, extremes); per-latent state has latents first and is listed
-    in `per_latent`, so that row surgery can move it with the rows it belongs to. `wants_peaks`: `observe` needs
-    `chosen.peaks`.
+    in `per_latent`, so that row surgery can move it with the rows it belongs to; `lists` are states that name latents
+    by number. `wants_peaks`: `observe` needs `chosen.peaks`. `sliceable`: works the same on a slice of the latents.
     """
 
     name: ClassVar[str] = ""
     per_latent: ClassVar[tuple[str, ...]] = ()
+    lists: ClassVar[tuple[str, ...]] = ()
     wants_peaks: ClassVar[bool] = False
+    sliceable: ClassVar[bool] = False
     state: dict[str, Tensor]
 
     def __init__(self) -> None:

@@ -15,6 +15,8 @@ class Firing(Maintainer):
     """
 
     per_latent = ("idle_tokens",)
+    lists = ("dead",)
+    sliceable = True
 
     def __init__(self, window: int) -> None:
         super().__init__()

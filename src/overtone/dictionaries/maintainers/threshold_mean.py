@@ -13,6 +13,8 @@ class ThresholdMean(Maintainer):
     with the threshold of their last part; the mean is kept in float64, where small changes are not lost.
     """
 
+    sliceable = True
+
     def __init__(self, horizon: float = 0.02) -> None:
         super().__init__()
         self.horizon = horizon
@@ -25,9 +27,11 @@ class ThresholdMean(Maintainer):
     @torch.no_grad()
     def observe(self, dictionary: Autoencoder, seen: Observation) -> None:
         """Take in the smallest selected score of this batch."""
-        if seen.chosen is None or not len(seen.chosen.u):
+        if seen.chosen is None:
             return
-        scores, progress = dictionary.scores(seen.chosen), seen.progress
+        scores, progress = dictionary.scores(seen.chosen) if seen.scores is None else seen.scores, seen.progress
+        if not len(scores):
+            return
         mean, last = self.state["mean"], self.state["progress"]
         step = progress - last if float(last) > 0 else torch.ones_like(last)
         mean.lerp_(scores.min().double(), (step / self.horizon).clamp(0.001, 1.0))

@@ -10,6 +10,8 @@ from overtone.dictionaries.maintainers.base import Maintainer
 class UnitRows(Maintainer):
     """Removes the gradient's component along each decoder row before the update and renormalises the row after it."""
 
+    sliceable = True
+
     @torch.no_grad()
     def begin(self, dictionary: Autoencoder) -> None:
         """Start from unit rows."""

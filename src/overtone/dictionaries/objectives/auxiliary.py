@@ -17,6 +17,8 @@ class ResidualAux(Objective):
     aux_zipf_loss (Ayonrinde 2024, arXiv 2411.02124).
     """
 
+    sliceable = True
+
     weight: float = 1 / 32
     k_aux: int | None = None
     among: str = ""

@@ -64,9 +64,11 @@ class StepView(Protocol):
 @dataclass(frozen=True)
 class Objective:
     """Base of the terms: called with a step, returns a scalar that is added to the loss. `needs_all`: it looks at
-    latents that were not selected, so the step must be a dense one, which is slower."""
+    latents that were not selected, so the step must be a dense one, which is slower. `sliceable`: it sees latents
+    through the step alone, so that processes can hold slices of them."""
 
     needs_all: ClassVar[bool] = False
+    sliceable: ClassVar[bool] = False
 
     def __call__(self, step: StepView) -> Tensor:
         """The term's value, dimensionless: it does not change when all states are multiplied by a constant."""

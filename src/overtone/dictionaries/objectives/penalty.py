@@ -16,6 +16,8 @@ class Price(Objective):
     """Base of the prices: weight x mean over rows of a sum over latents, rising linearly from 0 over the first `ramp`
     of the tokens, times `price.factor` where a maintainer steers it (maintainers/sparsity_target)."""
 
+    sliceable = True
+
     weight: float
     ramp: float = 0.05
 

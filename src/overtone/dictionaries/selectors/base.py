@@ -60,6 +60,11 @@ class Selection(Part):
         nomination."""
         raise NotImplementedError
 
+    def unite(self, nominees: Support, scores: Tensor) -> Tensor | None:
+        """(n,) mask of the nominees that are active, where slices of the latents were nominated each by itself; None
+        asks for a wider nomination. Only a `sliceable` selection can."""
+        raise NotImplementedError
+
     def widen(self) -> None:
         """Nominate generously from now on (after `settle` returned None)."""
 

@@ -21,6 +21,7 @@ class Rank(Selection, kind="selection.rank"):
     """
 
     has_budget = True
+    sliceable = True
 
     def __init__(self, scope: str, budget: int) -> None:
         super().__init__()
@@ -84,6 +85,14 @@ class Rank(Selection, kind="selection.rank"):
         keep[ties[: wanted - int(keep.sum())]] = True
         self._learn(float(cut))
         return keep
+
+    def unite(self, nominees: Support, scores: Tensor) -> Tensor | None:
+        """The best budget of each row, to which every slice nominated as many; or as `settle`."""
+        if self.scope == "batch":
+            return self.settle(nominees, scores)
+        by_row = scores.view(nominees.n_rows, -1)
+        best = by_row.topk(self.budget, dim=1, sorted=False).indices
+        return torch.zeros_like(by_row, dtype=torch.bool).scatter_(1, best, True).view(-1)
 
     def _learn(self, cut: float) -> None:
         if self._cut > 0:

@@ -1,0 +1,168 @@
+"""Each process works on some rows of each batch, with a copy of the dictionary that stays the same in all of them.
+
+The heavy work of a step (encoder, selection, decoding and their gradients) is done on a process's own rows. What comes
+out, codes and reconstructions, is put together again and is small beside the gradients, which all processes average.
+So objectives and maintainers see the whole batch, batch selection ranks the whole batch, and the result is that of one
+process up to the order of additions.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.utils import get_total_norm
+
+from overtone.dictionaries.autoencoder import Autoencoder, Chosen, Settle, everywhere
+from overtone.dictionaries.codes import Support
+from overtone.dictionaries.encoders.base import Heads
+from overtone.dictionaries.maintainers.base import Maintainer
+from overtone.dictionaries.objectives.base import Objective
+from overtone.training.distributed.exchange import SUM, TIMES, gathered
+from overtone.training.distributed.share import SharedStep
+from overtone.training.distributed.world import World
+from overtone.training.step import Given, Step, forward, takes_dense_way
+
+
+class RowShare:
+    """Some rows of each batch. Of a batch with fewer rows than processes everyone does all."""
+
+    def __init__(self, model: Autoencoder, world: World) -> None:
+        self.model, self.world = model, world
+        model.selection.widen()  # hints that processes took from their own rows would differ
+
+    def accept(self, objectives: Sequence[Objective], maintainers: Sequence[Maintainer]) -> None:
+        """All can: they see the whole batch."""
+
+    def forward(self, given: Given) -> SharedStep:
+        """The step on the whole batch, of which this process computes its rows."""
+        n_rows = len(given.x)
+        if n_rows < self.world.size:
+            return forward(self.model, given)
+        first, last = self.world.span(n_rows)
+        mine = {name: None if rows is None else rows[first:last] for name, rows in _parts(given).items()}
+        settle = self._settle(n_rows, first) if self.model.selection.rows_compete else None
+        dense = takes_dense_way(self.model, given)
+        local = forward(self.model, replace(given, **mine, settle=settle, dense=dense, first=given.first + first))
+        return _RowStep.joined(local, given, self.world)
+
+    def _settle(self, n_rows: int, first: int) -> Settle:
+        def settle(nominees: Support, scores: Tensor) -> Tensor | None:
+            every, span = _joined_support(nominees, n_rows, first, self.world)
+            keep = self.model.selection.settle(every, torch.cat(self.world.gather(scores)))
+            return None if keep is None else keep[span]
+
+        return settle
+
+    def dead(self, latents: Tensor) -> Tensor:
+        """The same: every process counts the whole batch."""
+        return latents
+
+    def reduce(self, gradients: Mapping[str, Tensor]) -> None:
+        """The mean over the processes, see `exchange`."""
+        for name in sorted(gradients):
+            self.world.add(gradients[name]).div_(self.world.size)
+
+    def norm(self, gradients: Mapping[str, Tensor]) -> Tensor:
+        """Their norm."""
+        return get_total_norm(list(gradients.values()))
+
+    def mean_over_latents(self, value: float) -> float:
+        """The same."""
+        return value
+
+    def whole(self, tensors: dict[str, Tensor], maintainers: Sequence[Maintainer]) -> dict[str, Tensor]:
+        """The same."""
+        return tensors
+
+    def own(self, tensors: dict[str, Tensor], maintainers: Sequence[Maintainer]) -> dict[str, Tensor]:
+        """The same."""
+        return tensors
+
+    def dictionary(self) -> Autoencoder:
+        """The model."""
+        return self.model
+
+
+@dataclass(eq=False)
+class _RowStep:
+    """The step of a whole batch; see `StepView`. local: that of this process's rows; places: where its values lie."""
+
+    local: Step
+    world: World
+    dictionary: Autoencoder
+    x: Tensor
+    x_hat: Tensor
+    centred: Tensor
+    values: Tensor
+    heads: Heads
+    dead: Tensor
+    progress: float
+    state: Mapping[str, Tensor]
+    chosen: Chosen | None
+    places: slice
+    at: Callable[[Tensor], Tensor]
+    scores: Tensor | None = None
+
+    @classmethod
+    def joined(cls, local: Step, given: Given, world: World) -> "_RowStep":
+        """The steps of all processes put together."""
+        model, n_rows = local.dictionary, len(given.x)
+        with torch.no_grad():
+            inputs = model.normaliser(given.x)
+            target = inputs if model.target is None else model.target(model.checked_targets(given.y))
+        chosen, places, at = None, slice(*world.span(n_rows)), everywhere
+        if local.chosen is not None:
+            chosen, places = _joined_chosen(local.chosen, n_rows, places.start, world)
+            at = chosen.support.at
+        # After a dense pass, heads that are the same for all rows have no axis for them.
+        heads = {k: gathered(h, world, SUM) if h.ndim == local.values.ndim else h for k, h in local.heads.items()}
+        return cls(
+            local, world, model, target, gathered(local.x_hat, world, TIMES), inputs - model.centre(),
+            gathered(local.values, world, SUM), heads, local.dead, local.progress, local.state, chosen, places, at,
+        )  # fmt: skip
+
+    @property
+    def dense(self) -> bool:
+        """Whether values and heads are (rows, latents)."""
+        return self.chosen is None
+
+    @property
+    def latents(self) -> Tensor:
+        """The latent of each value."""
+        return self.local.latents if self.chosen is None else self.chosen.support.latents
+
+    @torch.no_grad()
+    def fired(self) -> Tensor:
+        """(latents,) bool: which latents are active in the whole batch."""
+        return self.world.highest(self.local.fired().to(torch.uint8)).bool()
+
+    def decoded(self, values: Tensor, keep: Tensor | None = None, *, frozen: bool = False) -> Tensor:
+        """(rows, width) decoding of other values, each process decoding its rows."""
+        kept = None if keep is None else keep[self.places]
+        return gathered(self.local.decoded(values[self.places], kept, frozen=frozen), self.world, TIMES)
+
+    def decoded_from(self, latents: Tensor, k: int) -> Tensor:
+        """(rows, width) decoding of the k best-scored of some latents, each process for its rows."""
+        return gathered(self.local.decoded_from(latents, k), self.world, TIMES)
+
+
+def _parts(given: Given) -> dict[str, Any]:
+    return {"x": given.x, "y": given.y, "g": given.g}
+
+
+def _joined_support(own: Support, n_rows: int, first: int, world: World) -> tuple[Support, slice]:
+    """The places of all processes, and where this one's lie among them."""
+    rows, latents = world.gather(own.rows + first), world.gather(own.latents)
+    start = sum(len(part) for part in rows[: world.rank])
+    every = Support(torch.cat(rows), torch.cat(latents), n_rows, own.n_latents, own.per_row)
+    return every, slice(start, start + len(own.rows))
+
+
+@torch.no_grad()
+def _joined_chosen(own: Chosen, n_rows: int, first: int, world: World) -> tuple[Chosen, slice]:
+    support, places = _joined_support(own.support, n_rows, first, world)
+    sides = {name: torch.cat(world.gather(own.sides[name])) for name in sorted(own.sides)}
+    peaks = None if own.peaks is None else world.highest(own.peaks.clone())
+    return Chosen(support, torch.cat(world.gather(own.u)), sides, peaks), places

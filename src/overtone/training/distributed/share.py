@@ -1,0 +1,111 @@
+"""What one process has of a training: all of it, some rows of each batch, or some of the latents."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+from torch.nn.utils import get_total_norm
+
+from overtone.dictionaries.autoencoder import Autoencoder, Chosen
+from overtone.dictionaries.maintainers.base import Maintainer
+from overtone.dictionaries.objectives.base import Objective, StepView
+from overtone.training.step import Given, forward
+
+
+class SharedStep(StepView, Protocol):
+    """A step as objectives see it, and what training asks of it besides: the active places that maintainers observe,
+    their scores where the dictionary alone could not say them, and which of its latents fired."""
+
+    chosen: Chosen | None
+    scores: Tensor | None
+
+    def fired(self) -> Tensor:
+        """(latents,) bool: which of the latents of `dictionary` are active in this batch."""
+        ...
+
+
+class Share(Protocol):
+    """The seam between a run and the other processes. All of them call the same methods in the same order.
+
+    model: what this process trains.
+    """
+
+    model: Autoencoder
+
+    def accept(self, objectives: Sequence[Objective], maintainers: Sequence[Maintainer]) -> None:
+        """Raise CapabilityError if one of them cannot work on what this process has."""
+        ...
+
+    def forward(self, given: Given) -> SharedStep:
+        """The step on a whole batch, every process giving the same one."""
+        ...
+
+    def dead(self, latents: Tensor) -> Tensor:
+        """The dead latents of the whole dictionary, from those of this process's model."""
+        ...
+
+    def reduce(self, gradients: Mapping[str, Tensor]) -> None:
+        """Make gradients those of the whole batch, in place."""
+        ...
+
+    def norm(self, gradients: Mapping[str, Tensor]) -> Tensor:
+        """The norm of all gradients of the whole dictionary together."""
+        ...
+
+    def mean_over_latents(self, value: float) -> float:
+        """The mean over the whole dictionary of what is `value` on average over this process's latents."""
+        ...
+
+    def whole(self, tensors: dict[str, Tensor], maintainers: Sequence[Maintainer]) -> dict[str, Tensor]:
+        """A run's tensors as one process would have them."""
+        ...
+
+    def own(self, tensors: dict[str, Tensor], maintainers: Sequence[Maintainer]) -> dict[str, Tensor]:
+        """This process's part of what `whole` gave."""
+        ...
+
+    def dictionary(self) -> Autoencoder:
+        """The whole dictionary."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Alone:
+    """Everything: there is one process."""
+
+    model: Autoencoder
+
+    def accept(self, objectives: Sequence[Objective], maintainers: Sequence[Maintainer]) -> None:
+        """All can."""
+
+    def forward(self, given: Given) -> SharedStep:
+        """The step."""
+        return forward(self.model, given)
+
+    def dead(self, latents: Tensor) -> Tensor:
+        """The same."""
+        return latents
+
+    def reduce(self, gradients: Mapping[str, Tensor]) -> None:
+        """They are complete."""
+
+    def norm(self, gradients: Mapping[str, Tensor]) -> Tensor:
+        """Their norm."""
+        return get_total_norm(list(gradients.values()))
+
+    def mean_over_latents(self, value: float) -> float:
+        """The same."""
+        return value
+
+    def whole(self, tensors: dict[str, Tensor], maintainers: Sequence[Maintainer]) -> dict[str, Tensor]:
+        """The same."""
+        return tensors
+
+    def own(self, tensors: dict[str, Tensor], maintainers: Sequence[Maintainer]) -> dict[str, Tensor]:
+        """The same."""
+        return tensors
+
+    def dictionary(self) -> Autoencoder:
+        """The model."""
+        return self.model

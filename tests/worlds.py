@@ -1,0 +1,70 @@
+"""Processes that train together, played by threads of this one: fast enough to try every preset."""
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from overtone.training.distributed.world import World
+
+
+@dataclass
+class Table:
+    """Where the threads meet and lay down what they have."""
+
+    size: int
+    meeting: threading.Barrier = None  # type: ignore[assignment]
+    laid: list[Any] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.meeting, self.laid = threading.Barrier(self.size, timeout=60), [None] * self.size
+
+
+class ThreadWorld:
+    """What `World` is, between threads."""
+
+    span, any, first = World.span, World.any, World.first
+
+    def __init__(self, rank: int, table: Table) -> None:
+        self.rank, self.size, self.table = rank, table.size, table
+
+    def gather(self, part: torch.Tensor) -> list[torch.Tensor]:
+        """The parts of all threads."""
+        self.table.laid[self.rank] = part.detach().clone()
+        self.table.meeting.wait()
+        parts = [laid.clone() for laid in self.table.laid]
+        self.table.meeting.wait()
+        return parts
+
+    def add(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The sum, in place."""
+        return tensor.copy_(torch.stack(self.gather(tensor)).sum(0))
+
+    def highest(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The maximum, in place."""
+        return tensor.copy_(torch.stack(self.gather(tensor)).amax(0))
+
+
+def together(size: int, work: Callable[[Any], Any]) -> list[Any]:
+    """What `work(world)` returns in each of `size` threads. An error in one ends all, and is raised."""
+    table, found, errors = Table(size), [None] * size, []
+
+    def one(rank: int) -> None:
+        try:
+            found[rank] = work(ThreadWorld(rank, table))
+        except threading.BrokenBarrierError:
+            pass
+        except BaseException as error:  # noqa: BLE001  (raised below, in the test's own thread)
+            errors.append(error)
+            table.meeting.abort()
+
+    threads = [threading.Thread(target=one, args=(rank,)) for rank in range(size)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise errors[0]
+    return found
