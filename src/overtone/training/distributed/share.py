@@ -70,7 +70,7 @@ class Share(Protocol):
         ...
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Alone:
     """Everything: there is one process."""
 

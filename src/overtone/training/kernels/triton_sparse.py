@@ -18,99 +18,60 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from overtone.dictionaries.codes import Support
+from overtone.training.kernels.sparse import differentiable
 
 PLACES, SIDE = 16, 256  # a program holds at most so many places times so many columns: 32 numbers for each thread
 
 
-def preactivations(
-    centred: Tensor, centre: Tensor | float, weight: Tensor, bias: Tensor, u: Tensor, at: Support
-) -> Tensor:
-    """(n,) entries of (x - centre) weight^T + bias at a support; see `sparse.preactivations`."""
-    centre = centre if isinstance(centre, Tensor) else centred.new_zeros(())
-    return _PreActivations.apply(centred, centre, weight, bias, u, at)
+class Triton:
+    """The three products of `sparse.Products`. Results have the wider of the operands' dtypes."""
+
+    def bags(self, values: Tensor, weight: Tensor, at: Support) -> Tensor:
+        """(rows, width): for each row, the sum over its places of value x weight row of the place's latent."""
+        return _bag_sums(values, weight, at.latents, at.row_starts, None)[0]
+
+    def sum_by_latent(self, values: Tensor, states: Tensor, at: Support) -> tuple[Tensor, Tensor]:
+        """(latents, width): for each latent, the sum over its places of value x state of the place's row; and
+        (latents,) the sum of the values alone."""
+        order, rows, starts = at.by_latent
+        return _bag_sums(values, states, rows, starts, order)
+
+    def products(self, states: Tensor, weight: Tensor, at: Support) -> Tensor:
+        """(n,) inner products of the state of each place's row with the weight row of its latent."""
+        n, width = len(at.latents), weight.shape[1]
+        found = weight.new_empty(n, dtype=torch.promote_types(states.dtype, weight.dtype))
+        if n:
+            with _on(weight.device):
+                _products_kernel[(triton.cdiv(n, PLACES),)](  # pyright: ignore[reportIndexIssue]
+                    found, states.contiguous(), weight.contiguous(), at.rows, at.latents, n, width,
+                    PLACES=PLACES, SIDE=min(SIDE, triton.next_power_of_2(width)), WIDE=_accumulator(found),
+                )  # fmt: skip
+        return found
 
 
-def decode(values: Tensor, weight: Tensor, at: Support) -> Tensor:
-    """(rows, width) product of the sparse matrix that holds `values` at a support with `weight` (latents, width), in
-    the wider of their two dtypes."""
-    return _Decode.apply(values, weight, at)
-
-
-class _PreActivations(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any, centred: Tensor, centre: Tensor, weight: Tensor, bias: Tensor, u: Tensor, at: Support
-    ) -> Tensor:
-        ctx.save_for_backward(centred, weight)
-        ctx.at, ctx.bias_dtype = at, bias.dtype
-        return u.view_as(u)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        centred, weight = ctx.saved_tensors
-        of_weight, of_bias = _by_latent(grad, centred, ctx.at, weight.dtype)
-        of_centre = -(of_bias.to(weight.dtype) @ weight) if ctx.needs_input_grad[1] else None
-        return None, of_centre, of_weight, of_bias.to(ctx.bias_dtype), None, None
-
-
-class _Decode(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, values: Tensor, weight: Tensor, at: Support) -> Tensor:
-        ctx.save_for_backward(values, weight)
-        ctx.at = at
-        dtype = torch.promote_types(values.dtype, weight.dtype)
-        return _bag_sums(values, weight, at.latents, at.row_starts, None, dtype)[0]
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        values, weight = ctx.saved_tensors
-        of_values = _products(grad, weight, ctx.at, values.dtype) if ctx.needs_input_grad[0] else None
-        of_weight = _by_latent(values, grad, ctx.at, weight.dtype)[0] if ctx.needs_input_grad[1] else None
-        return of_values, of_weight, None
-
-
-def _by_latent(values: Tensor, states: Tensor, at: Support, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    order, rows, starts = at.by_latent
-    return _bag_sums(values, states, rows, starts, order, dtype)
+TRITON = Triton()
+preactivations, decode = differentiable(TRITON)
 
 
 def _bag_sums(
-    values: Tensor, source: Tensor, index: Tensor, starts: Tensor, order: Tensor | None, dtype: torch.dtype
+    values: Tensor, source: Tensor, index: Tensor, starts: Tensor, order: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """(bags, width) sums in a dtype, and (bags,) totals of the values. `order`: where the values of the places lie."""
-    n_bags, width, wide = len(starts), source.shape[1], _accumulator(source, values)
-    sums, totals = source.new_empty(n_bags, width, dtype=dtype), source.new_empty(n_bags, dtype=wide[0])
+    """(bags, width) sums and (bags,) totals of the values. `order`: where the values of the places lie."""
+    n_bags, width, dtype = len(starts), source.shape[1], torch.promote_types(values.dtype, source.dtype)
+    sums, totals = source.new_empty(n_bags, width, dtype=dtype), source.new_empty(n_bags, dtype=dtype)
     side = min(SIDE, triton.next_power_of_2(width))
     with _on(source.device):
-        _bag_sums_kernel[(n_bags, triton.cdiv(width, side))](
+        _bag_sums_kernel[(n_bags, triton.cdiv(width, side))](  # pyright: ignore[reportIndexIssue]
             sums, totals, values.contiguous(), source.contiguous(), index, starts, index if order is None else order,
-            n_bags, len(index), width, ORDERED=order is not None, PLACES=PLACES, SIDE=side, WIDE=wide[1],
+            n_bags, len(index), width, ORDERED=order is not None, PLACES=PLACES, SIDE=side, WIDE=_accumulator(sums),
         )  # fmt: skip
     return sums, totals
 
 
-def _products(states: Tensor, weight: Tensor, at: Support, dtype: torch.dtype) -> Tensor:
-    """(n,) inner products of the state of each place's row with the weight row of its latent."""
-    n, width = len(at.latents), weight.shape[1]
-    found = weight.new_empty(n, dtype=dtype)
-    if n:
-        with _on(weight.device):
-            _products_kernel[(triton.cdiv(n, PLACES),)](
-                found, states.contiguous(), weight.contiguous(), at.rows, at.latents, n, width,
-                PLACES=PLACES, SIDE=min(SIDE, triton.next_power_of_2(width)), WIDE=_accumulator(states, weight)[1],
-            )  # fmt: skip
-    return found
-
-
-def _accumulator(*tensors: Tensor) -> tuple[torch.dtype, Any]:
-    if any(tensor.dtype == torch.float64 for tensor in tensors):
-        return torch.float64, tl.float64
-    return torch.float32, tl.float32
+def _accumulator(result: Tensor) -> Any:
+    return tl.float64 if result.dtype == torch.float64 else tl.float32
 
 
 def _on(device: torch.device) -> AbstractContextManager[Any]:
