@@ -160,7 +160,7 @@ class _Cut:
 
     def _remember(self, rows: Tensor, latents: Tensor, scores: Tensor, keep: Tensor, mine: slice) -> None:
         self.order = torch.sort(rows[keep], stable=True).indices
-        self.latents, self.scores = latents[keep][self.order], scores[keep][self.order]
+        self.rows, self.latents, self.scores = (t[keep][self.order] for t in (rows, latents, scores))
         before = int(keep[: mine.start].sum())
         back = torch.empty_like(self.order)
         back[self.order] = torch.arange(len(back), device=back.device)
@@ -206,6 +206,10 @@ class _SliceStep:
         """(latents,) bool: which of this process's latents are active."""
         counts = torch.zeros(self.dictionary.n_latents, dtype=torch.int32, device=self.own_values.device)
         return counts.index_add_(0, self.chosen.support.latents, (self.own_values != 0).int()) > 0
+
+    def summed(self, values: Tensor) -> Tensor:
+        """(rows,) sums over the latents of each row, those of all processes."""
+        return values.new_zeros(len(self.x)).index_add(0, self.cut.rows, values)
 
     def decoded(self, values: Tensor, keep: Tensor | None = None, *, frozen: bool = False) -> Tensor:
         """(rows, width) decoding of other values, each process decoding those of its latents."""

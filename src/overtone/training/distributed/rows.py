@@ -112,6 +112,7 @@ class _RowStep:
         with torch.no_grad():
             inputs = model.normaliser(given.x)
             target = inputs if model.target is None else model.target(model.checked_targets(given.y))
+            centred = inputs - model.centre()
         chosen, places, at = None, slice(*world.span(n_rows)), everywhere
         if local.chosen is not None:
             chosen, places = _joined_chosen(local.chosen, n_rows, places.start, world)
@@ -119,7 +120,7 @@ class _RowStep:
         # After a dense pass, heads that are the same for all rows have no axis for them.
         heads = {k: gathered(h, world, SUM) if h.ndim == local.values.ndim else h for k, h in local.heads.items()}
         return cls(
-            local, world, model, target, gathered(local.x_hat, world, TIMES), inputs - model.centre(),
+            local, world, model, target, gathered(local.x_hat, world, TIMES), centred,
             gathered(local.values, world, SUM), heads, local.dead, local.progress, local.state, chosen, places, at,
         )  # fmt: skip
 
@@ -137,6 +138,12 @@ class _RowStep:
     def fired(self) -> Tensor:
         """(latents,) bool: which latents are active in the whole batch."""
         return self.world.highest(self.local.fired().to(torch.uint8)).bool()
+
+    def summed(self, values: Tensor) -> Tensor:
+        """(rows,) sums over the latents of each row of the whole batch."""
+        if self.chosen is None:
+            return values.sum(1)
+        return values.new_zeros(len(self.x)).index_add(0, self.chosen.support.rows, values)
 
     def decoded(self, values: Tensor, keep: Tensor | None = None, *, frozen: bool = False) -> Tensor:
         """(rows, width) decoding of other values, each process decoding its rows."""
