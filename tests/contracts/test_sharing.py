@@ -48,7 +48,7 @@ def trained(preset, share) -> tuple[Run, dict[str, torch.Tensor]]:
         return mine
 
     run = Run(preset.name, preset, dictionary, lr=3e-2, schedule=Schedule(), n_tokens=2 * STEPS * ROWS, share=shared)
-    run.firing.window = 3 * ROWS
+    run.firing.window, run.adam.clip = 3 * ROWS, 0.05  # latents die, and the gradients' norm is bounded
     batches = rows_for(preset)
     run.begin(*(None if part is None else part for part in batches[0][:2]))
     for batch in batches:
