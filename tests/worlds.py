@@ -25,17 +25,22 @@ class Table:
 class ThreadWorld:
     """What `World` is, between threads."""
 
-    span, any, first = World.span, World.any, World.first
+    spans, span, any, first = World.spans, World.span, World.any, World.first
 
     def __init__(self, rank: int, table: Table) -> None:
         self.rank, self.size, self.table = rank, table.size, table
 
-    def gather(self, part: torch.Tensor) -> list[torch.Tensor]:
-        """The parts of all threads."""
+    def lengths(self, part: torch.Tensor) -> list[int]:
+        """The lengths of all threads' parts."""
+        return [len(found) for found in self.gather(part)]
+
+    def gather(self, part: torch.Tensor, counts: list[int] | None = None) -> list[torch.Tensor]:
+        """The parts of all threads, whose lengths must be those that are claimed."""
         self.table.laid[self.rank] = part.detach().clone()
         self.table.meeting.wait()
         parts = [laid.clone() for laid in self.table.laid]
         self.table.meeting.wait()
+        assert counts is None or counts == [len(found) for found in parts]
         return parts
 
     def add(self, tensor: torch.Tensor) -> torch.Tensor:

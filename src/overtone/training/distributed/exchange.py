@@ -14,14 +14,15 @@ from overtone.training.distributed.world import World
 OWN, TIMES, SUM = "own", "times", "sum"
 
 
-def gathered(part: Tensor, world: World, gradient: str) -> Tensor:
-    """The parts of all processes, one after the other. What a part's gradient is, of the whole's gradient:
+def gathered(part: Tensor, world: World, gradient: str, counts: list[int] | None = None) -> Tensor:
+    """The parts of all processes, one after the other. counts: their lengths, if known. What a part's gradient is, of
+    the whole's gradient:
 
     OWN    its own slice
     TIMES  its own slice times the number of processes, where the mean over these is taken of parameters' gradients
     SUM    its own slice of the sum over processes: as TIMES, for wholes of which a process may use a slice again
     """
-    return _Gathered.apply(part, world, gradient)
+    return _Gathered.apply(part, world, gradient, counts)
 
 
 def total(part: Tensor, world: World) -> Tensor:
@@ -36,8 +37,8 @@ def common(tensor: Tensor, world: World) -> Tensor:
 
 class _Gathered(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, part: Tensor, world: World, gradient: str) -> Tensor:
-        parts = world.gather(part.detach())
+    def forward(ctx: Any, part: Tensor, world: World, gradient: str, counts: list[int] | None) -> Tensor:
+        parts = world.gather(part.detach(), counts)
         start = sum(len(p) for p in parts[: world.rank])
         ctx.span, ctx.world, ctx.gradient = (start, start + len(part)), world, gradient
         return torch.cat(parts)
@@ -47,7 +48,7 @@ class _Gathered(torch.autograd.Function):
         if ctx.gradient == SUM:
             grad = ctx.world.add(grad.clone(memory_format=torch.contiguous_format))
         own = grad[slice(*ctx.span)]
-        return own * ctx.world.size if ctx.gradient == TIMES else own, None, None
+        return own * ctx.world.size if ctx.gradient == TIMES else own, None, None, None
 
 
 class _Total(torch.autograd.Function):

@@ -144,31 +144,30 @@ class _Cut:
 
     def __call__(self, own: Support, scores: Tensor) -> Tensor | None:
         """(n,) mask of this process's nominees that are active; None asks all processes for more."""
-        gather, first = self.share.world.gather, self.share.first
-        rows, latents, every = gather(own.rows), gather(own.latents + first), torch.cat(gather(scores))
-        order = torch.sort(torch.cat(rows), stable=True).indices
-        n_latents = self.share.n_latents
-        nominees = Support(torch.cat(rows)[order], torch.cat(latents)[order], own.n_rows, n_latents)
+        world, counts = self.share.world, self.share.world.lengths(scores)
+        parts = own.rows, own.latents + self.share.first, scores
+        rows, latents, every = (torch.cat(world.gather(part, counts)) for part in parts)
+        order = torch.sort(rows, stable=True).indices
+        nominees = Support(rows[order], latents[order], own.n_rows, self.share.n_latents)
         keep = self.share.model.selection.unite(nominees, every[order])
         if keep is None:
             return None
         unsorted = torch.empty_like(keep)
         unsorted[order] = keep
-        start = sum(len(part) for part in rows[: self.share.world.rank])
-        self._remember(torch.cat(rows), torch.cat(latents), every, unsorted, slice(start, start + len(own.rows)))
-        return unsorted[start : start + len(own.rows)]
+        self.counts = [int(part.sum()) for part in unsorted.split(counts)]
+        self._remember(rows, latents, every, unsorted)
+        return unsorted.split(counts)[world.rank]
 
-    def _remember(self, rows: Tensor, latents: Tensor, scores: Tensor, keep: Tensor, mine: slice) -> None:
+    def _remember(self, rows: Tensor, latents: Tensor, scores: Tensor, keep: Tensor) -> None:
         self.order = torch.sort(rows[keep], stable=True).indices
         self.rows, self.latents, self.scores = (t[keep][self.order] for t in (rows, latents, scores))
-        before = int(keep[: mine.start].sum())
         back = torch.empty_like(self.order)
         back[self.order] = torch.arange(len(back), device=back.device)
-        self.mine = back[before : before + int(keep[mine].sum())]  # where this process's places went
+        self.mine = back.split(self.counts)[self.share.world.rank]  # where this process's places went
 
     def joined(self, values: Tensor) -> Tensor:
         """Values of this process's places -> those of all places, by row."""
-        return gathered(values, self.share.world, OWN)[self.order]
+        return gathered(values, self.share.world, OWN, self.counts)[self.order]
 
 
 @dataclass(eq=False)

@@ -49,8 +49,9 @@ class RowShare:
 
     def _settle(self, n_rows: int, first: int) -> Settle:
         def settle(nominees: Support, scores: Tensor) -> Tensor | None:
-            every, span = _joined_support(nominees, n_rows, first, self.world)
-            keep = self.model.selection.settle(every, torch.cat(self.world.gather(scores)))
+            counts = self.world.lengths(scores)
+            every, span = _joined_support(nominees, n_rows, first, self.world, counts)
+            keep = self.model.selection.settle(every, torch.cat(self.world.gather(scores, counts)))
             return None if keep is None else keep[span]
 
         return settle
@@ -87,10 +88,12 @@ class RowShare:
 
 @dataclass(eq=False)
 class _RowStep:
-    """The step of a whole batch; see `StepView`. local: that of this process's rows; places: where its values lie."""
+    """The step of a whole batch; see `StepView`. local: that of this process's rows; counts: rows of each process;
+    places: where this one's values lie."""
 
     local: Step
     world: World
+    counts: list[int]
     dictionary: Autoencoder
     x: Tensor
     x_hat: Tensor
@@ -114,14 +117,20 @@ class _RowStep:
             target = inputs if model.target is None else model.target(model.checked_targets(given.y))
             centred = inputs - model.centre()
         chosen, places, at = None, slice(*world.span(n_rows)), everywhere
+        counts = lengths = [last - first for first, last in world.spans(n_rows)]
         if local.chosen is not None:
-            chosen, places = _joined_chosen(local.chosen, n_rows, places.start, world)
+            lengths = _places(local.chosen.support, counts, world)
+            chosen, places = _joined_chosen(local.chosen, n_rows, places.start, world, lengths)
             at = chosen.support.at
         # After a dense pass, heads that are the same for all rows have no axis for them.
-        heads = {k: gathered(h, world, SUM) if h.ndim == local.values.ndim else h for k, h in local.heads.items()}
+        heads = {
+            name: gathered(head, world, SUM, lengths) if head.ndim == local.values.ndim else head
+            for name, head in local.heads.items()
+        }
         return cls(
-            local, world, model, target, gathered(local.x_hat, world, TIMES), centred,
-            gathered(local.values, world, SUM), heads, local.dead, local.progress, local.state, chosen, places, at,
+            local, world, counts, model, target, gathered(local.x_hat, world, TIMES, counts), centred,
+            gathered(local.values, world, SUM, lengths), heads, local.dead, local.progress, local.state, chosen, places,
+            at,
         )  # fmt: skip
 
     @property
@@ -148,28 +157,32 @@ class _RowStep:
     def decoded(self, values: Tensor, keep: Tensor | None = None, *, frozen: bool = False) -> Tensor:
         """(rows, width) decoding of other values, each process decoding its rows."""
         kept = None if keep is None else keep[self.places]
-        return gathered(self.local.decoded(values[self.places], kept, frozen=frozen), self.world, TIMES)
+        return gathered(self.local.decoded(values[self.places], kept, frozen=frozen), self.world, TIMES, self.counts)
 
     def decoded_from(self, latents: Tensor, k: int) -> Tensor:
         """(rows, width) decoding of the k best-scored of some latents, each process for its rows."""
-        return gathered(self.local.decoded_from(latents, k), self.world, TIMES)
+        return gathered(self.local.decoded_from(latents, k), self.world, TIMES, self.counts)
 
 
 def _parts(given: Given) -> dict[str, Any]:
     return {"x": given.x, "y": given.y, "g": given.g}
 
 
-def _joined_support(own: Support, n_rows: int, first: int, world: World) -> tuple[Support, slice]:
+def _places(own: Support, counts: list[int], world: World) -> list[int]:
+    """How many places each process has."""
+    return world.lengths(own.rows) if own.per_row is None else [rows * own.per_row for rows in counts]
+
+
+def _joined_support(own: Support, n_rows: int, first: int, world: World, counts: list[int]) -> tuple[Support, slice]:
     """The places of all processes, and where this one's lie among them."""
-    rows, latents = world.gather(own.rows + first), world.gather(own.latents)
-    start = sum(len(part) for part in rows[: world.rank])
-    every = Support(torch.cat(rows), torch.cat(latents), n_rows, own.n_latents, own.per_row)
-    return every, slice(start, start + len(own.rows))
+    rows, latents = (torch.cat(world.gather(part, counts)) for part in (own.rows + first, own.latents))
+    start = sum(counts[: world.rank])
+    return Support(rows, latents, n_rows, own.n_latents, own.per_row), slice(start, start + len(own.rows))
 
 
 @torch.no_grad()
-def _joined_chosen(own: Chosen, n_rows: int, first: int, world: World) -> tuple[Chosen, slice]:
-    support, places = _joined_support(own.support, n_rows, first, world)
-    sides = {name: torch.cat(world.gather(own.sides[name])) for name in sorted(own.sides)}
+def _joined_chosen(own: Chosen, n_rows: int, first: int, world: World, counts: list[int]) -> tuple[Chosen, slice]:
+    support, places = _joined_support(own.support, n_rows, first, world, counts)
+    sides = {name: torch.cat(world.gather(own.sides[name], counts)) for name in sorted(own.sides)}
     peaks = None if own.peaks is None else world.highest(own.peaks.clone())
-    return Chosen(support, torch.cat(world.gather(own.u)), sides, peaks), places
+    return Chosen(support, torch.cat(world.gather(own.u, counts)), sides, peaks), places

@@ -54,9 +54,13 @@ class World:
         """The device of this process, where all are asked to use the same kind."""
         return f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if device == "cuda" else device
 
+    def spans(self, n: int) -> list[tuple[int, int]]:
+        """For each process, its first thing and the next one's first, when n are split evenly and in order."""
+        return [(n * rank // self.size, n * (rank + 1) // self.size) for rank in range(self.size)]
+
     def span(self, n: int) -> tuple[int, int]:
-        """First of this process's things and first of the next's, when n are split evenly and in order."""
-        return n * self.rank // self.size, n * (self.rank + 1) // self.size
+        """The span of this process."""
+        return self.spans(n)[self.rank]
 
     def add(self, tensor: Tensor) -> Tensor:
         """The sum over all processes, in place."""
@@ -70,12 +74,16 @@ class World:
             dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
         return tensor
 
-    def gather(self, part: Tensor) -> list[Tensor]:
-        """The parts of all processes in order; they may differ in their first axis."""
+    def lengths(self, part: Tensor) -> list[int]:
+        """How long the first axis of each process's part is."""
+        counts = torch.zeros(self.size, dtype=torch.int64, device=part.device)
+        counts[self.rank] = len(part)
+        return self.add(counts).tolist()
+
+    def gather(self, part: Tensor, counts: list[int] | None = None) -> list[Tensor]:
+        """The parts of all processes in order; they may differ in their first axis. counts: their lengths, if known."""
         part = part.contiguous()
-        lengths = torch.zeros(self.size, dtype=torch.int64, device=part.device)
-        lengths[self.rank] = len(part)
-        counts = self.add(lengths).tolist()
+        counts = self.lengths(part) if counts is None else counts
         padded = part.new_zeros(max(counts), *part.shape[1:])
         padded[: len(part)] = part
         parts = [torch.empty_like(padded) for _ in counts]
