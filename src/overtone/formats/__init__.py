@@ -11,7 +11,9 @@ PUBLIC = {
     "Foreign": "overtone.formats.format",
     "SAEBenchObject": "overtone.formats.saebench",
     "convert": "overtone.formats.exchange",
+    "export_control_vector": "overtone.formats.control_vector",
     "export_dictionary": "overtone.formats.exchange",
+    "import_control_vector": "overtone.formats.control_vector",
     "import_dictionary": "overtone.formats.exchange",
 }
 """Public name -> the module that defines it; imported when first used, since the choices alone need no torch."""
