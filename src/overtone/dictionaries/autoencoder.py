@@ -31,7 +31,9 @@ from overtone.dictionaries.values import Rectified, Value
 
 Settle = Callable[[Support, Tensor], Tensor | None]
 """What `Selection.settle` is: nominees and their scores -> mask of those that are active, or None."""
-BLOCK = 2**21  # pre-activations in memory at a time (8 MiB in float32): large blocks cost page faults, small ones calls
+# Pre-activations in memory at a time. On a CPU (8 MiB in float32) large blocks cost page faults, small ones calls; an
+# accelerator (1 GiB) needs enough of them to be busy.
+BLOCK, ACCELERATOR_BLOCK = 2**21, 2**28
 
 
 @dataclass(frozen=True, eq=False)
@@ -241,7 +243,8 @@ class Autoencoder(Dictionary, kind="dictionary.autoencoder"):
         return Chosen(support, support.take(u), taken, highest)
 
     def _blocks(self, centred: Tensor, beside: Mapping[str, Tensor]) -> Iterator[tuple[int, Tensor, dict[str, Tensor]]]:
-        size = max(1, BLOCK // self.n_latents)
+        block = BLOCK if centred.device.type == "cpu" else ACCELERATOR_BLOCK
+        size = max(1, block // self.n_latents)
         for start in range(0, len(centred), size):
             yield (
                 start,
