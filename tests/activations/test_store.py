@@ -174,6 +174,48 @@ def test_a_killed_collection_resumes_to_the_same_bytes(stored, model, traces, tm
     assert [p.name for p in tmp_path.iterdir()] == [store.folder.name]
 
 
+SHARING = """
+import os, signal, sys, time
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+from conftest import some_traces, tiny_model
+from overtone.activations.positions import AllTokens
+from overtone.activations.store import collect
+from overtone.activations.stream import ActivationStream
+from overtone.core.sites import Site
+
+done = []
+class Slow(ActivationStream):
+    def read(self, documents):
+        done.append(documents.start)
+        Path({folder!r}, "met-" + sys.argv[1]).touch()
+        while len(list(Path({folder!r}).glob("met-*"))) < 3:  # all have begun: each has a shard of its own
+            time.sleep(0.01)
+        if sys.argv[1] == "2":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().read(documents)
+
+sites = [Site("residual", 1), Site("mlp_out", 0)]
+stream = Slow(tiny_model(), some_traces(), sites, AllTokens(), quiet=True)
+store = collect(Path({folder!r}) / "stores", stream, shard_bytes={shard}, quiet=True)
+print(len(done), store.n_rows)
+"""
+
+
+def test_several_processes_fill_one_store_although_one_is_killed(stored, tmp_path):
+    """Three begin together, one dies in its shard; the bytes are those of one, and no shard was computed twice."""
+    script = SHARING.format(tests=str(Path(__file__).parent), folder=str(tmp_path), shard=SHARD_BYTES)
+    processes = [
+        subprocess.Popen([sys.executable, "-c", script, str(i)], text=True, stdout=-1, stderr=-1) for i in range(3)
+    ]
+    said = [process.communicate(timeout=120) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0, -9], said
+    shares = [int(out.split()[0]) for out, _ in said[:2]]
+    assert min(shares) >= 1 and sum(shares) == len(stored[1].shards)
+    (folder,) = (tmp_path / "stores").iterdir()
+    assert files(folder) == files(stored[1].folder)
+
+
 def test_a_shard_damaged_before_resuming_is_written_again_and_strays_are_swept_away(stored, model, traces, tmp_path):
     class Interrupted(ActivationStream):
         def read(self, documents):

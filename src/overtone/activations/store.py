@@ -2,7 +2,8 @@
 
 A store is a folder named by its content (model, traces, sites, positions, dtype). It is filled shard by shard in a
 working folder beside it; a shard counts as written when its note is there, so a killed run goes on at the first missing
-one and ends with the same bytes as a run that was never interrupted.
+one and ends with the same bytes as a run that was never interrupted. Several processes may fill one store, each taking
+the next shard that nobody has.
 """
 
 from __future__ import annotations
@@ -19,7 +20,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+<<<<<<< HEAD
 from overtone.activations.shards import Column, Shard, read_rows, write_shard
+=======
+from overtone.activations.claims import claimed
+from overtone.activations.shards import Shard, read_rows, write_shard
+>>>>>>> 0c37b19 (Several processes fill one store: each takes the next shard that nobody has, locks free what a dead one left)
 from overtone.activations.source import MOST_BYTES, gathered, ordered_batches
 from overtone.activations.statistics import Statistics
 from overtone.activations.stream import ActivationStream
@@ -58,6 +64,7 @@ def collect(
 ) -> ActivationStore:
     """Compute a stream's rows once and keep them in `folder`/`store_name`; a finished store is opened instead.
 
+    Processes that collect the same store at the same time share the work, and all of them return it when it is whole.
     dtype: float32, bfloat16 or float16, of the numbers on disk. shard_bytes: size of a file, about (no document is
     cut). resume: go on where an earlier run was killed; False starts over. Memory stays within one shard and one
     window. Raises SettingError for an unknown dtype, DataError for states that are not finite (in that dtype),
@@ -74,7 +81,7 @@ def collect(
     if target.exists() and not (target / MANIFEST).exists():
         raise StoreError(f"{target} exists and is no store; it was left alone. Remove it or choose another folder.")
     if not target.exists():
-        _fill(working, target, stream, dtype, _plan(stream, dtype, shard_bytes), quiet)
+        _fill(_Job(working, target, stream, dtype, _plan(stream, dtype, shard_bytes)), quiet)
     shutil.rmtree(working, ignore_errors=True)
     return ActivationStore.open(target, model=stream.model, buffer_rows=stream.buffer_rows)
 
@@ -92,6 +99,7 @@ def _plan(stream: ActivationStream, dtype: str, shard_bytes: int) -> list[range]
     return [*plan, range(start, end)] if rows else [*plan[:-1], range(plan[-1].start, end)]
 
 
+<<<<<<< HEAD
 def _fill(
     working: Path, target: Path, stream: ActivationStream, dtype: str, plan: Sequence[range], quiet: bool | None
 ) -> None:
@@ -106,6 +114,52 @@ def _fill(
     notes = [json.loads(_note(working, number).read_text()) for number in range(len(plan))]
     _finish(working / "store", plan, notes, stream, dtype)
     (working / "store").rename(target)
+=======
+@dataclass(frozen=True, eq=False)
+class _Job:
+    """One store that is being filled, perhaps by several processes."""
+
+    working: Path
+    target: Path
+    stream: ActivationStream
+    dtype: str
+    plan: Sequence[range]
+
+    def secure(self, number: int, *, wait: bool = False) -> bool:
+        """Write a shard unless it is written, or another process is at it; that is waited for if `wait`. Returns
+        whether it is written."""
+        with claimed(self.working / "claims" / f"{number:05}", wait=wait) as mine:
+            # A store that is finished has moved away from here.
+            if mine and not _is_written(self.working, number) and not self.target.exists():
+                for stray in self.working.rglob(f".{number:05}.*.part"):  # left by a process killed while it wrote
+                    stray.unlink()
+                _write(self.working, number, self.plan[number], self.stream, self.dtype)
+        return mine
+
+    def end(self) -> None:
+        """Make the store of what was written, unless another process has."""
+        with claimed(self.working / "claims" / "end", wait=True):
+            if self.target.exists():
+                return
+            notes = [json.loads(_note(self.working, number).read_text()) for number in range(len(self.plan))]
+            _finish(self.working / "store", self.plan, notes, self.stream, self.dtype)
+            (self.working / "store").rename(self.target)
+
+
+def _fill(job: _Job, quiet: bool | None) -> None:
+    label = f"storing {', '.join(map(str, job.stream.sites))}: {job.stream.estimate()}"
+    try:
+        for name in ("notes", "claims", "store/shards"):
+            (job.working / name).mkdir(parents=True, exist_ok=True)
+        numbers = track(range(len(job.plan)), label, quiet=quiet)
+        elsewhere = [number for number in numbers if not job.secure(number)]
+        for number in elsewhere:  # others are at it; what one of them leaves undone is done here
+            job.secure(number, wait=True)
+        job.end()
+    except FileNotFoundError:
+        if not job.target.exists():  # else another process finished it, and has tidied up
+            raise
+>>>>>>> 0c37b19 (Several processes fill one store: each takes the next shard that nobody has, locks free what a dead one left)
 
 
 def _shard(store: Path, number: int) -> Path:
@@ -155,6 +209,9 @@ def _finish(
     """Gather the notes into one row table and one set of statistics, and seal the folder."""
     import pyarrow as pa
     import pyarrow.parquet as pq
+
+    for stray in store.glob(".*.part"):
+        stray.unlink()
 
     table = {name: pa.array([v for n in notes for v in n["where"][name]], pa.int64()) for name in _COLUMNS}
     pq.write_table(pa.table(table), store / _ROWS)

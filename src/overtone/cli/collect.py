@@ -24,6 +24,8 @@ RESUME = "What was stored is kept: run the same command again to go on from ther
 class Options(Shell):
     """Store a model's states at some sites, one row per token or per reasoning step, in a folder below --out.
 
+    Started several times at once, the same command shares the work.
+
     Example: overtone collect --model gpt2 --texts corpus.jsonl --sites residual.5 residual.8 --out runs/states
     """
 
