@@ -20,12 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-<<<<<<< HEAD
-from overtone.activations.shards import Column, Shard, read_rows, write_shard
-=======
 from overtone.activations.claims import claimed
-from overtone.activations.shards import Shard, read_rows, write_shard
->>>>>>> 0c37b19 (Several processes fill one store: each takes the next shard that nobody has, locks free what a dead one left)
+from overtone.activations.shards import Column, Shard, read_rows, write_shard
 from overtone.activations.source import MOST_BYTES, gathered, ordered_batches
 from overtone.activations.statistics import Statistics
 from overtone.activations.stream import ActivationStream
@@ -99,22 +95,6 @@ def _plan(stream: ActivationStream, dtype: str, shard_bytes: int) -> list[range]
     return [*plan, range(start, end)] if rows else [*plan[:-1], range(plan[-1].start, end)]
 
 
-<<<<<<< HEAD
-def _fill(
-    working: Path, target: Path, stream: ActivationStream, dtype: str, plan: Sequence[range], quiet: bool | None
-) -> None:
-    for name in ("notes", "store/shards"):
-        (working / name).mkdir(parents=True, exist_ok=True)
-    for stray in working.rglob(".*.part"):  # left by a run that was killed while it wrote
-        stray.unlink()
-    label = f"storing {stream.told}: {stream.estimate()}"
-    for number, documents in enumerate(track(plan, label, quiet=quiet)):
-        if not _is_written(working, number):
-            _write(working, number, documents, stream, dtype)
-    notes = [json.loads(_note(working, number).read_text()) for number in range(len(plan))]
-    _finish(working / "store", plan, notes, stream, dtype)
-    (working / "store").rename(target)
-=======
 @dataclass(frozen=True, eq=False)
 class _Job:
     """One store that is being filled, perhaps by several processes."""
@@ -147,7 +127,7 @@ class _Job:
 
 
 def _fill(job: _Job, quiet: bool | None) -> None:
-    label = f"storing {', '.join(map(str, job.stream.sites))}: {job.stream.estimate()}"
+    label = f"storing {job.stream.told}: {job.stream.estimate()}"
     try:
         for name in ("notes", "claims", "store/shards"):
             (job.working / name).mkdir(parents=True, exist_ok=True)
@@ -159,7 +139,6 @@ def _fill(job: _Job, quiet: bool | None) -> None:
     except FileNotFoundError:
         if not job.target.exists():  # else another process finished it, and has tidied up
             raise
->>>>>>> 0c37b19 (Several processes fill one store: each takes the next shard that nobody has, locks free what a dead one left)
 
 
 def _shard(store: Path, number: int) -> Path:
