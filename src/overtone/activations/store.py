@@ -12,8 +12,9 @@ import hashlib
 import json
 import shutil
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -104,17 +105,24 @@ class _Job:
     stream: ActivationStream
     dtype: str
     plan: Sequence[range]
+    began: float = field(default_factory=time.time)
 
     def secure(self, number: int, *, wait: bool = False) -> bool:
         """Write a shard unless it is written, or another process is at it; that is waited for if `wait`. Returns
         whether it is written."""
         with claimed(self.working / "claims" / f"{number:05}", wait=wait) as mine:
             # A store that is finished has moved away from here.
-            if mine and not _is_written(self.working, number) and not self.target.exists():
+            if mine and not self._is_written(number) and not self.target.exists():
                 for stray in self.working.rglob(f".{number:05}.*.part"):  # left by a process killed while it wrote
                     stray.unlink()
                 _write(self.working, number, self.plan[number], self.stream, self.dtype)
         return mine
+
+    def _is_written(self, number: int) -> bool:
+        note = _note(self.working, number)
+        if note.exists() and note.stat().st_mtime > self.began:
+            return True  # by another process just now: no need to read the shard again
+        return _is_written(self.working, number)
 
     def end(self) -> None:
         """Make the store of what was written, unless another process has."""
