@@ -190,7 +190,9 @@ typedef struct { /* one row's candidates, in the order of their latents */
   int32_t *latent;
   int64_t n;
   float least, slack; /* smallest upper bound that is still of interest; error per unit of a weight row's length */
-  int full;
+  float length;       /* of the state */
+  int sure, full;     /* whether k lower bounds reach `least`; whether there was not enough room */
+  int64_t at;         /* where the list is kept */
 } list;
 
 static inline float sided(const problem *p, float v) { return p->two_sided ? fabsf(v) : v; }
@@ -222,7 +224,7 @@ static void shrink(const problem *p, list *l, int32_t *keys) {
   if (p->k && l->n > p->k) {
     for (int64_t i = 0; i < l->n; i++) l->score[i] = sided(p, l->value[i]) - l->slack * p->norms[l->latent[i]];
     float cut = kth_largest(l->score, l->n, p->k, 10, keys);
-    if (cut > l->least) l->least = cut;
+    if (cut >= l->least) l->least = cut, l->sure = 1;
   }
   int64_t kept = 0, i = 0;
 #if defined(__AVX512F__)
@@ -345,7 +347,7 @@ static int64_t settle(const problem *p, list *l, const float *row, int32_t *keys
 static int64_t whole_row(const problem *p, const float *row, list *l, float *work) {
   problem whole = *p;
   whole.room = p->latents;
-  list all = {work, work + p->latents, (int32_t *)(work + 2 * p->latents), p->latents, -INFINITY, 0, 0};
+  list all = {.value = work, .score = work + p->latents, .latent = (int32_t *)(work + 2 * p->latents), .n = p->latents};
   for (int64_t i = 0; i < p->latents; i++) all.value[i] = exact(p, row, i), all.latent[i] = (int32_t)i;
   int64_t n = settle(&whole, &all, row, (int32_t *)(work + 3 * p->latents));
   *l = all;
@@ -362,6 +364,9 @@ typedef struct { /* working memory: the lists of one block of rows, and what of 
   float *values, *scores, *work, *bias, *kept_values;
   int32_t *latents, *keys, *kept_latents;
   int64_t n_kept, size_kept;
+  list *second; /* of rows that are nominated twice: their lists, states and numbers */
+  float *states;
+  int32_t *again;
 } scratch;
 
 static int64_t block_of(int64_t width) { /* rows whose cells fill half of a typical second-level cache */
@@ -380,22 +385,30 @@ static int reserve(scratch *s, const problem *p, int64_t rows, int64_t block) {
   s->keys = malloc(12 * room);
   s->work = malloc(24 * (size_t)p->latents);
   s->bias = malloc(4 * padded);
-  return s->rows && s->lists && s->values && s->latents && s->scores && s->keys && s->work && s->bias;
+  s->second = malloc(sizeof(list) * (size_t)block);
+  s->states = malloc(4 * (size_t)(block * p->width));
+  s->again = malloc(4 * (size_t)block);
+  return s->second && s->states && s->again && s->rows && s->lists && s->values && s->latents && s->scores && s->keys && s->work && s->bias;
 }
 
 static void release(scratch *s) {
   free(s->rows), free(s->lists), free(s->values), free(s->latents), free(s->scores);
   free(s->keys), free(s->work), free(s->bias), free(s->kept_values), free(s->kept_latents);
+  free(s->second), free(s->states), free(s->again);
 }
 
-/* Fill the lists of `rows` states. */
-static void nominate(const problem *p, scratch *s, list *lists, const float *x, int64_t rows, int64_t block) {
+/* Fill the lists of `rows` states. `start`: what limits are set to beforehand, per unit of a state's length. */
+static void nominate(const problem *p, scratch *s, list *lists, const float *x, int64_t rows, int64_t block,
+                     float start) {
   int64_t depth = depth_of(p->width), groups = (rows + MR - 1) / MR, panels = panels_of(p->latents);
   float rounding = 2.0f * (float)(p->width + 4) * 0x1p-24f; /* of the sums: here, and again in float32 */
   memset(s->rows, 0, sizeof(cell) * (size_t)(block * depth));
   for (int64_t r = 0; r < rows; r++) {
     lengths found = pack_row(x + r * p->width, p->width, s->rows + (r / MR) * depth * MR + r % MR, MR);
-    lists[r] = (list){s->values + r * p->room, s->scores, s->latents + r * p->room, 0, p->k ? -INFINITY : p->floor, 0, 0};
+    lists[r] = (list){.value = s->values + r * p->room, .score = s->scores, .latent = s->latents + r * p->room};
+    lists[r].length = PAIR == 2 ? found.rounded : sqrtf(dot(x + r * p->width, x + r * p->width, p->width));
+    lists[r].least = !p->k ? p->floor : start == -INFINITY ? start : start * lists[r].length;
+    lists[r].sure = !p->k || start == -INFINITY;
     if (PAIR == 2) lists[r].slack = 1.001f * (found.error + found.rounded * (p->ratio + rounding)) + 1e-30f;
   }
   for (int64_t q = 0; q < panels; q++) {
@@ -411,7 +424,7 @@ static void nominate(const problem *p, scratch *s, list *lists, const float *x, 
   }
 }
 
-/* Move a list to the end of what is kept; until all rows are done it remembers where, not a pointer. */
+/* Copy a list to the end of what is kept. */
 static int keep_list(scratch *s, list *l) {
   if (s->n_kept + l->n > s->size_kept) {
     s->size_kept = 2 * (s->n_kept + l->n);
@@ -421,6 +434,7 @@ static int keep_list(scratch *s, list *l) {
     if (latents) s->kept_latents = latents;
     if (!values || !latents) return 0;
   }
+  l->at = s->n_kept;
   if (l->n) {
     memcpy(s->kept_values + s->n_kept, l->value, 4 * (size_t)l->n);
     memcpy(s->kept_latents + s->n_kept, l->latent, 4 * (size_t)l->n);
@@ -429,21 +443,50 @@ static int keep_list(scratch *s, list *l) {
   return 1;
 }
 
-static int nominate_all(const problem *p, scratch *s, const float *x, int64_t rows, int64_t block) {
-  for (int64_t start = 0; start < rows; start += block) {
-    int64_t here = rows - start < block ? rows - start : block;
-    nominate(p, s, s->lists + start, x + start * p->width, here, block);
-    for (int64_t r = start; r < start + here; r++) {
-      if (!s->lists[r].full) shrink(p, s->lists + r, s->keys);
-      if (!keep_list(s, s->lists + r)) return 0;
-    }
-  }
-  int64_t n = 0;
+/* Shrink and keep the lists of a block; rows whose limit was set too high are nominated again without one. Returns the
+   limit per unit of length that nearly all rows of this block would have borne, -infinity if that is unknown. */
+static float keep_block(const problem *p, scratch *s, list *lists, const float *x, int64_t rows, int64_t block,
+                        int *failed) {
+  float sum = 0, squares = 0;
+  int64_t n = 0, again = 0;
   for (int64_t r = 0; r < rows; r++) {
-    s->lists[r].value = s->kept_values + n, s->lists[r].latent = s->kept_latents + n;
-    n += s->lists[r].n;
+    list *l = lists + r;
+    if (!l->full) shrink(p, l, s->keys);
+    if (!l->sure && !l->full) {
+      s->again[again++] = (int32_t)r;
+      continue;
+    }
+    if (p->k && l->length > 0 && l->least < INFINITY && l->least > -INFINITY) {
+      float unit = l->least / l->length;
+      sum += unit, squares += unit * unit, n++;
+    }
+    if (!keep_list(s, l)) *failed = 1;
   }
-  return 1;
+  for (int64_t i = 0; i < again; i++)
+    memcpy(s->states + i * p->width, x + s->again[i] * p->width, 4 * (size_t)p->width);
+  if (again) nominate(p, s, s->second, s->states, again, block, -INFINITY);
+  for (int64_t i = 0; i < again; i++) {
+    list *l = lists + s->again[i];
+    *l = s->second[i];
+    if (!l->full) shrink(p, l, s->keys);
+    if (!keep_list(s, l)) *failed = 1;
+  }
+  if (n < 32) return -INFINITY;
+  float mean = sum / n, spread = squares / n - mean * mean;
+  return mean - 2.5f * sqrtf(spread > 0 ? spread : 0) - 0.02f * fabsf(mean);
+}
+
+static int nominate_all(const problem *p, scratch *s, const float *x, int64_t rows, int64_t block) {
+  float start = -INFINITY;
+  int failed = 0;
+  for (int64_t first = 0; first < rows; first += block) {
+    int64_t here = rows - first < block ? rows - first : block;
+    nominate(p, s, s->lists + first, x + first * p->width, here, block, start);
+    start = keep_block(p, s, s->lists + first, x + first * p->width, here, block, &failed);
+  }
+  for (int64_t r = 0; r < rows; r++)
+    s->lists[r].value = s->kept_values + s->lists[r].at, s->lists[r].latent = s->kept_latents + s->lists[r].at;
+  return !failed;
 }
 
 /* Choose among the latents of `rows` states, see the head of this file.
