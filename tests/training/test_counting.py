@@ -1,0 +1,66 @@
+"""What a training step costs, counted: no clock, so no noise."""
+
+import pytest
+import torch
+
+from overtone.core.catalogue import entries
+from overtone.core.seeds import torch_generator
+from overtone.training.counting import Counting
+from overtone.training.kernels import candidates, dispatch
+from overtone.training.run import Run
+from overtone.training.schedules import Schedule
+
+ROWS, LATENTS, WIDTH = 600, 256, 16
+FUSED = ("abs_top_k", "batch_top_k", "matryoshka", "mutual_choice", "random_directions", "top_k")
+
+
+def cost_of(name, kernels, monkeypatch):
+    """The counts of a step that is not the first."""
+    monkeypatch.setenv("OVERTONE_KERNELS", kernels)
+    dispatch._of_kind.cache_clear()
+    preset = entries("dictionaries")[name].thing.example(n_latents=LATENTS, k=8)
+    generator = torch_generator(0, "counting")
+    x = torch.randn(ROWS, WIDTH, generator=generator)
+    run = Run("", preset, preset.build(WIDTH, generator).train(), lr=1e-3, schedule=Schedule(), n_tokens=10**6)
+    run.begin(x)
+    run.advance(x)
+    with Counting(ROWS, LATENTS, WIDTH) as cost:
+        run.advance(x)
+    return cost
+
+
+@pytest.mark.parametrize("name", FUSED)
+def test_a_sparse_step_makes_one_dense_product(name, monkeypatch):
+    cost = cost_of(name, "plain", monkeypatch)
+    assert 1 <= cost.products < 1.05
+    assert cost.matrices <= 2  # pre-activations, and scores where they differ
+
+
+@pytest.mark.skipif(not candidates.is_fast(), reason="this processor has no products of bf16 numbers")
+@pytest.mark.parametrize("name", FUSED)
+def test_torch_s_fast_selection_makes_one_product_and_keeps_no_large_matrix(name, monkeypatch):
+    monkeypatch.setattr(candidates, "BLOCK", 128)
+    cost = cost_of(name, "torch", monkeypatch)
+    assert 1 <= cost.products < 1.05
+    assert cost.matrices == 0
+
+
+@pytest.mark.parametrize("name", FUSED)
+def test_with_the_compiled_kernels_torch_makes_no_dense_product_and_keeps_no_large_matrix(name, monkeypatch):
+    monkeypatch.setenv("OVERTONE_KERNELS", "auto")
+    dispatch._of_kind.cache_clear()
+    if not dispatch.kernels_for("cpu").name.startswith("compiled"):
+        pytest.skip("no compiled kernels here")
+    cost = cost_of(name, "compiled", monkeypatch)
+    assert cost.products < 0.05
+    assert cost.matrices == 0
+
+
+def test_what_is_counted():
+    x, w = torch.randn(8, 4), torch.randn(32, 4)
+    with Counting(8, 32, 4) as cost:
+        kept = [x @ w.T, x @ w.T]
+        float((x @ w.T).sum())
+        del kept
+        x @ w.T
+    assert (cost.products, cost.matrices, cost.waits) == (4, 3, 1)
