@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from overtone.core.batch import ActivationBatch, Where
 from overtone.core.errors import SettingError
 from overtone.core.report import Finding
+from overtone.core.sites import Site
 from overtone.dictionaries.dictionary import Dictionary
 from overtone.dictionaries.preset import Preset
 from overtone.evaluate.intervals import Estimate, over_seeds
@@ -31,11 +33,23 @@ FOUND = 0.9  # |cos| from which a planted atom counts as recovered
 @dataclass(frozen=True, eq=False)
 class Sample:
     """What one seed looks at. train, held_out: (rows, width), of different documents; truth: planted atoms (planted,
-    width) or None."""
+    width) or None; g: (rows, width) gradients of the training rows, for presets that need them."""
 
     train: Tensor
     held_out: Tensor
     truth: Tensor | None = None
+    g: Tensor | None = None
+
+    @property
+    def source(self) -> Tensor | ActivationBatch:
+        """What is trained on."""
+        if self.g is None:
+            return self.train
+        import torch
+
+        rows, nothing = torch.arange(len(self.train)), torch.zeros(len(self.train), dtype=torch.int64)
+        site = Site("residual", 0)  # a label; nothing is looked up by it
+        return ActivationBatch({site: self.train}, Where(rows, nothing, nothing - 1), g={site: self.g})
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,7 +149,7 @@ def compare(
     for seed in seeds:
         rows = sample(seed)
         jobs = [Job(preset, lr=lr, name=name) for name, preset in presets.items()]
-        fitted = fit_many(jobs, rows.train, n_tokens=n_tokens, batch_rows=batch_rows, seed=seed, quiet=True)
+        fitted = fit_many(jobs, rows.source, n_tokens=n_tokens, batch_rows=batch_rows, seed=seed, quiet=True)
         trials += [
             Trial(one.job.name, seed, one.dictionary, measured(one.dictionary, rows, also=also)) for one in fitted
         ]

@@ -34,13 +34,14 @@ if TYPE_CHECKING:
 class ReasonerStates:
     """States at some sites, one row per token of the responses. x: site -> (rows, width) float32; where: origin of each
     row, its step too (the delimiter that ends a step belongs to it); behaviours: the step's behaviour, by row; traces:
-    by document; model: the reasoner that was read."""
+    by document; model: the reasoner that was read; g: site -> (rows, width) loss gradients, where asked for."""
 
     x: dict[Site, Tensor]
     where: Where
     behaviours: tuple[str, ...]
     traces: tuple[ReasoningTrace, ...]
     model: HookedModel
+    g: dict[Site, Tensor] | None = None
 
     @property
     def groups(self) -> tuple[str, ...]:
@@ -56,29 +57,39 @@ class ReasonerStates:
 
     def sample(self, site: Site | str, seed: int, share: float = 0.7) -> Sample:
         """The states of a site, split by problem anew for each seed: what `compare` asks for."""
-        x, (train, held_out) = self.x[Site.parse(site)], self.split(seed, share)
-        return Sample(x[train], x[held_out])
+        site = Site.parse(site)
+        x, (train, held_out) = self.x[site], self.split(seed, share)
+        return Sample(x[train], x[held_out], g=None if self.g is None else self.g[site][train])
+
+    def held_out_traces(self, seed: int, share: float = 0.7) -> list[ReasoningTrace]:
+        """The traces whose rows `sample` holds out."""
+        rows = self.split(seed, share)[1]
+        return [self.traces[d] for d in self.where.document[rows].unique().tolist()]
 
 
 def reasoner_states(
-    sites: Sequence[Site | str], n_traces: int, *, seed: int = 0, model: HookedModel | None = None
-) -> ReasonerStates:
+    sites: Sequence[Site | str], n_traces: int, *, seed: int = 0, model: HookedModel | None = None,
+    gradient: str | None = None,
+) -> ReasonerStates:  # fmt: skip
     """States of the bundled reasoner (or `model`, one of its kind) at some sites over n_traces written traces.
 
-    About 150 rows per trace. Raises ModelError if the bundled model is absent, SiteError for a site it lacks.
+    About 150 rows per trace. gradient: as for `ActivationStream`. Raises ModelError if the bundled model is absent,
+    SiteError for a site it lacks.
     """
     model = model or bundled_reasoner()
     vocabulary = model.tokenizer.get_vocab()
     rng = Random(derive(seed, "testbed"))
     traces = written_traces(split_problems(held_out=False), n_traces, vocabulary, rng)
-    stream = ActivationStream(model, traces, [Site.parse(s) for s in sites], AllTokens(part="response"), quiet=True)
+    stream = ActivationStream(
+        model, traces, [Site.parse(s) for s in sites], AllTokens(part="response"), gradient=gradient, quiet=True
+    )
     batch = stream.all()
     steps = _steps(traces, batch.where, delimiter_ids(model.tokenizer))
     names = tuple(
         traces[d].meta["behaviours"][s] for d, s in zip(batch.where.document.tolist(), steps.tolist(), strict=True)
     )
     where = Where(batch.where.document, batch.where.token, steps)
-    return ReasonerStates(dict(batch.x), where, names, tuple(traces), model)
+    return ReasonerStates(dict(batch.x), where, names, tuple(traces), model, batch.g and dict(batch.g))
 
 
 def _steps(traces: Sequence[ReasoningTrace], where: Where, delimiters: frozenset[int]) -> Tensor:

@@ -33,14 +33,16 @@ class LossGradients:
 
 @torch.enable_grad()
 def loss_gradients(
-    model: HookedModel, tokens: Tensor, real: Tensor | None, sites: Sequence[Site], *, reduction: str
-) -> LossGradients:
+    model: HookedModel, tokens: Tensor, real: Tensor | None, sites: Sequence[Site], *, reduction: str,
+    labels: Tensor | None = None,
+) -> LossGradients:  # fmt: skip
     """States at some sites and the gradient of each text's next-token cross-entropy with respect to them.
 
     tokens: (batch, seq) ids; real: False on padding (None: no padding). reduction "sum": the loss of a text is the sum
     over its tokens but the first; "mean": that sum divided by their number. A state's gradient collects the loss of its
-    own next token and of all later ones, so that early states have larger ones. Texts do not act on each other. The
-    whole model runs, forward and back; its weights take no part. Raises SettingError for another reduction, ModelError
+    own next token and of all later ones, so that early states have larger ones. labels: (batch, seq) ids that take the
+    place of `tokens` in the loss alone, as a control. Texts do not act on each other. The whole model runs, forward and
+    back; its weights take no part. Raises SettingError for another reduction, ModelError
     for a model that is not causal or has no head, DataError for a text of one token.
     """
     if reduction not in REDUCTIONS:
@@ -53,9 +55,10 @@ def loss_gradients(
         raise DataError("a text of one token has no next token to predict. Leave it out.")
     on_the_right = real == (torch.arange(real.shape[1], device=real.device) < real.sum(1, keepdim=True))
     logits, states, probes = model.probed(tokens, None if bool(on_the_right.all()) else real, sites)
-    tokens, real, counts = (part.to(logits.device) for part in (tokens, real, counts))
+    labels = tokens if labels is None else labels
+    labels, real, counts = (part.to(logits.device) for part in (labels, real, counts))
     predicted = real[:, 1:] & real[:, :-1]
-    losses = cross_entropy(logits[:, :-1].float().flatten(0, 1), tokens[:, 1:].flatten(), reduction="none")
+    losses = cross_entropy(logits[:, :-1].float().flatten(0, 1), labels[:, 1:].flatten(), reduction="none")
     per_text = (losses.view_as(predicted) * predicted).sum(1)
     scale = _HALF_SCALE if logits.dtype == torch.float16 else 1.0
     found = torch.autograd.grad(scale * per_text.sum(), list(probes.values()))

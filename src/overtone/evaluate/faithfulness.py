@@ -1,0 +1,242 @@
+"""Does a model still say the same when a dictionary's reconstruction takes the place of its states?
+
+States at one site are replaced at some positions, the model goes on from there, and its predictions from these
+positions are scored twice: cross-entropy of the true next token, and KL to what the untouched model predicts. Zero and
+mean ablation say what losing the site costs.
+Sources: cross-entropy recovered as in Bricken et al. 2023 (Towards monosemanticity); KL beside it as in Gao et al.
+2024, arXiv 2406.04093. Where codes were selected with gradients of the loss (g-SAE), only the KL can be believed: for a
+calibrated model, excess cross-entropy equals KL on average, unless the codes know the label.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from overtone.activations.stream import padded
+from overtone.core.errors import DataError, SettingError
+from overtone.core.seeds import torch_generator
+from overtone.core.sites import Site
+from overtone.evaluate.intervals import Estimate, Resampling, ratio
+from overtone.models.gradients import loss_gradients
+
+if TYPE_CHECKING:
+    from overtone.data.traces import ReasoningTrace
+    from overtone.dictionaries.autoencoder import Autoencoder
+    from overtone.dictionaries.dictionary import Dictionary
+    from overtone.models.hooked import Call, HookedModel
+
+CLEAN, ZERO, MEAN = "clean", "zero", "mean"
+GRADIENTS = ("", "true", "drawn")
+
+
+@dataclass(frozen=True)
+class Arm:
+    """What takes the place of the states: (rows, width) states and, where `gradient` asks for them, their (rows, width)
+    loss gradients -> (rows, width).
+
+    gradient: "true" for the loss of the true next tokens, which tells the arm what they are; "drawn" for next tokens
+    drawn from the untouched model's own predictions, the control that knows nothing of the text; "" for none.
+    """
+
+    replace: Callable[[Tensor, Tensor | None], Tensor]
+    gradient: str = ""
+
+    def __post_init__(self) -> None:
+        if self.gradient not in GRADIENTS:
+            raise SettingError(f"gradient={self.gradient!r}: use 'true', 'drawn' or ''.")
+
+
+def spliced(dictionary: Dictionary) -> Arm:
+    """The reconstruction of a dictionary that encodes states alone."""
+    return Arm(lambda x, g: dictionary.reconstruct(x))
+
+
+def spliced_by_gradient(dictionary: Autoencoder, gradient: str = "true") -> Arm:
+    """The reconstruction from codes that were selected with gradients; see `Arm`."""
+
+    def replace(x: Tensor, g: Tensor | None) -> Tensor:
+        assert g is not None, "an arm with gradients is given them"
+        return dictionary.decode(dictionary.encode(x, {"g": g}), x)
+
+    return Arm(replace, gradient)
+
+
+@dataclass(frozen=True, eq=False)
+class Faithfulness:
+    """Sums over the predictions of each text. ce, kl: arm -> (texts,) float64 nats, `clean`, `zero` and `mean` among
+    the arms; tokens: (texts,) predictions; groups: what the bootstrap draws again."""
+
+    ce: Mapping[str, np.ndarray]
+    kl: Mapping[str, np.ndarray]
+    tokens: np.ndarray
+    groups: tuple[str, ...]
+    seed: int = 0
+
+    def cross_entropy(self, arm: str) -> Estimate:
+        """Nats per token of the true next token."""
+        return self._per_token(self._of(self.ce, arm))
+
+    def divergence(self, arm: str) -> Estimate:
+        """Nats per token of KL(untouched || arm), 0 or more."""
+        return self._per_token(self._of(self.kl, arm))
+
+    def difference(self, first: str, second: str) -> Estimate:
+        """Nats per token of KL, first - second, paired by text."""
+        return self._per_token(self._of(self.kl, first) - self._of(self.kl, second))
+
+    def recovered(self, arm: str, *, floor: str = ZERO) -> Estimate:
+        """Share of the cross-entropy that losing the site costs (the `floor`, `zero` or `mean`) which the arm saves: 1
+        is the untouched model, 0 the ablation, below 0 worse than it."""
+        loss, clean, bottom = (self._of(self.ce, name) for name in (arm, CLEAN, floor))
+        saved, cost = self._series(np.stack([bottom - loss, bottom - clean], 1)).T
+        return self._drawn.estimate(ratio(saved, cost))
+
+    def label_knowledge(self, arm: str) -> Estimate:
+        """Nats per token by which the arm does better on the true next tokens than its KL lets expect, KL - (its cross-
+        entropy - the untouched model's): about 0 where a calibrated model is only disturbed, up to its whole loss where
+        the arm was told the labels."""
+        excess = self._of(self.ce, arm) - self._of(self.ce, CLEAN)
+        return self._per_token(self._of(self.kl, arm) - excess)
+
+    @property
+    def _drawn(self) -> Resampling:
+        return Resampling.over(self.groups, rng=np.random.default_rng(self.seed), draws=1000)
+
+    def _series(self, columns: np.ndarray) -> np.ndarray:
+        return self._drawn.sums(columns, self.groups)
+
+    def _per_token(self, sums: np.ndarray) -> Estimate:
+        total, tokens = self._series(np.stack([sums, self.tokens], 1)).T
+        return self._drawn.estimate(ratio(total, tokens))
+
+    def _of(self, sums: Mapping[str, np.ndarray], arm: str) -> np.ndarray:
+        if arm not in sums:
+            raise SettingError(f"there is no arm {arm!r}; there are {', '.join(sums)}.")
+        return sums[arm]
+
+
+def faithfulness(
+    model: HookedModel, traces: Sequence[ReasoningTrace], site: Site | str, arms: Mapping[str, Arm], *,
+    part: str = "response", tokens_per_pass: int = 4096, seed: int = 0,
+) -> Faithfulness:  # fmt: skip
+    """Cross-entropy and KL of every arm, of zero ablation and of mean ablation, on the same predictions.
+
+    traces: texts as token ids; site: where states are replaced; part: at which positions, "response" (those whose
+    states a dictionary of responses was trained on) or "all"; predictions from these positions count. Mean ablation
+    puts the mean of these states of all given texts. seed: of drawn labels and of the bootstrap, which is over the
+    traces' groups. Raises SettingError for a reserved or missing arm, DataError if nothing is predicted, ModelError for
+    a model without a vocabulary head.
+    """
+    if not arms or {CLEAN, ZERO, MEAN} & set(arms) or part not in ("response", "all"):
+        raise SettingError(
+            f"arms {list(arms)}, part={part!r}: give at least one arm, not named clean, zero or mean; part is "
+            "'response' or 'all'."
+        )
+    site = model.check(site)
+    batches = list(_batches(traces, part, tokens_per_pass))
+    if not any(bool(batch.places.any()) for batch in batches):
+        raise DataError("no prediction is made from the chosen positions. Give texts of two tokens or more.")
+    mean = _mean_state(model, batches, site)
+    zero = Arm(lambda x, g: torch.zeros_like(x))
+    every = {ZERO: zero, MEAN: Arm(lambda x, g: mean.to(x.dtype).expand_as(x)), **arms}
+    generator = torch_generator(seed, "drawn labels")
+    ce, kl = ({name: np.zeros(len(traces)) for name in (CLEAN, *every)} for _ in range(2))
+    tokens = np.zeros(len(traces))
+    for batch in batches:
+        tokens[batch.members] = batch.places.sum(1).numpy()
+        for name, (loss, divergence) in _scores(model, batch, site, every, generator):
+            ce[name][batch.members], kl[name][batch.members] = loss, divergence
+    return Faithfulness(ce, kl, tokens, tuple(t.group or str(t.document) for t in traces), seed)
+
+
+@dataclass(frozen=True, eq=False)
+class _Batch:
+    """Some texts: members, their numbers; tokens, real: as for a model, padded on the right; places: (batch, seq) bool,
+    where states are replaced and the next token is predicted."""
+
+    members: list[int]
+    tokens: Tensor
+    real: Tensor
+    places: Tensor
+
+
+def _batches(traces: Sequence[ReasoningTrace], part: str, tokens_per_pass: int) -> Iterator[_Batch]:
+    order = sorted(range(len(traces)), key=lambda i: len(traces[i].tokens))
+    while order:
+        fits = max(1, tokens_per_pass // len(traces[order[0]].tokens))
+        while fits > 1 and len(traces[order[min(fits, len(order)) - 1]].tokens) * fits > tokens_per_pass:
+            fits -= 1
+        members, order = order[:fits], order[fits:]
+        tokens, real = padded([traces[m].tokens for m in members])
+        places = real.clone()
+        places[:, :-1] &= real[:, 1:]
+        places[:, -1] = False
+        if part == "response":
+            starts = torch.tensor([len(traces[m].prompt_ids) for m in members])
+            places &= torch.arange(tokens.shape[1]) >= starts[:, None]
+        yield _Batch(members, tokens, real, places)
+
+
+def _mean_state(model: HookedModel, batches: Sequence[_Batch], site: Site) -> Tensor:
+    total, count = torch.zeros(model.width(site), dtype=torch.float64, device=model.device), 0
+    for batch in batches:
+        states = model.read(batch.tokens, batch.real, [site])[site][batch.places.to(model.device)]
+        total, count = total + states.double().sum(0), count + len(states)
+    return total / count
+
+
+def _scores(
+    model: HookedModel, batch: _Batch, site: Site, arms: Mapping[str, Arm], generator: torch.Generator
+) -> Iterator[tuple[str, tuple[np.ndarray, np.ndarray]]]:
+    """(arm, (summed cross-entropy, summed KL) of each text)."""
+    places = batch.places.to(model.device)
+    clean = _predictions(model, batch)
+    targets = batch.tokens.to(model.device)[:, 1:][places[:, :-1]]
+    yield CLEAN, (_summed(_losses(clean, targets), batch), np.zeros(len(batch.members)))
+    slopes = {
+        kind: _slopes(model, batch, site, clean if kind == "drawn" else None, generator)
+        for kind in dict.fromkeys(arm.gradient for arm in arms.values() if arm.gradient)
+    }
+    for name, arm in arms.items():
+        given = slopes.get(arm.gradient)
+
+        def edit(states: Tensor, call: Call, arm: Arm = arm, given: Tensor | None = given) -> Tensor:
+            out = states.clone()
+            out[places] = arm.replace(states[places], given).to(states.dtype)
+            return out
+
+        with model.editing({site: edit}):
+            patched = _predictions(model, batch)
+        divergence = (clean.exp() * (clean - patched)).sum(1)
+        yield name, (_summed(_losses(patched, targets), batch), _summed(divergence, batch))
+
+
+def _predictions(model: HookedModel, batch: _Batch) -> Tensor:
+    """(predictions, vocabulary) float32 log-probabilities from the chosen positions."""
+    logits = model.logits(batch.tokens, batch.real)
+    return logits[batch.places.to(logits.device)].float().log_softmax(1)
+
+
+def _slopes(model: HookedModel, batch: _Batch, site: Site, clean: Tensor | None, generator: torch.Generator) -> Tensor:
+    """(predictions, width) loss gradients at the chosen positions; clean: predictions to draw labels from."""
+    labels = batch.tokens.clone()
+    if clean is not None:
+        drawn = torch.multinomial(clean.exp().cpu(), 1, generator=generator)[:, 0]
+        labels[:, 1:][batch.places[:, :-1]] = drawn
+    found = loss_gradients(model, batch.tokens, batch.real, [site], reduction="mean", labels=labels)
+    return found.gradients[site][batch.places.to(model.device)]
+
+
+def _losses(predictions: Tensor, targets: Tensor) -> Tensor:
+    return -predictions.gather(1, targets[:, None])[:, 0]
+
+
+def _summed(values: Tensor, batch: _Batch) -> np.ndarray:
+    rows = batch.places.nonzero()[:, 0]
+    return torch.zeros(len(batch.members), dtype=torch.float64).index_add_(0, rows, values.double().cpu()).numpy()
