@@ -20,7 +20,8 @@ from worlds import together
 
 ENTRIES = {name: entry for name, entry in entries("dictionaries").items() if not entry.thing.whole}
 WIDTH, LATENTS, K, ROWS, STEPS = 8, 12, 2, 25, 12
-ALWAYS = {"top_k", "batch_top_k", "abs_top_k", "relu_l1"}  # may be spread by latents, whatever changes
+# May be spread by latents, whatever changes:
+ALWAYS = {"top_k", "batch_top_k", "abs_top_k", "relu_l1", "gated", "jump_relu", "p_annealing", "random_directions"}
 
 
 def rows_for(preset) -> list[tuple]:

@@ -51,6 +51,8 @@ class Signed(Value, kind="value.signed"):
 class GatedMagnitude(Value, kind="value.gated_magnitude"):
     """The positive part of the encoder's second head. Source: Gated SAE, arXiv 2404.16014."""
 
+    sliceable = True
+
     def forward(self, heads: Heads, at: At) -> Tensor:
         """max(magnitude, 0)."""
         return heads["magnitude"].relu()
@@ -59,6 +61,8 @@ class GatedMagnitude(Value, kind="value.gated_magnitude"):
 class Jump(Value, kind="value.jump"):
     """The pre-activation where it exceeds the learned threshold, with a pseudo-gradient for the threshold inside
     `window`. Source: JumpReLU, arXiv 2407.14435."""
+
+    sliceable = True
 
     def forward(self, heads: Heads, at: At) -> Tensor:
         """u H(u - theta)."""

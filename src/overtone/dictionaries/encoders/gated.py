@@ -14,6 +14,7 @@ class Gated(Encoder, kind="encoder.gated"):
     """
 
     per_latent = ("weight", "bias", "log_gain", "magnitude_bias")
+    sliceable = True
 
     def __init__(self, width: int, n_latents: int) -> None:
         super().__init__()

@@ -15,6 +15,7 @@ class Annealing(Maintainer):
     does not jump. Source: Karvonen et al. 2024, arXiv 2408.00113."""
 
     name = "annealing"
+    sliceable = True
 
     def __init__(self, end: float, start: float, updates: int) -> None:
         super().__init__()

@@ -24,6 +24,7 @@ class SparsityTarget(Maintainer):
     """
 
     name = "price"
+    sliceable = True
 
     def __init__(self, target: float) -> None:
         super().__init__()

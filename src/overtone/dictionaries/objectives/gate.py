@@ -12,6 +12,8 @@ class GateReconstruction(Objective):
     """mean over rows of ||x - x_hat_gate||^2 / E||x - mean||^2, x_hat_gate decoded from the positive part of the gate's
     pre-activations by a decoder (rows and constant) that gets no gradient. Source: arXiv 2404.16014."""
 
+    sliceable = True
+
     def __call__(self, step: StepView) -> Tensor:
         """The unexplained share, 0 or more."""
         model = step.dictionary

@@ -22,6 +22,7 @@ class LearnedThreshold(Selection, kind="selection.learned_threshold"):
 
     has_threshold_form = True
     learned = True
+    sliceable = True
     per_latent = ("log_theta",)
     window: Tensor
 
@@ -58,6 +59,10 @@ class LearnedThreshold(Selection, kind="selection.learned_threshold"):
     def mask(self, scores: Tensor) -> Tensor:
         """score > theta - window / 2."""
         return scores > self.theta - self.window / 2
+
+    def unite(self, nominees: Support, scores: Tensor) -> Tensor:
+        """All of them: no latent asks what others do."""
+        return torch.ones_like(scores, dtype=torch.bool)
 
     def scale_codes(self, factor: float) -> None:
         """Scale thresholds and window."""

@@ -166,7 +166,9 @@ class _Cut:
         self.mine = back.split(self.counts)[self.share.world.rank]  # where this process's places went
 
     def joined(self, values: Tensor) -> Tensor:
-        """Values of this process's places -> those of all places, by row."""
+        """Values of this process's places -> those of all places, by row; a number for all places stays."""
+        if not values.ndim:
+            return values
         return gathered(values, self.share.world, OWN, self.counts)[self.order]
 
 
@@ -252,7 +254,7 @@ def _refuse_unsliceable(things: Iterable[Part | Objective | Maintainer]) -> None
         if not thing.sliceable:
             raise CapabilityError(
                 f"{type(thing).__name__} does not work on a slice of the latents, so this dictionary cannot be spread "
-                "over processes. Split the rows instead (split='rows'), or use top_k, abs_top_k or batch_top_k."
+                "over processes. Split the rows instead (split='rows'), or use another kind, such as top_k."
             )
 
 
