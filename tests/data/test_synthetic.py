@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from overtone.core.errors import DataError, SettingError
-from overtone.data.synthetic import plant, plant_neurons, plant_pairs, plant_tree, shuffled_features
+from overtone.data.synthetic import plant, plant_neurons, plant_pairs, shuffled_features
 
 
 @pytest.mark.parametrize(("n_atoms", "width", "bound"), [(96, 64, 0.5), (48, 16, 0.45), (1, 4, 0.1), (8, 8, 0.01)])
@@ -106,28 +106,6 @@ def test_without_pairs_binding_rows_are_plain():
     torch.testing.assert_close(made.x, made.codes(12) @ planted.atoms)
 
 
-def test_children_need_their_parent_and_exclude_their_siblings():
-    tree = plant_tree(3, 3, 8, 20, mixing=0.09, seed=0)
-    assert tree.parent.tolist() == [-1] * 3 + [0] * 3 + [1] * 3 + [2] * 3 + [-1] * 8
-    made = tree.sample(8000, seed=1, rate=0.1, branch=0.5)
-    on = made.codes(20) > 0
-    for child in (tree.parent >= 0).nonzero().view(-1):
-        assert bool((on[:, tree.parent[child]] | ~on[:, child]).all())
-    for family in range(3):
-        born = on[:, tree.parent == family].sum(1)
-        assert born.max() == 1 and abs(float(born[on[:, family]].float().mean()) - 0.5) < 0.08
-    assert bool(((on[:, tree.parent < 0].float().mean(0) - 0.1).abs() < 0.015).all())
-    torch.testing.assert_close(made.x, made.codes(20) @ tree.atoms)
-
-
-def test_only_siblings_are_not_orthogonal():
-    tree = plant_tree(2, 3, 4, 16, mixing=0.2, seed=0)
-    cosines = (tree.atoms @ tree.atoms.T).fill_diagonal_(0)
-    siblings = (tree.parent[:, None] == tree.parent) & (tree.parent >= 0)
-    assert float(cosines[~siblings].abs().max()) < 1e-5
-    assert float(cosines[siblings].sum()) == pytest.approx(12 * (2 * 0.2 + 0.2**2) / (1 + 2 * 0.2**2), rel=1e-4)
-
-
 def test_neuron_atoms_are_sparse_positive_unit_rows():
     atoms = plant_neurons(10, 200, 10, seed=0).atoms
     assert bool(((atoms != 0).sum(1) == 10).all()) and float(atoms.min()) >= 0
@@ -139,8 +117,6 @@ def test_neuron_atoms_are_sparse_positive_unit_rows():
     [
         lambda: plant_pairs(4, 4, 7, strength=1.0, max_cosine=0.9, seed=0),
         lambda: plant_pairs(4, 4, 2, strength=1.0, max_cosine=0.9, seed=0).sample(5, active=1, together=0.5, seed=0),
-        lambda: plant_tree(3, 3, 8, 19, seed=0),
-        lambda: plant_tree(1, 2, 1, 8, seed=0).sample(5, seed=0, rate=0.0),
         lambda: plant_neurons(3, 4, 5, seed=0),
         lambda: plant(4, 4, max_cosine=0.9, seed=0).sample(5, active=(1, 5), seed=0),
         lambda: plant(4, 4, max_cosine=0.9, seed=0).sample(5, active=(), seed=0),

@@ -1,10 +1,14 @@
 """The testbed: real states whose origin and behaviour are right and whose splits share no problem."""
 
+from dataclasses import replace
+from random import Random
+
 import pytest
 import torch
 
 from overtone.core.sites import Site
 from overtone.data.traces import cut_steps, delimiter_ids
+from overtone.dictionaries.presets.pca import PCA
 from overtone.evaluate.testbed import reasoner_states
 
 
@@ -43,3 +47,14 @@ def test_no_problem_lies_on_both_sides_and_seeds_split_differently(states):
     assert not torch.equal(train, states.split(1)[0])
     sample = states.sample("residual.1", 0)
     assert torch.equal(sample.held_out, states.x[Site.parse("residual.1")][held_out])
+
+
+def test_latents_recognise_behaviours_and_shuffled_behaviours_are_not_recognised(states):
+    x = states.sample("residual.1", 0).train
+    dictionary = PCA(16).fitted(x, torch.Generator().manual_seed(0))
+    found = states.recognition(dictionary, "residual.1", 0)
+    assert found == states.recognition(dictionary, "residual.1", 0)
+    names = list(states.behaviours)
+    Random(0).shuffle(names)
+    by_chance = replace(states, behaviours=tuple(names)).recognition(dictionary, "residual.1", 0)
+    assert abs(by_chance - 0.5) < 0.06 and found > by_chance + 0.05

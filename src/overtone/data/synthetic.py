@@ -149,42 +149,6 @@ class PlantedPairs:
         return PlantedRows(x, chosen, values)
 
 
-@dataclass(frozen=True, eq=False)
-class PlantedTree:
-    """Atoms in families: a child is active only together with its parent, and at most one child of a parent at a time.
-
-    atoms: (n_atoms, width) unit rows, orthogonal except for siblings; parent: (n_atoms,) int64, -1 for parents and for
-    atoms without a family. Source of the phenomenon: MP-SAE, arXiv 2506.03093.
-    """
-
-    atoms: Tensor
-    parent: Tensor
-
-    def sample(
-        self, rows: int, *, seed: int, rate: float = 0.1, branch: float = 0.5, amplitude: float = 1.5,
-        spread: float = 0.25,
-    ) -> PlantedRows:  # fmt: skip
-        """Rows in which each parent and each atom without a family is active with probability `rate`, and an active
-        parent has one active child with probability `branch`. Coefficients are normal (amplitude, spread), never
-        negative; rows may be empty. Raises SettingError if a number is out of range."""
-        if rows < 1 or not 0 < rate <= 1 or not 0 <= branch <= 1 or amplitude <= 0 or spread < 0:
-            raise SettingError(
-                f"rows={rows}, rate={rate}, branch={branch}, amplitude={amplitude}, spread={spread}: use rows >= 1, "
-                "shares, an amplitude above 0 and a spread of at least 0."
-            )
-        draw, n = torch_generator(seed, "planted tree"), len(self.atoms)
-        on = (torch.rand(rows, n, generator=draw) < rate) & (self.parent < 0)
-        lots, branches = torch.rand(rows, n, generator=draw), torch.rand(rows, n, generator=draw) < branch
-        for parent in self.parent[self.parent >= 0].unique():
-            children = (self.parent == parent).nonzero().view(-1)
-            picked = children[lots[:, children].argmax(1)]
-            on[torch.arange(rows), picked] = on[:, parent] & branches[:, parent]
-        sizes = (amplitude + spread * torch.randn(rows, n, generator=draw)).clamp_min(0)
-        codes = sizes * on
-        indices = torch.arange(n).expand(rows, n)
-        return PlantedRows(codes @ self.atoms, indices, codes)
-
-
 def plant(n_atoms: int, width: int, *, max_cosine: float, seed: int) -> PlantedDictionary:
     """A random dictionary of `n_atoms` unit atoms in `width` dimensions with every pairwise |cos| <= max_cosine.
 
@@ -223,24 +187,6 @@ def plant_pairs(
     pairs = every[torch.randperm(len(every), generator=draw)[:n_pairs]]
     vectors = strength * _unit(torch.randn(n_pairs, width, generator=draw))
     return PlantedPairs(plant(n_atoms, width, max_cosine=max_cosine, seed=seed).atoms, pairs, vectors)
-
-
-def plant_tree(
-    n_parents: int, n_children: int, n_solo: int, width: int, *, mixing: float = 0.0, seed: int
-) -> PlantedTree:
-    """A random tree: n_parents families of n_children children each, and n_solo atoms without a family, in that order
-    (parents, children by parent, solo). Atoms are orthonormal, and each child has `mixing` times each sibling added
-    before it is made unit. Raises SettingError if they do not fit into the width."""
-    n = n_parents * (1 + n_children) + n_solo
-    if min(n_parents, n_children, n_solo) < 0 or not 1 <= n <= width or mixing < 0:
-        raise SettingError(f"{n} orthogonal atoms in {width} dimensions with mixing={mixing}: use at most {width}.")
-    basis = torch.linalg.qr(torch.randn(width, width, generator=torch_generator(seed, "planted tree"))).Q[:n]
-    parent = torch.full((n,), -1)
-    families = torch.arange(n_parents).repeat_interleave(n_children)
-    parent[n_parents : n_parents + len(families)] = families
-    siblings = (parent[:, None] == parent) & (parent[:, None] >= 0)
-    mixed = siblings.float().fill_diagonal_(0) * mixing + torch.eye(n)
-    return PlantedTree(_unit(mixed @ basis), parent)
 
 
 def plant_neurons(n_atoms: int, n_neurons: int, n_each: int, *, seed: int) -> PlantedDictionary:

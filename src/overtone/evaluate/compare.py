@@ -118,15 +118,17 @@ class Comparison:
         return float(np.mean(pairs)) if pairs else None
 
     def table(self) -> list[dict[str, Any]]:
-        """One row of plain data per name: the mean of every measure, and half the width of its interval after
-        "+-"."""
+        """One row of plain data per name: the mean of every measure of any of them (None where it has it not), and half
+        the width of its interval after "+-"."""
         return [{"name": name, "seeds": len(self.of(name)), **self._row(name)} for name in self.names]
 
     def _row(self, name: str) -> dict[str, float | None]:
         row: dict[str, float | None] = {}
-        for measure in self.of(name)[0].measures:
-            mean = self.mean(name, measure)
-            row |= {measure: mean.value, f"{measure} +-": (mean.high - mean.low) / 2 if mean.interval else None}
+        for measure in dict.fromkeys(measure for trial in self.trials for measure in trial.measures):
+            known = measure in self.of(name)[0].measures
+            mean = self.mean(name, measure) if known else Estimate(np.nan, np.nan, np.nan, 0)
+            half = (mean.high - mean.low) / 2 if mean.interval else None
+            row |= {measure: mean.value if known else None, f"{measure} +-": half}
         return row
 
 

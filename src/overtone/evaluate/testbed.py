@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 from overtone.activations.positions import AllTokens
@@ -21,7 +22,9 @@ from overtone.core.sites import Site
 from overtone.data.countdown.problems import split_problems
 from overtone.data.countdown.tokens import written_traces
 from overtone.data.traces import ReasoningTrace, cut_steps, delimiter_ids, split_groups
+from overtone.dictionaries.dictionary import Dictionary
 from overtone.evaluate.compare import Sample
+from overtone.evaluate.recognition import LabelledCodes, best_latents, mean_auroc
 from overtone.models.reasoner import bundled_reasoner
 
 if TYPE_CHECKING:
@@ -65,6 +68,19 @@ class ReasonerStates:
         """The traces whose rows `sample` holds out."""
         rows = self.split(seed, share)[1]
         return [self.traces[d] for d in self.where.document[rows].unique().tolist()]
+
+    def recognition(self, dictionary: Dictionary, site: Site | str, seed: int, *, every: int = 5) -> float:
+        """Mean over behaviours of the AUROC, in [0, 1], with which the best single latent tells it from the others:
+        chosen on every `every`-th row of one part of `split(seed)`, measured on the other."""
+        x = self.x[Site.parse(site)]
+        parts = [
+            LabelledCodes(
+                dictionary.encode(x[rows]), [self.behaviours[r] for r in rows.tolist()],
+                [self.groups[r] for r in rows.tolist()],
+            )
+            for rows in (part[::every] for part in self.split(seed))
+        ]  # fmt: skip
+        return mean_auroc(best_latents(*parts, rng=np.random.default_rng(seed), draws=10))
 
 
 def reasoner_states(

@@ -56,7 +56,7 @@ def interactions(dictionary: Dictionary, codes: SparseCodes, *, least: int = 1) 
     DataError if fewer than two latents are active in `least` rows.
     """
     decoder = _polynomial(dictionary)
-    dense = dictionary.checked_codes(codes).dense().double()
+    dense = dictionary.checked_codes(codes).dense().detach().double()
     active = (dense != 0).double()
     used = (active.sum(0) >= max(least, 1)).nonzero().view(-1)
     if len(used) < 2:
