@@ -7,7 +7,7 @@ document, or the same rows again (then only initial values and the order of batc
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,8 @@ from overtone.evaluate.stability import agreement
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from overtone.training.schedules import Schedule
 
 FOUND = 0.9  # |cos| from which a planted atom counts as recovered
 
@@ -87,6 +89,22 @@ class Comparison:
             raise SettingError(f"{name} has no {measure!r}; it has {', '.join(trials[0].measures)}.")
         return np.array([t.measures[measure] for t in trials], dtype=np.float64)
 
+    def with_measure(self, measure: str, of: Callable[[Trial], float]) -> Comparison:
+        """The same comparison with one more measure of every trial."""
+        trials = (replace(t, measures={**t.measures, measure: float(of(t))}) for t in self.trials)
+        return Comparison(tuple(trials))
+
+    def with_derived(
+        self, name: str, of: str, make: Callable[[Trial, Sample], Dictionary], samples: Mapping[int, Sample]
+    ) -> Comparison:
+        """The same comparison with a control that is made from each trial of `of`, measured on the same held-out rows
+        (the measures of `Trial` only). samples: by seed."""
+        found = []
+        for trial in self.of(of):
+            made = make(trial, samples[trial.seed])
+            found.append(Trial(name, trial.seed, made, measured(made, samples[trial.seed])))
+        return Comparison((*self.trials, *found))
+
     def mean(self, name: str, measure: str) -> Estimate:
         """Mean of a measure over seeds, with its interval."""
         return over_seeds(self.values(name, measure))
@@ -134,14 +152,14 @@ class Comparison:
 
 def compare(
     presets: Mapping[str, Preset], sample: Callable[[int], Sample], *, seeds: Sequence[int], n_tokens: int,
-    batch_rows: int = 512, lr: float | None = None,
+    batch_rows: int = 512, lr: float | None = None, schedule: Schedule | None = None,
     also: Callable[[Dictionary, Sample], Mapping[str, float]] | None = None,
 ) -> Comparison:  # fmt: skip
     """Train every preset on each seed's rows (all on the same batches) and measure it on the held-out ones.
 
-    presets: name -> preset; sample: seed -> its rows; n_tokens, batch_rows, lr: as for `training.fit.fit_many`, where a
-    preset that is fitted as a whole gets up to n_tokens rows; also: further measures of one dictionary. Raises
-    SettingError if there is nothing to compare, and what `fit_many` raises.
+    presets: name -> preset; sample: seed -> its rows; n_tokens, batch_rows, lr, schedule: as for
+    `training.fit.fit_many`, where a preset that is fitted as a whole gets up to n_tokens rows; also: further measures
+    of one dictionary. Raises SettingError if there is nothing to compare, and what `fit_many` raises.
     """
     from overtone.training.fit import Job, fit_many
 
@@ -151,7 +169,8 @@ def compare(
     for seed in seeds:
         rows = sample(seed)
         jobs = [Job(preset, lr=lr, name=name) for name, preset in presets.items()]
-        fitted = fit_many(jobs, rows.source, n_tokens=n_tokens, batch_rows=batch_rows, seed=seed, quiet=True)
+        options = {"n_tokens": n_tokens, "batch_rows": batch_rows, "seed": seed, "schedule": schedule}
+        fitted = fit_many(jobs, rows.source, quiet=True, **options)
         trials += [
             Trial(one.job.name, seed, one.dictionary, measured(one.dictionary, rows, also=also)) for one in fitted
         ]

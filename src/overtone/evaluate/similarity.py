@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -73,6 +74,11 @@ def matched_layers(scores: np.ndarray) -> float:
 def layer_scores(first: Sequence[Any], second: Sequence[Any], measure: Callable[[Any, Any], float]) -> np.ndarray:
     """(layers, layers) similarities of every layer of one model and every layer of another."""
     return np.array([[measure(a, b) for b in second] for a in first])
+
+
+def matched_by_pair(models: Sequence[Sequence[Any]], measure: Callable[[Any, Any], float]) -> list[float]:
+    """`matched_layers` for every pair of models, each given as what `measure` takes of every layer."""
+    return [matched_layers(layer_scores(a, b, measure)) for a, b in combinations(models, 2)]
 
 
 MEASURES: Mapping[str, Callable[[Any, Any], float]] = {"cka": cka, "svcca": svcca}

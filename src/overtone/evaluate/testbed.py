@@ -17,7 +17,7 @@ import torch
 from overtone.activations.positions import AllTokens
 from overtone.activations.stream import ActivationStream
 from overtone.core.batch import Where
-from overtone.core.seeds import derive
+from overtone.core.seeds import derive, numpy_generator, torch_generator
 from overtone.core.sites import Site
 from overtone.data.countdown.problems import split_problems
 from overtone.data.countdown.tokens import written_traces
