@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from random import Random
 from typing import TYPE_CHECKING
 
@@ -21,10 +22,11 @@ from overtone.core.seeds import derive, numpy_generator, torch_generator
 from overtone.core.sites import Site
 from overtone.data.countdown.problems import split_problems
 from overtone.data.countdown.tokens import written_traces
-from overtone.data.traces import ReasoningTrace, cut_steps, delimiter_ids, split_groups
+from overtone.data.traces import ReasoningTrace, StepSpan, cut_steps, delimiter_ids, split_groups
 from overtone.dictionaries.dictionary import Dictionary
 from overtone.evaluate.compare import Sample
-from overtone.evaluate.recognition import LabelledCodes, best_latents, mean_auroc
+from overtone.evaluate.recognition import LabelledCodes, Recogniser, best_latents, mean_auroc
+from overtone.interpret.contexts import ContextFinder
 from overtone.models.reasoner import bundled_reasoner
 
 if TYPE_CHECKING:
@@ -51,6 +53,18 @@ class ReasonerStates:
         """The problem of each row."""
         return tuple(self.traces[d].group for d in self.where.document.tolist())
 
+    @cached_property
+    def spans(self) -> dict[int, list[StepSpan]]:
+        """Steps of each trace, by document."""
+        delimiters = delimiter_ids(self.model.tokenizer)
+        return {trace.document: cut_steps(trace, delimiters) for trace in self.traces}
+
+    def contexts(self, codes: Tensor, rows: Tensor) -> ContextFinder:
+        """Finder of the places where the latents of some rows' codes are active, token by token."""
+        here, decode = self.where.select(rows), self.model.tokenizer.decode
+        tokens = Where(here.document, here.token, torch.full_like(here.step, -1))
+        return ContextFinder(codes, tokens, self.traces, {}, lambda token: decode([token]) + " ")
+
     def split(self, seed: int, share: float = 0.7) -> tuple[Tensor, Tensor]:
         """Row indices of two parts that share no problem, the first with that share of the problems."""
         parts = split_groups(self.traces, {"train": share, "held_out": 1 - share}, seed)
@@ -72,15 +86,26 @@ class ReasonerStates:
     def recognition(self, dictionary: Dictionary, site: Site | str, seed: int, *, every: int = 5) -> float:
         """Mean over behaviours of the AUROC, in [0, 1], with which the best single latent tells it from the others:
         chosen on every `every`-th row of one part of `split(seed)`, measured on the other."""
-        x = self.x[Site.parse(site)]
-        parts = [
-            LabelledCodes(
-                dictionary.encode(x[rows]), [self.behaviours[r] for r in rows.tolist()],
-                [self.groups[r] for r in rows.tolist()],
-            )
-            for rows in (part[::every] for part in self.split(seed))
-        ]  # fmt: skip
+        parts = (self._labelled(dictionary, site, part[::every]) for part in self.split(seed))
         return mean_auroc(best_latents(*parts, rng=np.random.default_rng(seed), draws=10))
+
+    def recognisers(
+        self, dictionary: Dictionary, site: Site | str, seed: int, *, rows: int = 4000
+    ) -> dict[str, Recogniser]:
+        """The best latent for each behaviour, chosen on the first part of `split(seed)` and measured on the second, on
+        up to `rows` random rows of each."""
+        orders = (torch.randperm(len(part), generator=torch_generator(seed, "recognised")) for part in self.split(seed))
+        parts = (
+            self._labelled(dictionary, site, part[order[:rows]])
+            for part, order in zip(self.split(seed), orders, strict=True)
+        )
+        return best_latents(*parts, rng=numpy_generator(seed, "recognised"), draws=10)
+
+    def _labelled(self, dictionary: Dictionary, site: Site | str, rows: Tensor) -> LabelledCodes:
+        groups, codes = self.groups, dictionary.encode(self.x[Site.parse(site)][rows])
+        return LabelledCodes(
+            codes, tuple(self.behaviours[i] for i in rows.tolist()), tuple(groups[i] for i in rows.tolist())
+        )
 
 
 def reasoner_states(

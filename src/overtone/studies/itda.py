@@ -53,6 +53,7 @@ from overtone.dictionaries.presets.itda import ITDA
 from overtone.dictionaries.presets.top_k import TopK
 from overtone.evaluate.compare import Comparison, Sample, Trial, compare
 from overtone.evaluate.intervals import over_seeds
+from overtone.evaluate.recognition import mean_auroc
 from overtone.evaluate.reconstruction import fvu
 from overtone.evaluate.similarity import MEASURES, label_overlap, matched_by_pair
 from overtone.evaluate.testbed import ReasonerStates, reasoner_states
@@ -69,7 +70,7 @@ class Size(Settings):
 
     seeds: int = 5
     traces: int = 200
-    tokens: int = 200_000
+    tokens: int = 600_000
     latents: int = 640
     k: int = 8
     site: str = "residual.3"
@@ -100,7 +101,9 @@ def run(scale: str = "small", out: str | Path = "") -> Report:
     size = SCALES[scale]
     states = reasoner_states([size.site], size.traces)
     real = compared({seed: states.sample(size.site, seed) for seed in range(size.seeds)}, size.latents, size.k, size)
-    real = real.with_measure("auroc", lambda trial: states.recognised(trial.dictionary, size.site, trial.seed))
+    real = real.with_measure(
+        "auroc", lambda trial: mean_auroc(states.recognisers(trial.dictionary, size.site, trial.seed))
+    )
     planted = compared({seed: planted_rows(seed) for seed in range(size.seeds)}, 200, 4, size, lr=4e-3)
     similar, losses = twins(states, size)
     findings = (*explaining(real, planted), duration(states, size), *similar)
