@@ -6,7 +6,8 @@ import torch
 from torch.nn.functional import normalize
 
 from overtone.core.errors import CapabilityError, SettingError
-from overtone.data.synthetic import plant, plant_tree
+from overtone.data.hierarchical import merging, plant_tree
+from overtone.data.synthetic import plant
 from overtone.dictionaries.decoders.linear import Linear
 from overtone.dictionaries.encoders.unrolled import Unrolled
 from overtone.dictionaries.objectives.revival import Revival
@@ -14,7 +15,6 @@ from overtone.dictionaries.presets.batch_top_k import BatchTopK
 from overtone.dictionaries.presets.mp_sae import MPSAE
 from overtone.dictionaries.presets.top_k import TopK
 from overtone.dictionaries.pursuit import Pursuit
-from overtone.evaluate.merging import merging
 from overtone.evaluate.reconstruction import dead_share, fvu
 from overtone.training.fit import fit
 from overtone.training.schedules import Schedule
@@ -112,8 +112,8 @@ def test_it_reconstructs_better_than_top_k_at_equal_k_and_width(trained):
 
 
 def check_hierarchy(seed, steps):
-    tree = plant_tree(3, 3, 8, 20, mixing=0.0895, seed=seed)
-    x, held_out = (tree.sample(n, seed=n + seed, branch=1.0).x for n in (20_000, 2000))
+    tree = plant_tree(p_parent=0.2, p_solo=0.02, seed=seed)
+    x, held_out = tree.sample(20_000, seed=seed), tree.sample(2000, seed=seed + 1000)
     mp, rival = (
         fit(preset, x, n_tokens=200 * steps, seed=seed, **TOY).dictionary
         for preset in (MPSAE(20, k=6, tolerance=0.03), BatchTopK(20, k=1))
