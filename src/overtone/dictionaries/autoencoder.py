@@ -168,7 +168,8 @@ class Autoencoder(Dictionary, kind="dictionary.autoencoder"):
         other = copy.deepcopy(self)
         for part in (other.encoder, other.selection, other.value, other.decoder):
             part.scale_codes(float(1.0 / self.outward.unit))
-            part.scale_input(float(self.normaliser.unit / self.outward.unit))
+            part.scale_input(_number(self.normaliser.factors / self.outward.unit))
+            part.scale_output(_number(self.outward.unit / self.outward.factors))
         other.normaliser = _unscaled(self.normaliser)
         other.target = None if self.target is None else _unscaled(self.target)
         return other.to(self.decoder.centre().dtype)
@@ -265,6 +266,10 @@ def _joined(parts: list[Chosen]) -> Chosen:
     peaks = [p.peaks for p in parts if p.peaks is not None]
     highest = torch.stack(peaks).amax(0) if peaks else None
     return Chosen(Support.joined([p.support for p in parts]), torch.cat([p.u for p in parts]), sides, highest)
+
+
+def _number(factor: Tensor | float) -> Tensor | float:
+    return factor if isinstance(factor, Tensor) and factor.ndim else float(factor)
 
 
 def _unscaled(normaliser: Normaliser) -> Unscaled:

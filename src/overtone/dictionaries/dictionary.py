@@ -73,8 +73,8 @@ class Dictionary(Part):
         or rows that are not finite."""
         raise NotImplementedError
 
-    def decode(self, codes: SparseCodes, x: Tensor | None = None) -> Float[Tensor, "rows width"]:
-        """(rows, width) reconstruction of codes. `x` is needed only where capabilities.decode_needs_input says so.
+    def decode(self, codes: SparseCodes, x: Tensor | None = None) -> Float[Tensor, "rows width_out"]:
+        """(rows, width_out) reconstruction of codes. `x` is needed only where capabilities.decode_needs_input says so.
         Raises ShapeError if the codes belong to a dictionary with another number of latents."""
         raise NotImplementedError
 
@@ -91,7 +91,7 @@ class Dictionary(Part):
         """Fit what is fitted before training (input scale, centre) on the first rows of states; targets: (rows,
         width_out) for dictionaries that predict other states."""
 
-    def reconstruct(self, x: Float[Tensor, "rows width"]) -> Float[Tensor, "rows width"]:
+    def reconstruct(self, x: Float[Tensor, "rows width"]) -> Float[Tensor, "rows width_out"]:
         """decode(encode(x), x)."""
         return self.decode(self.encode(x), x)
 

@@ -5,6 +5,8 @@ way in, so that codes can be given in the states' units. `spread` is E||x - mean
 makes losses dimensionless.
 """
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -30,6 +32,11 @@ class Normaliser(Part):
         """Factor from the states' units to the dictionary's."""
         return 1.0
 
+    @property
+    def factors(self) -> Tensor | float:
+        """As `unit`, or (width,) factors where coordinates have their own; `unit` then is a typical one."""
+        return self.unit
+
     def fit(self, rows: Float[Tensor, "rows width"]) -> None:
         """Fit on rows of states. Raises DataError if they do not vary."""
         self.spread.copy_(_spread(rows))
@@ -45,11 +52,11 @@ class Normaliser(Part):
 
     def inverse(self, x: Tensor, rows: Tensor | None = None) -> Tensor:
         """States in their own units from states in the dictionary's; `rows` as for `units`."""
-        return x / self.unit
+        return x / self.factors
 
     def forward(self, x: Tensor) -> Tensor:
         """States in the dictionary's units."""
-        return x * self.unit
+        return x * self.factors
 
 
 class Unscaled(Normaliser, kind="normaliser.unscaled"):
@@ -145,6 +152,45 @@ def _there(rows: Tensor | None) -> Tensor:
     if rows is None:
         raise DataError("every row has a unit of its own here: decode(codes, x) takes the encoded states too.")
     return rows
+
+
+class ViewScale(Normaliser, kind="normaliser.view_scale"):
+    """One factor per view of states that lie beside each other, (rows, sum of widths), such that E||x_v||^2 = width_v
+    for each: no view counts more because its numbers are larger. Source: Anthropic's crosscoders, October 2024."""
+
+    foldable = True
+    view_factors: Tensor
+    overall: Tensor
+
+    def __init__(self, widths: Sequence[int]) -> None:
+        super().__init__()
+        self.widths = tuple(widths)
+        self.register_buffer("view_factors", torch.ones(len(self.widths)))
+        self.register_buffer("overall", torch.ones(()))
+
+    def arguments(self) -> dict[str, list[int]]:
+        """widths of the views."""
+        return {"widths": list(self.widths)}
+
+    @property
+    def unit(self) -> Tensor:
+        """The factor that `Scale` would have."""
+        return self.overall
+
+    @property
+    def factors(self) -> Tensor:
+        """(width,) each coordinate's factor."""
+        counts = torch.tensor(self.widths, device=self.view_factors.device)
+        return self.view_factors.repeat_interleave(counts)
+
+    def fit(self, rows: Float[Tensor, "rows width"]) -> None:
+        """Fit the factors and the spread. Raises DataError if the states, or those of one view, do not vary."""
+        powers = [part.double().square().sum(1).mean() for part in rows.split(self.widths, 1)]
+        spreads = [_spread(part) for part in rows.split(self.widths, 1)]
+        scales = [width / power for width, power in zip(self.widths, powers, strict=True)]
+        self.view_factors.copy_(torch.stack(scales).sqrt())
+        self.overall.copy_((rows.shape[1] / torch.stack(powers).sum()).sqrt())
+        self.spread.copy_(torch.stack([spread * by for spread, by in zip(spreads, scales, strict=True)]).sum())
 
 
 def _spread(rows: Tensor) -> Tensor:

@@ -10,9 +10,9 @@ import pkgutil
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from torch import nn
+from torch import Tensor, nn
 
-from overtone.core.errors import StoreError, nearest
+from overtone.core.errors import CapabilityError, StoreError, nearest
 
 _KINDS: dict[str, type["Part"]] = {}
 _ROOM = "overtone.dictionaries"
@@ -45,9 +45,18 @@ class Part(nn.Module):
     def scale_codes(self, factor: float) -> None:
         """Change this part in place so that the dictionary's codes are `factor` times as large; folding uses it."""
 
-    def scale_input(self, factor: float) -> None:
-        """Change this part in place so that it sees inputs `factor` times as large; folding uses it where inputs and
-        outputs have scales of their own."""
+    def scale_input(self, factor: Tensor | float) -> None:
+        """Change this part in place so that it does with a state what it did with `factor` times the state; folding
+        uses it where states are scaled by other factors than codes. factor: a number, or (width,)."""
+
+    def scale_output(self, factor: Tensor | float) -> None:
+        """Change this part in place so that the reconstruction is `factor` times as large; folding uses it where
+        coordinates have scales of their own. factor: a number, or (width_out,)."""
+
+    def scale_latents(self, factors: Tensor) -> None:
+        """Change this part in place so that latent i's code is factors[i] times as large, factors (latents,), and the
+        reconstruction the same; `rescale` uses it. Raises CapabilityError for parts that cannot."""
+        raise CapabilityError(f"{self.kind} cannot be rescaled latent by latent. Use the dictionary as it is.")
 
 
 def rebuild(spec: Mapping[str, Any]) -> Any:

@@ -47,7 +47,8 @@ class Preset(Settings):
         )
 
     def build(self, width: int, generator: torch.Generator) -> Dictionary:
-        """An untrained dictionary for states of a width, in eval mode."""
+        """An untrained dictionary for states of a width, in eval mode. Presets that need "y" also take `width_out`, the
+        width of the targets."""
         raise NotImplementedError
 
     def fitted(self, rows: Float[Tensor, "rows width"], generator: torch.Generator) -> Dictionary:

@@ -87,3 +87,13 @@ class GradientWeighted(Score, kind="score.gradient_weighted"):
     def forward(self, heads: Heads, at: At) -> Tensor:
         """u (1 + beta p)."""
         return heads["u"] if "pull" not in heads else heads["u"] * (1 + self.beta * heads["pull"])
+
+
+class NormedPreActivation(Score, kind="score.normed_preactivation"):
+    """The pre-activation times the length of the decoder's row: what the latent would add, whatever its scale."""
+
+    uses_norms = True
+
+    def forward(self, heads: Heads, at: At) -> Tensor:
+        """u ||d||."""
+        return heads["u"] * heads["norm"]

@@ -195,12 +195,14 @@ def _loop(
 
 def _start(job: Job, feed: Feed, schedule: Schedule, n_tokens: int, share: Callable[[Autoencoder], Share]) -> Run:
     width = feed.widths()[job.ask]
-    dictionary = job.preset.build(width, torch_generator(job.seed or 0, "dictionary"))
+    first = feed.sample(job.ask, FIRST_ROWS)
+    other = {} if first.y is None else {"width_out": first.y.shape[1]}
+    dictionary = job.preset.build(width, torch_generator(job.seed or 0, "dictionary"), **other)
     dictionary.origin = {"preset": job.preset.name, "settings": job.preset.to_dict()}
     lr = job.preset.rate if job.lr is None else job.lr
     require(lr > 0, f"lr={lr} for {job.label}: use a positive learning rate.")
     run = Run(job.label, job.preset, dictionary, lr=lr, schedule=schedule, n_tokens=n_tokens, share=share)
-    run.begin(*feed.sample(job.ask, FIRST_ROWS).to(run.model.decoder.centre().device)[:2])
+    run.begin(*first.to(run.model.decoder.centre().device)[:2])
     return run
 
 

@@ -44,6 +44,15 @@ class Linear(Decoder, kind="decoder.linear"):
         """Scale the constant; the rows stay, since codes carry the scale."""
         self.bias.data.mul_(factor)
 
+    def scale_output(self, factor: Tensor | float) -> None:
+        """Scale rows and constant."""
+        self.weight.data.mul_(factor)
+        self.bias.data.mul_(factor)
+
+    def scale_latents(self, factors: Tensor) -> None:
+        """Divide each latent's row."""
+        self.weight.data.div_(factors.unsqueeze(1))
+
 
 def weighted_sum(codes: SparseCodes, weight: Tensor) -> Tensor:
     """(rows, width) product of codes with a (latents, width) matrix, in whichever way is faster. Differentiable."""

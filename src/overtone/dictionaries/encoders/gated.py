@@ -49,6 +49,12 @@ class Gated(Encoder, kind="encoder.gated"):
         self.bias.data.mul_(factor)
         self.magnitude_bias.data.mul_(factor)
 
-    def scale_input(self, factor: float) -> None:
+    def scale_latents(self, factors: Tensor) -> None:
+        """Scale each latent's row and biases."""
+        self.weight.data.mul_(factors.unsqueeze(1))
+        self.bias.data.mul_(factors)
+        self.magnitude_bias.data.mul_(factors)
+
+    def scale_input(self, factor: Tensor | float) -> None:
         """Scale the matrix."""
         self.weight.data.mul_(factor)

@@ -38,6 +38,11 @@ class Linear(Encoder, kind="encoder.linear"):
         """Scale the bias: u is homogeneous in the state and the bias."""
         self.bias.data.mul_(factor)
 
-    def scale_input(self, factor: float) -> None:
+    def scale_input(self, factor: Tensor | float) -> None:
         """Scale the matrix."""
         self.weight.data.mul_(factor)
+
+    def scale_latents(self, factors: Tensor) -> None:
+        """Scale each latent's row and bias."""
+        self.weight.data.mul_(factors.unsqueeze(1))
+        self.bias.data.mul_(factors)

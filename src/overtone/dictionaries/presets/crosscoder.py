@@ -1,0 +1,76 @@
+"""Crosscoder: one code for several views of the same rows, such as some layers of a model or two models.
+
+Source: Lindsey et al. 2024, Anthropic, "Sparse crosscoders for cross-layer features and model diffing"; selection by
+budget: Minder et al. 2025, "Robustly identifying concepts introduced during chat fine-tuning using crosscoders", arXiv
+2504.02922.
+Views x^v, (rows, width_v), concatenated to x: u = x W_enc^T + b_enc; z = ReLU(u) on the k x rows largest
+u_i sum_v ||d_i^v|| of the batch; x_hat = z W_dec + b_dec. Loss: ||x - x_hat||^2 / var(x) + aux_weight * AuxK. With
+`sparsity` instead: all u > 0 and lambda sum_i z_i sum_v ||d_i^v||, the original. Each view is scaled to E||x^v||^2 =
+width_v; rows are free and equal the encoder's at first: of length 1, or with blocks of length 0.1 with a price.
+Deviations: 1. the budget is the default, since a price shrinks one block of shared latents to nothing (arXiv
+2504.02922); 2. units of error and price as in `relu_l1`; b_dec starts at the mean row, b_enc so that the mean row has
+u = 0.
+Promises: non-negative codes; k per row on average, within 5 % of it in eval mode; atoms are the views' blocks beside
+each other and have free norms.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch.nn.functional import normalize
+
+from overtone.core.settings import require
+from overtone.dictionaries.autoencoder import Autoencoder
+from overtone.dictionaries.decoders.blocks import Blocks
+from overtone.dictionaries.decoders.linear import Linear as LinearDecoder
+from overtone.dictionaries.encoders.linear import Linear as LinearEncoder
+from overtone.dictionaries.maintainers.base import Maintainer
+from overtone.dictionaries.maintainers.threshold_mean import ThresholdMean
+from overtone.dictionaries.normalisers import ViewScale
+from overtone.dictionaries.objectives.auxiliary import ResidualAux
+from overtone.dictionaries.objectives.base import Objective
+from overtone.dictionaries.objectives.penalty import L1
+from overtone.dictionaries.objectives.reconstruction import Reconstruction
+from overtone.dictionaries.preset import Preset, preset
+from overtone.dictionaries.scores import NormedPreActivation
+from overtone.dictionaries.selectors.rank import Rank
+from overtone.dictionaries.selectors.threshold import Threshold
+from overtone.dictionaries.values import Rectified
+
+
+@preset("crosscoder", paper="Sparse crosscoders for cross-layer features and model diffing (transformer-circuits.pub)")
+@dataclass(frozen=True)
+class Crosscoder(Preset):
+    """One code for several views of the same rows; each latent has a direction in each view.
+
+    k: mean active latents per row; sparsity: a price instead of the budget; views: number of views of equal width, or
+    widths: their widths; aux_weight: as in TopK, without a price.
+    """
+
+    k: int = 32
+    sparsity: float | None = None
+    views: int = 2
+    widths: tuple[int, ...] = ()
+    aux_weight: float = 1 / 32
+
+    def build(self, width: int, generator: torch.Generator) -> Autoencoder:
+        """An untrained dictionary of views whose widths add up to `width`."""
+        require(bool(self.widths) or width % self.views == 0, f"{self.views} views of {width}: say their widths.")
+        widths = self.widths or (width // self.views,) * self.views
+        encoder, decoder = LinearEncoder(width, self.n_latents), LinearDecoder(width, self.n_latents)
+        blocks = [normalize(torch.randn(self.n_latents, w, generator=generator), dim=1) for w in widths]
+        for part in (encoder, decoder):
+            part.weight.data.copy_(torch.cat(blocks, 1) * (0.1 if self.sparsity is not None else len(widths) ** -0.5))
+        selection = Rank("batch", self.k) if self.sparsity is None else Threshold(self.n_latents)
+        return Autoencoder(
+            ViewScale(widths), encoder, NormedPreActivation(), selection, Rectified(), Blocks(decoder, widths),
+            centred=False,
+        ).eval()  # fmt: skip
+
+    def objectives(self) -> tuple[Objective, ...]:
+        """Reconstruction and AuxK, or the price."""
+        return Reconstruction(), ResidualAux(self.aux_weight) if self.sparsity is None else L1(self.sparsity)
+
+    def maintainers(self) -> tuple[Maintainer, ...]:
+        """The threshold that stands in for the budget."""
+        return (ThresholdMean(),) if self.sparsity is None else ()
