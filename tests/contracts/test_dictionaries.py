@@ -113,8 +113,8 @@ def test_a_linear_decoder_is_its_atoms_and_a_constant(name):
     codes = dictionary.encode(x)
     atoms, norms = dictionary.atoms(), dictionary.atom_norms()
     torch.testing.assert_close(atoms.norm(dim=1), torch.ones(LATENTS))
-    nothing = SparseCodes(torch.zeros(1, 1), torch.zeros(1, 1, dtype=torch.int64), LATENTS)
-    by_hand = codes.dense() @ (norms[:, None] * atoms) + dictionary.decode(nothing, x[:1])
+    nothing = SparseCodes(torch.zeros(len(x), 1), torch.zeros(len(x), 1, dtype=torch.int64), LATENTS)
+    by_hand = codes.dense() @ (norms[:, None] * atoms) + dictionary.decode(nothing, x)
     torch.testing.assert_close(dictionary.decode(codes, x), by_hand, rtol=1e-4, atol=1e-4)
 
 

@@ -7,14 +7,18 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
+from overtone.dictionaries.presets.crosscoder import Crosscoder
 from overtone.dictionaries.presets.gated import Gated
 from overtone.dictionaries.presets.jump_relu import JumpReLU
 from overtone.dictionaries.presets.matryoshka import Matryoshka
+from overtone.dictionaries.presets.multi_top_k import MultiTopK
 from overtone.dictionaries.presets.p_annealing import PAnnealing
+from overtone.dictionaries.presets.skip_transcoder import SkipTranscoder
+from overtone.dictionaries.presets.transcoder import Transcoder
 from overtone.training import step as steps
 from overtone.training.step import Given, forward
 
-WIDTH, LATENTS, K, ROWS = 6, 16, 3, 40
+WIDTH, OUT, LATENTS, K, ROWS = 6, 5, 16, 3, 40
 DEAD = torch.tensor([1, 4, 5, 11])
 STATE = {"annealing.p": torch.tensor(0.5), "annealing.factor": torch.tensor(3.0), "price.factor": torch.tensor(0.7)}
 
@@ -40,19 +44,20 @@ def start(preset, seed=0):
     """A float64 dictionary in training mode with disturbed parameters, and its states."""
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(ROWS, WIDTH, generator=generator, dtype=torch.float64) + 1
-    model = preset.build(WIDTH, generator).double().train()
-    model.start(x)
+    y = x[:, :OUT].abs() - 0.5 * x.roll(1, 1)[:, :OUT]
+    model = preset.build(WIDTH, generator, **({"width_out": OUT} if "y" in preset.needs else {})).double().train()
+    model.start(x, y)
     for parameter in model.parameters():
         parameter.data.add_(0.1 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64))
-    return model, x
+    return model, x, y
 
 
 def size(model: torch.nn.Module) -> Tensor:
-    return model.normaliser.spread.sqrt()
+    return model.outward.spread.sqrt()
 
 
 def missed(model, x, x_hat) -> Tensor:
-    return (x - x_hat).square().sum() / ROWS / model.normaliser.spread
+    return (x - x_hat).square().sum() / ROWS / model.outward.spread
 
 
 def gated(preset, model, x) -> Tensor:
@@ -93,10 +98,49 @@ def matryoshka(preset, model, x) -> Tensor:
     z = u.relu() * (u >= u.flatten().topk(K * ROWS).values[-1])
     prefixes = (1, 2, 4, 8, 16)
     x_hats = [z[:, :m] @ model.decoder.weight[:m] + model.decoder.bias for m in prefixes]
-    e, few = (x - x_hats[-1]).detach(), u[:, DEAD]
-    again = (few.relu() * (few >= few.topk(2, dim=1).values[:, -1:])) @ model.decoder.weight[DEAD]
-    aux = (e - again).square().sum() / (e - e.mean(0)).square().sum() / 32
+    aux = aux_k(x - x_hats[-1], u, u, model.decoder.weight, 2)
     return torch.stack([missed(model, x, x_hat) for x_hat in x_hats]).mean() + aux
+
+
+def aux_k(e, u, score, rows, k) -> Tensor:
+    e, few = e.detach(), score[:, DEAD]
+    again = (u[:, DEAD].relu() * (few >= few.topk(k, dim=1).values[:, -1:])) @ rows[DEAD]
+    return (e - again).square().sum() / (e - e.mean(0)).square().sum() / 32
+
+
+def best(u, k) -> Tensor:
+    return u.relu() * (u >= u.topk(k, dim=1).values[:, -1:])
+
+
+def multi_top_k(preset, model, x) -> Tensor:
+    u = linear(x - model.decoder.bias, model.encoder.weight, model.encoder.bias)
+    x_hat, more = (best(u, k) @ model.decoder.weight + model.decoder.bias for k in (K, 4 * K))
+    aux = aux_k(x - x_hat, u, u, model.decoder.weight, WIDTH // 2)
+    return missed(model, x, x_hat) + missed(model, x, more) / 8 + aux
+
+
+def transcoder(preset, model, x, y) -> Tensor:
+    z = linear(x, model.encoder.weight, model.encoder.bias).relu()
+    price = STATE["price.factor"] * preset.sparsity * (z * model.decoder.weight.norm(dim=1)).sum() / ROWS / size(model)
+    return missed(model, y, z @ model.decoder.weight + model.decoder.bias) + price
+
+
+def skip_transcoder(preset, model, x, y) -> Tensor:
+    u, inner = linear(x, model.encoder.weight, model.encoder.bias), model.decoder.inner
+    y_hat = best(u, K) @ inner.weight + inner.bias + x @ model.decoder.weight.T
+    return missed(model, y, y_hat) + aux_k(y - y_hat, u, u, inner.weight, OUT // 2)
+
+
+def crosscoder(preset, model, x) -> Tensor:
+    rows, bias = model.decoder.inner.weight, model.decoder.inner.bias
+    u = linear(x, model.encoder.weight, model.encoder.bias)
+    norms = rows[:, :3].norm(dim=1) + rows[:, 3:].norm(dim=1)
+    if preset.sparsity is not None:
+        price = STATE["price.factor"] * preset.sparsity * (u.relu() * norms).sum() / ROWS / size(model)
+        return missed(model, x, u.relu() @ rows + bias) + price
+    score = u * norms
+    x_hat = u.relu() * (score >= score.flatten().topk(K * ROWS).values[-1]) @ rows + bias
+    return missed(model, x, x_hat) + aux_k(x - x_hat, u, score, rows, WIDTH // 2)
 
 
 CASES: list[tuple[object, Callable]] = [
@@ -106,6 +150,11 @@ CASES: list[tuple[object, Callable]] = [
     (JumpReLU(LATENTS, target_l0=2.0), jump_relu),
     (PAnnealing(LATENTS), p_annealing),
     (Matryoshka(LATENTS, k=K, k_aux=2), matryoshka),
+    (MultiTopK(LATENTS, k=K), multi_top_k),
+    (Transcoder(LATENTS), transcoder),
+    (SkipTranscoder(LATENTS, k=K), skip_transcoder),
+    (Crosscoder(LATENTS, k=K), crosscoder),
+    (Crosscoder(LATENTS, k=K, sparsity=0.5), crosscoder),
 ]
 
 
@@ -117,14 +166,15 @@ def gradients(model):
 @pytest.mark.parametrize(("preset", "oracle"), CASES, ids=lambda c: getattr(c, "name", ""))
 def test_loss_and_gradients_equal_the_formulas(preset, oracle, dense_from, monkeypatch):
     monkeypatch.setattr(steps, "DENSE_FROM", dense_from)
-    model, x = start(preset)
-    step = forward(model, Given(x, DEAD, 0.5, state=STATE))
+    model, x, y = start(preset)
+    step = forward(model, Given(x, DEAD, 0.5, y=y, state=STATE))
     assert step.dense == (dense_from == 0.0 and not model.selection.has_budget)
     loss = torch.stack([objective(step) for objective in preset.objectives()]).sum()
     loss.backward()
     found = gradients(model)
     model.zero_grad()
-    expected = oracle(preset, model, model.normaliser(x))
+    targets = [] if model.target is None else [model.target(y)]
+    expected = oracle(preset, model, model.normaliser(x), *targets)
     expected.backward()
     torch.testing.assert_close(loss, expected)
     torch.testing.assert_close(found, gradients(model))

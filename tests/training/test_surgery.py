@@ -5,8 +5,10 @@ import torch
 
 from overtone.dictionaries.maintainers.base import Surgery
 from overtone.dictionaries.presets.batch_top_k import BatchTopK
+from overtone.dictionaries.presets.crosscoder import Crosscoder
 from overtone.dictionaries.presets.gated import Gated
 from overtone.dictionaries.presets.jump_relu import JumpReLU
+from overtone.dictionaries.presets.multi_top_k import MultiTopK
 from overtone.dictionaries.presets.p_annealing import PAnnealing
 from overtone.dictionaries.presets.relu_l1 import ReluL1
 from overtone.dictionaries.presets.top_k import TopK
@@ -17,7 +19,7 @@ from overtone.training.surgery import operate, per_latent
 LATENTS = 16
 PRESETS = [
     TopK(LATENTS, k=3), BatchTopK(LATENTS, k=3), ReluL1(LATENTS), Gated(LATENTS), JumpReLU(LATENTS),
-    PAnnealing(LATENTS),
+    PAnnealing(LATENTS), MultiTopK(LATENTS, k=3), Crosscoder(LATENTS, k=3), Crosscoder(LATENTS, k=3, sparsity=0.2),
 ]  # fmt: skip
 
 

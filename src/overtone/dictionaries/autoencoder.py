@@ -110,6 +110,7 @@ class Autoencoder(Dictionary, kind="dictionary.autoencoder"):
             self.decoder.centre().copy_(self.outward(aim.double().mean(0)))
             if not self.centred:
                 self.encoder.subtract(self.normaliser(rows.double().mean(0)).to(self.decoder.centre().dtype))
+            self.decoder.start(self.normaliser(rows), self.outward(aim))
 
     def checked_targets(self, targets: Tensor | None) -> Tensor:
         """(rows, width_out) targets, unchanged. Raises DataError if there are none."""
@@ -147,17 +148,18 @@ class Autoencoder(Dictionary, kind="dictionary.autoencoder"):
         return self.normaliser(self.checked(x))
 
     def atoms(self) -> Float[Tensor, "latents width"]:
-        """Rows of the decoder as unit vectors."""
+        """Rows of the decoder as unit vectors in the space of the states."""
         return normalize(self._linear_rows(), dim=1)
 
     def atom_norms(self) -> Float[Tensor, " latents"]:
-        """Lengths of the decoder's rows. Raises CapabilityError as `atoms`."""
+        """Lengths of the decoder's rows in the space of the states. Raises CapabilityError as `atoms`."""
         return self._linear_rows().norm(dim=1)
 
     def _linear_rows(self) -> Tensor:
         if not self.decoder.linear:
             raise CapabilityError(f"{self.decoder.kind} is not linear and has no atoms; use decode on edited codes.")
-        return self.decoder.rows().detach()
+        rows, factors = self.decoder.rows().detach(), self.outward.factors
+        return rows * (self.outward.unit / factors) if isinstance(factors, Tensor) and factors.ndim else rows
 
     def folded(self) -> "Autoencoder":
         """A copy whose weights carry the input scale. Raises CapabilityError if there is none to fold (any more)."""

@@ -14,7 +14,7 @@ from overtone.evaluate.diffing import relative_norms, view_shares
 from overtone.training.fit import fit
 
 A, B = Site("residual", 0), Site("residual", 1)
-PRESETS = [Crosscoder(48, k=4), Crosscoder(48, sparsity=0.2)]
+PRESETS = [Crosscoder(48, k=2), Crosscoder(48, sparsity=0.2)]
 NAMES = ["budget", "price"]
 
 

@@ -18,6 +18,10 @@ class Decoder(Part):
         states in the dictionary's units, where `needs_input`."""
         raise NotImplementedError
 
+    def start(self, x: Tensor, target: Tensor) -> None:
+        """Called before training, after the constant was set to the mean target. x, target: (rows, width), (rows,
+        width_out) first states and what is to be reconstructed, in the dictionary's units."""
+
     def constant(self, x: Tensor | None = None) -> Tensor:
         """(width,) or (rows, width) part of the reconstruction that does not depend on the code."""
         return self.centre()

@@ -8,7 +8,7 @@ from overtone.dictionaries.decoders.base import Decoder
 
 
 class Skip(Decoder, kind="decoder.skip"):
-    """x_hat = inner(z) + x W^T with W (width_out, width), which starts at 0. Source: arXiv 2501.18823."""
+    """x_hat = inner(z) + x W^T with W (width_out, width). Source: arXiv 2501.18823."""
 
     needs_input = True
 
@@ -20,6 +20,17 @@ class Skip(Decoder, kind="decoder.skip"):
     def arguments(self) -> dict[str, object]:
         """The inner decoder's spec and width."""
         return {"inner": self.inner.spec(), "width": self.weight.shape[1]}
+
+    @torch.no_grad()
+    def start(self, x: Tensor, target: Tensor) -> None:
+        """Set W to the linear map that predicts the targets best (with a ridge of 0.1 % of the mean variance), so that
+        the code starts on what is left."""
+        x, target = x.double(), target.double()
+        inputs, wanted = x - x.mean(0), target - target.mean(0)
+        square = inputs.T @ inputs
+        ridge = 1e-3 * square.diagonal().mean() * torch.eye(len(square), dtype=square.dtype, device=square.device)
+        self.weight.copy_(torch.linalg.solve(square + ridge, inputs.T @ wanted).T)
+        self.inner.centre().sub_(self.weight @ x.mean(0).to(self.weight.dtype))
 
     def forward(self, codes: SparseCodes, x: Tensor | None = None) -> Tensor:
         """The inner reconstruction and the straight way's."""
