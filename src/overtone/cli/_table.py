@@ -5,6 +5,7 @@ VERBS = {
     "collect": "compute a model's states over texts or traces once, and keep them",
     "train": "train a dictionary on stored states",
     "convert": "a dictionary into another library's format, or from it",
+    "compare": "kinds of dictionary side by side on the same states",
     "study": "re-run one paper's claims with the library's own parts",
     "studies": "the scoreboard: every study, and what it found when it was last run here",
     "list": "what there is: dictionaries, edits, studies, formats, sites or adapters",

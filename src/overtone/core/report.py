@@ -35,7 +35,7 @@ class Finding:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data with NaN and infinity as null."""
-        return {k: _finite(v) for k, v in asdict(self).items()}
+        return {k: finite(v) for k, v in asdict(self).items()}
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Report:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data: title, findings, provenance, then the sections."""
-        rest = {k: _finite(v) for k, v in self.sections.items()}
+        rest = {k: finite(v) for k, v in self.sections.items()}
         return {
             "title": self.title,
             "findings": [f.to_dict() for f in self.findings],
@@ -66,11 +66,12 @@ class Report:
         raise KeyError(f"{id!r}; known findings: {', '.join(f.id for f in self.findings)}")
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """Plain data with numbers that are not finite as None, as JSON wants it."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
-        return {str(k): _finite(v) for k, v in value.items()}
+        return {str(k): finite(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(v) for v in value]
+        return [finite(v) for v in value]
     return value

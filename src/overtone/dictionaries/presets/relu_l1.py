@@ -7,7 +7,8 @@ Loss: ||x - x_hat||^2 + lambda sum_i z_i ||d_i||; rows start with norm 0.1 and a
 5 %.
 Deviations: 1. the error is divided by the variance of x, the price by its square root times `width`: with E||x||^2 =
 width the paper's lambda is `sparsity` x sqrt(width), and `sparsity` means the same at every width; 2. b_dec starts at
-the mean row, and b_enc so that the mean row has u = 0; 3. the learning rate follows the other presets' law.
+the mean row, and b_enc so that the mean row has u = 0; 3. the learning rate follows the other presets' law; 4.
+with `target_l0` the price is steered (maintainers/sparsity_target).
 Promises: non-negative codes, rows independent; atoms have free norms (`atom_norms`).
 """
 
@@ -17,6 +18,8 @@ import torch
 
 from overtone.core.settings import require
 from overtone.dictionaries.autoencoder import Autoencoder, linear_autoencoder
+from overtone.dictionaries.maintainers.base import Maintainer
+from overtone.dictionaries.maintainers.sparsity_target import SparsityTarget
 from overtone.dictionaries.objectives.base import Objective
 from overtone.dictionaries.objectives.penalty import L1
 from overtone.dictionaries.objectives.reconstruction import Reconstruction
@@ -31,10 +34,12 @@ from overtone.dictionaries.selectors.threshold import Threshold
 class ReluL1(Preset):
     """Rectified pre-activations, with a price on value times row norm.
 
-    sparsity: the price; 0.2 takes about 0.1 sqrt(L0) off the size of the code.
+    sparsity: the price; 0.2 takes about 0.1 sqrt(L0) off the size of the code; target_l0: active latents per row that
+    the price is steered to (None: it stays).
     """
 
     sparsity: float = 0.2
+    target_l0: float | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -48,3 +53,7 @@ class ReluL1(Preset):
     def objectives(self) -> tuple[Objective, ...]:
         """Reconstruction and the price."""
         return Reconstruction(), L1(self.sparsity)
+
+    def maintainers(self) -> tuple[Maintainer, ...]:
+        """With a target, the steering of the price."""
+        return () if self.target_l0 is None else (SparsityTarget(self.target_l0),)

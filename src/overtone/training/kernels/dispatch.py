@@ -8,7 +8,9 @@ OVERTONE_KERNELS=compiled, torch or plain forces a kind on a CPU (plain: torch, 
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache, partial
 from importlib.util import find_spec
@@ -22,6 +24,7 @@ from overtone.training.kernels import candidates, sparse
 from overtone.training.kernels.choose import choose
 
 log = logging.getLogger(__name__)
+_FORCED: ContextVar[str] = ContextVar("forced kernels", default="")
 KINDS = ("auto", "compiled", "torch", "plain")
 
 
@@ -38,7 +41,17 @@ class Kernels:
 
 def kernels_for(device: torch.device | str) -> Kernels:
     """The kernels for tensors of a device. Raises SettingError if OVERTONE_KERNELS asks for what there is not."""
-    return _of_kind(torch.device(device).type, os.environ.get("OVERTONE_KERNELS", "auto"))
+    return _of_kind(torch.device(device).type, _FORCED.get() or os.environ.get("OVERTONE_KERNELS", "auto"))
+
+
+@contextmanager
+def using(kind: str) -> Iterator[None]:
+    """Force a kind on a CPU while inside, as OVERTONE_KERNELS does."""
+    token = _FORCED.set(kind)
+    try:
+        yield
+    finally:
+        _FORCED.reset(token)
 
 
 @cache

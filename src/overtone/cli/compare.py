@@ -1,0 +1,112 @@
+"""overtone compare: kinds of dictionary side by side on one set of activations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tyro.conf import Positional
+
+from overtone.cli._parse import Shell
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from overtone.evaluate.compare import Sample
+
+RESUME = "Nothing was kept: a comparison stands only as a whole. Run it again, with fewer kinds or tokens."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(Shell):
+    """Train kinds of dictionary on the same rows at equal width and number of active latents, and compare error,
+    sparsity, dead latents, stability over seeds and cost on documents held out.
+
+    Example: overtone compare top_k batch_top_k gated --activations runs/states/0123456789abcdef --site residual.3
+    """
+
+    kinds: Positional[tuple[str, ...]] = ()
+    """Kinds to compare; none: all that can be trained on states alone."""
+    activations: str = ""
+    """Folder of stored states, or a .safetensors or .npy file of rows; by default states of the bundled reasoner."""
+    site: str = ""
+    """Site to compare at; may be left out where there is one only (default for the bundled reasoner: residual.3)."""
+    n_latents: int = 512
+    """Latents of every dictionary."""
+    k: tuple[int, ...] = (16,)
+    """Active latents per row that everyone is asked for; several give a curve."""
+    n_tokens: int = 200_000
+    """Rows to train each on, over as many passes as that takes."""
+    batch_rows: int = 1024
+    """Rows per update."""
+    seeds: int = 3
+    """Repetitions; each splits the documents anew and starts from other values."""
+    lr: float | None = None
+    """Peak learning rate; by default each kind's own."""
+    out: Path = Path("runs/compare")
+    """Folder of lineup.json and lineup.html."""
+
+
+def run(options: Options) -> dict[str, Any]:
+    """The lineup as plain data; it is kept in --out, with its page."""
+    from overtone.core.artifacts import write_json
+    from overtone.evaluate.lineup.lineup import lineup
+    from overtone.evaluate.lineup.page import render
+
+    found = lineup(
+        _sample(options), n_latents=options.n_latents, ks=options.k, seeds=range(options.seeds), names=options.kinds,
+        n_tokens=options.n_tokens, batch_rows=options.batch_rows, lr=options.lr,
+    )  # fmt: skip
+    data = found.to_dict()
+    options.out.mkdir(parents=True, exist_ok=True)
+    write_json(options.out / "lineup.json", data)
+    (options.out / "lineup.html").write_text(render(data), encoding="utf-8")
+    return {**data, "page": str(options.out / "lineup.html")}
+
+
+def _sample(options: Options) -> Callable[[int], Sample]:
+    """Seed -> the rows, split by document."""
+    from overtone.core.errors import SettingError
+    from overtone.core.sites import Site
+
+    if not options.activations:
+        from overtone.evaluate.testbed import reasoner_states
+
+        site = options.site or "residual.3"
+        states = reasoner_states([site], 200)
+        return lambda seed: states.sample(site, seed)
+    from overtone.activations.opening import open_activations
+    from overtone.evaluate.lineup.lineup import by_document
+
+    source = open_activations(options.activations)
+    if not options.site and len(source.sites) > 1:
+        raise SettingError(f"there are states of {', '.join(map(str, source.sites))}: say which, e.g. --site.")
+    site = Site.parse(options.site) if options.site else source.sites[0]
+    batch = source.all()
+    return lambda seed: by_document(batch.at(site), batch.where.document, seed)
+
+
+def show(data: dict[str, Any], console: Console) -> None:
+    """The table, what was left out, and where the page lies."""
+    from rich.table import Table
+
+    table = Table("", "error", "active", "dead", "stability", "seconds", "dense products", box=None)
+    for one in data["standings"]:
+        label = one["name"] + (f" k={one['k']}" if one["k"] and len(data["settings"]["ks"]) > 1 else "")
+        table.add_row(label, *(_written(one[key]) for key in ("fvu", "l0", "dead_share")), _written(one["stability"]),
+                      _written(one["seconds"]), _written(one["matmul_units"]))  # fmt: skip
+    console.print(table)
+    for name, why in data["left_out"].items():
+        console.print(f"left out: {name}: {why}", soft_wrap=True)
+    console.print(f"page: [bold]{data['page']}[/bold]", soft_wrap=True)
+
+
+def _written(value: Any) -> str:
+    if value is None:
+        return "–"
+    if not isinstance(value, dict):
+        return f"{value:.3g}"
+    low, high = value["low"], value["high"]
+    return f"{value['value']:.3g}" + ("" if low is None else f" [{low:.3g}, {high:.3g}]")

@@ -1,0 +1,56 @@
+"""Which presets can stand beside each other, and with which settings they are equally wide and sparse."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
+
+from overtone.core.catalogue import entries, lookup
+from overtone.core.errors import SettingError
+
+if TYPE_CHECKING:
+    from overtone.dictionaries.preset import Preset
+
+
+@dataclass(frozen=True)
+class Entrant:
+    """A preset with the settings it is compared with. k: active latents per row that it was asked for, None where it
+    has no such knob and finds its own number; paper: as in the catalogue; role: "baseline", "control" or ""."""
+
+    name: str
+    preset: Preset
+    k: int | None
+    paper: str
+    role: str
+
+
+def entrants(names: Sequence[str], n_latents: int, k: int) -> tuple[list[Entrant], dict[str, str]]:
+    """The presets of some names (none: all of the catalogue) with so many latents and active ones, and name -> reason
+    for those that cannot stand beside the others.
+
+    A preset with a budget gets it; one with a price is steered to it (`target_l0`). Left out are presets that need more
+    than states, and those that cannot have such settings. Raises SettingError for an unknown name.
+    """
+    known = {name: lookup("dictionaries", name) for name in names} if names else entries("dictionaries")
+    found, left_out = [], {}
+    for name, entry in known.items():
+        try:
+            preset = _matched(entry.thing, n_latents, k)
+        except SettingError as error:
+            left_out[name] = str(error)
+            continue
+        if entry.thing.needs & {"y", "g"}:
+            left_out[name] = "needs more than states: targets to predict, or gradients of a loss."
+            continue
+        asked = {f.name for f in fields(preset)} & {"k", "target_l0"}
+        found.append(Entrant(name, preset, k if asked else None, entry.paper, str(entry.facts.get("role") or "")))
+    return found, left_out
+
+
+def _matched(thing: type[Preset], n_latents: int, k: int) -> Preset:
+    known = {f.name for f in fields(thing)}
+    settings = {"n_latents": n_latents, "k": k, "target_l0": float(k)}
+    if "k" in known:
+        del settings["target_l0"]
+    return thing.from_dict({name: value for name, value in settings.items() if name in known})
