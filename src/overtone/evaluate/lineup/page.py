@@ -13,7 +13,7 @@ PANEL, GAP, ROW = 128, 18, 26  # pixels: width of a column's drawing, room besid
 
 @dataclass(frozen=True)
 class Column:
-    """One drawn column: key in the standings, heading, what it says, whether less is better, how numbers are written."""
+    """One drawn column: key in the standings, heading, meaning, whether less is better, how numbers are written."""
 
     key: str
     head: str
@@ -38,8 +38,8 @@ COLUMNS = (
     Column("dead_share", "dead latents", "active in no held-out row", True, percent),
     Column("stability", "stability", "mean cosine of matched atoms between seeds", False, short),
     Column("seconds", "seconds", "processor time of one training, logarithmic", True, short),
-    Column("matmul_units", "dense products", "multiplications of one training step / those of one rows x width x latents "
-           "product", True, short),
+    Column("matmul_units", "dense products", "multiplications of a training step over those of its encoder product",
+           True, short),
 )  # fmt: skip
 LOGARITHMIC = {"seconds"}
 
