@@ -1,0 +1,104 @@
+"""The lineup: equal settings, honest omissions, costs that mean the same everywhere, a page without scripts."""
+
+import json
+
+import pytest
+import torch
+
+from html_tree import parse
+from overtone.core.errors import SettingError
+from overtone.dictionaries.presets.relu_l1 import ReluL1
+from overtone.dictionaries.presets.top_k import TopK
+from overtone.evaluate.compare import Sample
+from overtone.evaluate.cost import matmul_units
+from overtone.evaluate.lineup.entrants import entrants
+from overtone.evaluate.lineup.lineup import by_document, lineup
+from overtone.evaluate.lineup.page import render
+from overtone.training.fit import fit
+
+NAMES = ("top_k", "jump_relu", "k_means", "pca", "transcoder")
+
+
+def sample(seed):
+    draw = torch.Generator().manual_seed(seed)
+    x = torch.randn(800, 8, generator=draw) @ torch.randn(8, 8, generator=torch.Generator().manual_seed(9))
+    return Sample(x[:600], x[600:])
+
+
+@pytest.fixture(scope="module")
+def found():
+    return lineup(sample, n_latents=16, ks=(2, 4), seeds=(0, 1), n_tokens=6000, batch_rows=100, names=NAMES, quiet=True)
+
+
+def test_everyone_gets_the_same_width_and_budget_or_is_left_out_with_a_reason():
+    able, unable = entrants((), 32, 4)
+    assert all(one.preset.n_latents == 32 for one in able)
+    settings = {one.name: one.preset.to_dict() for one in able}
+    assert settings["top_k"]["k"] == 4 and settings["gated"]["target_l0"] == 4.0
+    assert {one.name for one in able if one.k is None} >= {"k_means"}
+    assert {"transcoder", "skip_transcoder"} <= unable.keys() and "targets" in unable["transcoder"]
+
+
+def test_a_budget_is_one_standing_and_who_has_none_stands_once(found):
+    assert sorted((one.name, one.k) for one in found.standings if one.k) == [
+        ("jump_relu", 2), ("jump_relu", 4), ("top_k", 2), ("top_k", 4),
+    ]  # fmt: skip
+    assert [one.name for one in found.standings if one.k is None] == ["k_means"]
+    assert "at most 8" in found.left_out["pca"] and "targets" in found.left_out["transcoder"]
+
+
+def test_more_active_latents_miss_less_and_intervals_hold_their_means(found):
+    errors = {(one.name, one.k): one.fvu for one in found.standings}
+    assert errors["top_k", 4].value < errors["top_k", 2].value
+    assert all(e.low <= e.value <= e.high for e in errors.values())
+    assert [one.fvu.value for one in found.standings if one.k == 4] == sorted(
+        one.fvu.value for one in found.standings if one.k == 4
+    )
+
+
+def test_the_page_shows_every_number_and_runs_nothing(found):
+    data = json.loads(json.dumps(found.to_dict(), allow_nan=False))
+    html = render(data)
+    parse(html)
+    assert "<script" not in html and "http" not in html.replace("http-equiv", "")
+    for one in data["standings"]:
+        assert one["name"] in html and f"{100 * one['fvu']['value']:.1f} %" in html
+    assert "at most 8" in html
+
+
+def test_a_name_that_is_not_there_and_an_empty_field_are_refused():
+    with pytest.raises(SettingError, match="no 'topk'"):
+        lineup(sample, n_latents=16, ks=(2,), seeds=(0,), n_tokens=100, names=("topk",), quiet=True)
+    with pytest.raises(SettingError, match="nothing can be compared: transcoder"):
+        lineup(sample, n_latents=16, ks=(2,), seeds=(0,), n_tokens=100, names=("transcoder",), quiet=True)
+
+
+def test_no_document_lies_on_both_sides():
+    document = torch.arange(10).repeat_interleave(7)
+    x = torch.stack([document.float(), torch.arange(70.0)], 1)
+    one, other = by_document(x, document, 0), by_document(x, document, 1)
+    assert not set(one.train[:, 0].tolist()) & set(one.held_out[:, 0].tolist())
+    assert len(one.train) + len(one.held_out) == 70 and len(set(one.held_out[:, 0].tolist())) == 3
+    assert one.held_out[:, 0].tolist() != other.held_out[:, 0].tolist()
+    with pytest.raises(SettingError, match="more texts"):
+        by_document(x, torch.zeros(70), 0)
+
+
+def units(preset, x):
+    return matmul_units(preset, fit(preset, x, n_tokens=400, batch_rows=100, quiet=True).dictionary, x)
+
+
+def test_a_sparse_step_costs_its_encoder_product_and_a_dense_one_several(generator):
+    x = torch.randn(200, 16, generator=generator)
+    assert units(TopK(256, k=1), x) == pytest.approx(1.0, abs=0.06)
+    assert units(TopK(256, k=64), x) > units(TopK(256, k=8), x) > units(TopK(256, k=1), x)
+    assert 4 < units(ReluL1(256, sparsity=0.0), x) < 7
+
+
+def test_counting_leaves_the_dictionary_alone(generator):
+    x = torch.randn(200, 16, generator=generator)
+    dictionary = fit(TopK(32, k=2), x, n_tokens=400, batch_rows=100, quiet=True).dictionary
+    before = {name: value.clone() for name, value in dictionary.state_dict().items()}
+    matmul_units(TopK(32, k=2), dictionary, x)
+    assert all(torch.equal(value, before[name]) for name, value in dictionary.state_dict().items())
+    assert not dictionary.training and not any(p.requires_grad for p in dictionary.parameters())
