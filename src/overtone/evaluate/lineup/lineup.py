@@ -26,8 +26,8 @@ class Standing:
     k: active latents asked for, None where the preset finds its own number; fvu: share of the variance of held-out rows
     that is missed; l0: active latents per held-out row; dead_share: of latents that are active in no held-out row;
     stability: mean cosine of matched atoms between seeds, None with one seed or without atoms; seconds: processor time
-    of one training; matmul_units: multiplications of one training step in dense products rows x width x latents, None
-    where training takes no steps.
+    of one training; matmul_units: dense products rows x width x latents of one training step, None where training takes
+    no steps.
     """
 
     name: str

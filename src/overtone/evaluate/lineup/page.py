@@ -38,8 +38,7 @@ COLUMNS = (
     Column("dead_share", "dead latents", "active in no held-out row", True, percent),
     Column("stability", "stability", "mean cosine of matched atoms between seeds", False, short),
     Column("seconds", "seconds", "processor time of one training, logarithmic", True, short),
-    Column("matmul_units", "dense products", "multiplications of a training step over those of its encoder product",
-           True, short),
+    Column("matmul_units", "dense products", "of one training step; its encoder product is 1", True, short),
 )  # fmt: skip
 LOGARITHMIC = {"seconds"}
 
