@@ -74,7 +74,7 @@ def made(selection, units, decoder, generator):
 def test_the_folded_dictionary_is_the_same_function_and_folds_no_more(selection, units, decoder, generator):
     model, x = made(selection, units, decoder, generator)
     if selection == "normed" and decoder != "blocks" and isinstance(model.outward, ViewScale):
-        with pytest.raises(CapabilityError, match="lengths by which latents compete"):
+        with pytest.raises(CapabilityError, match="lengths of rows, by which latents compete"):
             model.folded()
         return
     folded = model.folded()
