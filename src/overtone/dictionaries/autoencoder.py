@@ -174,8 +174,8 @@ class Autoencoder(Dictionary, kind="dictionary.autoencoder"):
             part.scale_output(_number(self.outward.unit / self.outward.factors))
         if self.score.uses_norms and not torch.allclose(other.decoder.norms(), self.decoder.norms(), rtol=1e-4):
             raise CapabilityError(
-                f"folding {self.outward.kind} into {self.decoder.kind} would change the lengths of rows, by which latents "
-                "compete. Wrap the decoder in Blocks, or use the dictionary as it is."
+                f"folding {self.outward.kind} into {self.decoder.kind} would change the lengths of rows, by which "
+                "latents compete. Wrap the decoder in Blocks, or use the dictionary as it is."
             )
         other.normaliser = _unscaled(self.normaliser)
         other.target = None if self.target is None else _unscaled(self.target)
