@@ -25,12 +25,15 @@ class Entrant:
     role: str
 
 
-def entrants(names: Sequence[str], n_latents: int, k: int) -> tuple[list[Entrant], dict[str, str]]:
+def entrants(
+    names: Sequence[str], n_latents: int, k: int, *, gradients: bool = False
+) -> tuple[list[Entrant], dict[str, str]]:
     """The presets of some names (none: all of the catalogue) with so many latents and active ones, and name -> reason
     for those that cannot stand beside the others.
 
     A preset with a budget gets it; one with a price is steered to it (`target_l0`). Left out are presets that need more
-    than states, and those that cannot have such settings. Raises SettingError for an unknown name.
+    than states (and, with `gradients`, these too), and those that cannot have such settings. Raises SettingError for an
+    unknown name.
     """
     known = {name: lookup("dictionaries", name) for name in names} if names else entries("dictionaries")
     found, left_out = [], {}
@@ -40,7 +43,7 @@ def entrants(names: Sequence[str], n_latents: int, k: int) -> tuple[list[Entrant
         except SettingError as error:
             left_out[name] = str(error)
             continue
-        if entry.thing.needs & {"y", "g"}:
+        if "y" in entry.thing.needs or ("g" in entry.thing.needs and not gradients):
             left_out[name] = "needs more than states: targets to predict, or gradients of a loss."
             continue
         asked = {f.name for f in fields(preset)} & {"k", "target_l0"}

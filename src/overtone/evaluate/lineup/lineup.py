@@ -70,7 +70,7 @@ def lineup(
     samples = {seed: sample(seed) for seed in seeds}
     plans, left_out = [], {}
     for k in ks:
-        able, unable = entrants(names, n_latents, k)
+        able, unable = entrants(names, n_latents, k, gradients=samples[seeds[0]].g is not None)
         plans += [one for one in able if one.k is not None or k == ks[0]]
         left_out |= unable
     standings = []
@@ -110,7 +110,8 @@ def _standing(entrant: Entrant, trained: Comparison, rows: Sample) -> Standing:
 def _units(entrant: Entrant, dictionary: Dictionary, rows: Sample) -> float | None:
     from overtone.evaluate.cost import matmul_units
 
-    return None if entrant.preset.whole else matmul_units(entrant.preset, dictionary, rows.train[:COUNTED_ROWS])
+    g = None if rows.g is None or "g" not in entrant.preset.needs else rows.g[:COUNTED_ROWS]
+    return None if entrant.preset.whole else matmul_units(entrant.preset, dictionary, rows.train[:COUNTED_ROWS], g=g)
 
 
 def by_document(x: Any, document: Any, seed: int, held_out: float = 0.3) -> Sample:
