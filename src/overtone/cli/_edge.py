@@ -57,6 +57,8 @@ def _perform(module: ModuleType, verb: str, words: list[str]) -> int:
     from overtone.cli._parse import parse
 
     kind = module.options_for(words) if hasattr(module, "options_for") else module.Options
+    aliases = getattr(module, "ALIASES", {})
+    words = [aliases.get(name, name) + sign + value for name, sign, value in (w.partition("=") for w in words)]
     options = parse(kind, verb, words)
     with _quiet(options.quiet):
         if options.json:

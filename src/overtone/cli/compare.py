@@ -75,7 +75,7 @@ def _sample(options: Options) -> Callable[[int], Sample]:
         from overtone.evaluate.testbed import reasoner_states
 
         site = options.site or "residual.3"
-        states = reasoner_states([site], 200)
+        states = reasoner_states([site], 200, gradient="mean")
         return lambda seed: states.sample(site, seed)
     from overtone.activations.opening import open_activations
     from overtone.evaluate.lineup.lineup import by_document
