@@ -18,6 +18,7 @@ from overtone.dictionaries.autoencoder import Autoencoder, Chosen, Settle, every
 from overtone.dictionaries.codes import SparseCodes, Support
 from overtone.dictionaries.encoders.base import Heads
 from overtone.dictionaries.selectors.rank import top_indices
+from overtone.training.kernels import dense
 from overtone.training.kernels.dispatch import Kernels, kernels_for
 
 DENSE_FROM = 0.1  # share of active latents from which dense products are faster
@@ -109,7 +110,7 @@ class Step:
             return self._decoded_nonlinearly(values if keep is None else values * keep, frozen)
         weight = self.dictionary.decoder.rows().detach() if frozen else self.dictionary.decoder.rows()
         if self.chosen is None:
-            return (values if keep is None else values * keep) @ weight
+            return dense.decode(values if keep is None else values * keep, weight)
         if keep is None:
             return self.kernels.decode(values, weight, self.chosen.support)
         return self.kernels.decode(values[keep], weight, self.chosen.support.kept(keep))
@@ -194,20 +195,27 @@ def _sparse(model: Autoencoder, given: Given, inputs: Tensor, target: Tensor, ce
 def _dense(
     model: Autoencoder, given: Given, inputs: Tensor, target: Tensor, centred: Tensor, beside: Mapping[str, Tensor]
 ) -> Step:
-    u = linear(inputs - model.centre(), *model.encoder.affine(model.decoder))
+    u = dense.preactivations(centred, model.centre(), *model.encoder.affine(model.decoder))
     sides = {**model.score.sides(model.decoder, beside), **model.value.sides(given.first, *u.shape)}
     heads = {**model.heads_of(u, everywhere, sides), **model.encoder.dense_heads(centred)}
     values = model.value(heads, everywhere)
     with torch.no_grad():
         mask = _mask(model, model.score(heads, everywhere), centred, given.settle)
-    values = values * mask
+    if _reaches_beyond(values.detach(), mask):
+        values = values * mask
     if model.decoder.linear:
-        x_hat = values @ model.decoder.rows() + model.decoder.constant(inputs)
+        x_hat = dense.decode(values, model.decoder.rows()) + model.decoder.constant(inputs)
     else:
         x_hat = model.decoder(SparseCodes.from_dense(values), inputs)
     return Step(
         model, target, x_hat, inputs, centred, values, heads, given.dead, given.progress, given.state, None, everywhere
     )
+
+
+def _reaches_beyond(values: Tensor, mask: Tensor) -> bool:
+    """Whether some value outside of a mask is not 0: mostly none is, and a large matrix is saved. An accelerator is not
+    asked, so that it need not wait."""
+    return values.device.type != "cpu" or bool((values != 0).logical_and_(mask.logical_not()).any())
 
 
 def _mask(model: Autoencoder, scores: Tensor, centred: Tensor, settle: Settle | None) -> Tensor:

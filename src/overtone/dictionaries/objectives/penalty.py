@@ -39,7 +39,7 @@ class L1(Price):
 
     def total(self, step: StepView) -> Tensor:
         """Sum of the amounts."""
-        return amounts(step, step.values.abs()).sum()
+        return total_amount(step, step.values.abs() if step.dictionary.value.signed else step.values)
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class GateL1(Price):
 
     def total(self, step: StepView) -> Tensor:
         """Sum of the gates' amounts."""
-        return amounts(step, step.heads["u"].relu()).sum()
+        return total_amount(step, step.heads["u"].relu())
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,14 @@ class Revive(Objective):
 
 def amounts(step: StepView, values: Tensor) -> Tensor:
     """Value x row norm / typical length of a centred state, in the layout of `values`."""
-    return values * step.at(step.dictionary.decoder.norms()) / step.dictionary.spread.sqrt()
+    return values * step.at(step.dictionary.decoder.norms() / step.dictionary.spread.sqrt())
+
+
+def total_amount(step: StepView, values: Tensor) -> Tensor:
+    """The sum of `amounts` over rows and latents; after a dense pass without a matrix of them."""
+    if not step.dense:
+        return amounts(step, values).sum()
+    return (values.sum(0) * step.dictionary.decoder.norms()).sum() / step.dictionary.spread.sqrt()
 
 
 def powers(amounts: Tensor, p: float) -> Tensor:
