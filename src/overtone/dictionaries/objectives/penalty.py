@@ -39,7 +39,7 @@ class L1(Price):
 
     def total(self, step: StepView) -> Tensor:
         """Sum of the amounts."""
-        return total_amount(step, step.values.abs() if step.dictionary.value.signed else step.values)
+        return total_amount(step, magnitudes(step))
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,10 @@ class Power(Price):
 
     def total(self, step: StepView) -> Tensor:
         """Sum of the powers, times their factor."""
-        p, factor = step.state["annealing.p"], step.state["annealing.factor"]
-        return powers(amounts(step, step.values.abs()), float(p)).sum() * factor
+        p, factor = float(step.state["annealing.p"]), step.state["annealing.factor"]
+        if p == 1:
+            return total_amount(step, magnitudes(step)) * factor
+        return powers(amounts(step, magnitudes(step)), p).sum() * factor
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,11 @@ class Revive(Objective):
 def amounts(step: StepView, values: Tensor) -> Tensor:
     """Value x row norm / typical length of a centred state, in the layout of `values`."""
     return values * step.at(step.dictionary.decoder.norms() / step.dictionary.spread.sqrt())
+
+
+def magnitudes(step: StepView) -> Tensor:
+    """|z| in the layout of the values."""
+    return step.values.abs() if step.dictionary.value.signed else step.values
 
 
 def total_amount(step: StepView, values: Tensor) -> Tensor:
