@@ -2,8 +2,8 @@
 
 Sweeps over latents (2048 to 65536 at fixed k), active latents and width; at each point a step of top_k and the
 encoder's product alone take turns on the same rows. The product is made in the precision that the step's kernels
-nominate in. Reported: milliseconds of processor time (median), and (step - product) / step, which should fall as latents
-grow; what is left that grows with latents is packing, Adam and the writing of gradients, once per batch.
+nominate in. Reported: milliseconds of processor time (median), and (step - product) / step, which should fall as
+latents grow; what is left that grows with them is packing, Adam and the writing of gradients, once per batch.
 
     python benchmarks/what_a_step_adds_to_its_product_grows_slower_than_the_product.py [--rows 4096] [--json]
 """
