@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 WIDTH, LATENTS, K, ROWS = 6, 16, 3, 20
+HOOK = "blocks.3.hook_resid_post"
 Encode = Callable[[Tensor], tuple[Tensor, Tensor]]
 """Rows to (codes, reconstruction)."""
 
@@ -58,7 +59,7 @@ def saelens_write(folder: Path) -> None:
     import sae_lens as sl
 
     size = {"d_in": WIDTH, "d_sae": LATENTS}
-    place = {"metadata": sl.saes.sae.SAEMetadata(model_name="gpt2", hook_name="blocks.3.hook_resid_post")}
+    place = {"metadata": sl.saes.sae.SAEMetadata(model_name="gpt2", hook_name=HOOK)}
     across = {
         "metadata": sl.saes.sae.SAEMetadata(hook_name="blocks.3.hook_mlp_in", hook_name_out="blocks.3.hook_mlp_out")
     }
@@ -81,6 +82,14 @@ def saelens_write(folder: Path) -> None:
     for name, sae in made.items():
         shaken(sae).save_model(folder / name)
         expected(folder / name, _saelens(sae))
+    for name, more in {
+        "old-standard": {"activation_fn_str": "relu", "normalize_activations": False, "hook_point": HOOK},
+        "old-topk": {"activation_fn_str": "topk", "activation_fn_kwargs": {"k": K}, "hook_name": HOOK},
+    }.items():  # cfg.json as versions before 6 wrote it, read by today's SAELens
+        shaken(made["standard"]).save_model(folder / name)
+        old = {"d_in": WIDTH, "d_sae": LATENTS, "dtype": "float32", "apply_b_dec_to_input": True, "model_name": "gpt2"}
+        (folder / name / "cfg.json").write_text(json.dumps({**old, **more}))
+        expected(folder / name, _saelens(sl.SAE.load_from_disk(folder / name)))
     training = sl.BatchTopKTrainingSAE(sl.BatchTopKTrainingSAEConfig(**size, **place, k=K))
     shaken(training)
     training.topk_threshold.fill_(0.7)

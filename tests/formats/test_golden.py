@@ -76,6 +76,8 @@ def weights_of(folder):
 
 
 CHANGED = {
+    "old-standard": "configured as before version 6: written as version 6 does",
+    "old-topk": "as old-standard",
     "topk-rescaled": "ranks by row length: read with unit rows",
     "gemma-scope": "an archive of numpy, compared in test_exchange",
     "MatryoshkaBatchTopKSAE": "one code at inference: written as BatchTopKSAE, its twin there",

@@ -111,7 +111,7 @@ def dictionary_of(plain: Plain) -> Autoencoder:
 def _fill(part: Part, **tensors: Tensor) -> None:
     """Give a part's parameters the values, and the precision, of tensors."""
     for name, tensor in tensors.items():
-        getattr(part, name).data = tensor.detach().clone().contiguous()
+        getattr(part, name).data = tensor.detach().clone(memory_format=torch.contiguous_format)
 
 
 def _encoder_of(plain: Plain) -> Encoder:

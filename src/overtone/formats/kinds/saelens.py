@@ -144,7 +144,9 @@ def _modern(cfg: dict[str, Any]) -> dict[str, Any]:
     k = cfg.get("k", (cfg.get("activation_fn_kwargs") or {}).get("k"))
     if activation == "topk" and architecture == "standard":
         architecture = "topk"
-    return {**cfg, "architecture": architecture, "k": k}
+    old = {} if activation is None else {"rescale_acts_by_decoder_norm": False}  # before 6 nothing was ranked by length
+    place = {"hook_name": cfg["hook_point"]} if "hook_point" in cfg else {}
+    return {**old, **cfg, **place, "architecture": architecture, "k": k}
 
 
 def _rule(architecture: str, cfg: dict[str, Any], tensors: dict[str, Any], n_latents: int, where: Path) -> Rule:
