@@ -1,8 +1,8 @@
 """overtone.json and overtone.safetensors: what a foreign format cannot hold, kept beside it, so that nothing is lost.
 
 They name the parts of the dictionary, its origin, facts, its scalars (a single threshold, the spread of the states) and
-the vectors that the format has no place for or wants in another form, and the hashes of the files they belong to: if
-those were changed since, they are not used. Matrices are never kept twice.
+what the format has no place for, or vectors that it wants in another form, and the hashes of the files they belong to:
+if those were changed since, they are not used. A matrix that the format holds in another form is not kept twice.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,19 +23,19 @@ def keep(path: Path, model: Autoencoder, facts: Mapping[str, Any], files: Sequen
     back as `back`. Returns whether both together give every bit of it; if not, what is kept describes `back`."""
     from safetensors.torch import save_file
 
-    missing = _missing(model, back)
-    exact = all(tensor.ndim < 2 for tensor in missing.values())
+    missing, held = _missing(model, back), back.state_dict()
+    exact = all(tensor.ndim < 2 or name not in held for name, tensor in missing.items())
     if not exact:
         back.origin, model, missing = model.origin, back, {}
-    vectors = {name: tensor for name, tensor in missing.items() if tensor.ndim == 1}
-    if vectors:
-        save_file(vectors, path.with_suffix(".safetensors"))
+    tensors = {name: tensor for name, tensor in missing.items() if tensor.ndim}
+    if tensors:
+        save_file(tensors, path.with_suffix(".safetensors"))
     data = {
         "written_by": f"overtone {library_version()}",
         "files": {file.name: file_hash(file) for file in files},
         "spec": model.spec(),
         "scalars": {name: _plain(tensor) for name, tensor in model.state_dict().items() if tensor.ndim == 0},
-        "vectors": sorted(vectors),
+        "tensors": sorted(tensors),
         "origin": model.origin,
         "facts": dict(facts),
     }
@@ -74,8 +74,8 @@ def restored(path: Path, read: Autoencoder) -> tuple[Autoencoder, dict[str, Any]
     try:
         if any(file_hash(path.parent / name) != digest for name, digest in data["files"].items()):
             return read, {}
-        vectors = read_safetensors(path.with_suffix(".safetensors")) if data["vectors"] else {}
-        model = _filled(rebuild(data["spec"]), read.state_dict() | vectors, data["scalars"])
+        tensors = read_safetensors(path.with_suffix(".safetensors")) if data["tensors"] else {}
+        model = _filled(rebuild(data["spec"]), read.state_dict() | tensors, data["scalars"])
     except (AttributeError, KeyError, OSError, StoreError, TypeError, ValueError):
         return read, {}
     model.origin = data.get("origin", {})

@@ -9,11 +9,13 @@ from overtone.dictionaries.decoders.linear import Linear as LinearDecoder
 from overtone.dictionaries.dictionary import Dictionary
 from overtone.dictionaries.encoders.base import Encoder
 from overtone.dictionaries.encoders.gated import Gated
+from overtone.dictionaries.encoders.gaussian import Gaussian
 from overtone.dictionaries.encoders.linear import Linear as LinearEncoder
 from overtone.dictionaries.encoders.tied import Tied
 from overtone.dictionaries.normalisers import FixedNorm, Normaliser, Standardised, Unscaled
 from overtone.dictionaries.parts import Part
-from overtone.dictionaries.scores import Magnitude, PreActivation
+from overtone.dictionaries.sampling import Drawn, DrawnMagnitude
+from overtone.dictionaries.scores import GradientWeighted, Magnitude, PreActivation
 from overtone.dictionaries.selectors.base import Selection
 from overtone.dictionaries.selectors.rank import Rank
 from overtone.dictionaries.selectors.threshold import Threshold
@@ -43,7 +45,8 @@ def plain_of(dictionary: Dictionary) -> Plain:
 
 
 def folded(dictionary: Dictionary) -> Autoencoder:
-    """The dictionary without input scaling, if it has the parts that the canonical form can express.
+    """The dictionary without input scaling, if it has parts that the canonical form can express: what they do in eval
+    mode and from states alone, without noise and gradients.
 
     Raises CapabilityError, naming the part, if not.
     """
@@ -52,9 +55,9 @@ def folded(dictionary: Dictionary) -> Autoencoder:
     model = dictionary.folded() if dictionary.capabilities.foldable else dictionary
     for part, allowed in (
         (model.normaliser, tuple(ROWS.values())),
-        (model.encoder, (LinearEncoder, Tied, Gated)),
-        (model.score, (PreActivation, Magnitude)),
-        (model.value, (Rectified, Signed, Jump, GatedMagnitude)),
+        (model.encoder, (LinearEncoder, Tied, Gated, Gaussian)),
+        (model.score, (PreActivation, Magnitude, DrawnMagnitude, GradientWeighted)),
+        (model.value, (Rectified, Signed, Jump, GatedMagnitude, Drawn)),
         (model.decoder, (LinearDecoder,)),
     ):
         if not isinstance(part, allowed):
