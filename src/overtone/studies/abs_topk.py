@@ -55,10 +55,10 @@ class Size(Settings):
     """seeds; planted rows and tokens; real states: written traces, tokens, latents and k."""
 
     seeds: int = 3
-    rows: int = 40_000
-    planted_tokens: int = 1_000_000
-    traces: int = 150
-    tokens: int = 300_000
+    rows: int = 20_000
+    planted_tokens: int = 300_000
+    traces: int = 80
+    tokens: int = 100_000
     latents: int = 320
     k: int = 8
     site: str = "residual.3"

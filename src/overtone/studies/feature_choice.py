@@ -11,8 +11,8 @@ Claims, in our words
 (e) Thresholds, one per latent, stand in for the choice over a batch.
 (f) All this holds on real states.
 
-Scaled down. Planted: 128 features in 48 dimensions, frequencies with exponent 0.9, 70 % of the rows with 2 of them and
-30 % with 12; 192 latents, k = 5. Real: states of the bundled reasoner after layer 3 (width 160) for GPT-2 small.
+Scaled down. Planted: 64 features in 32 dimensions, frequencies with exponent 0.9, 70 % of the rows with 2 of them and
+30 % with 12; 96 latents, k = 5. Real: states of the bundled reasoner after layer 3 (width 160) for GPT-2 small.
 
 Deviations
 1. Those of the presets: the constants of the law and of the loss are ours, the paper's could not be found.
@@ -58,11 +58,11 @@ class Size(Settings):
     """seeds; planted rows and tokens; real states: written traces, tokens, latents and k."""
 
     seeds: int = 3
-    rows: int = 40_000
-    planted_tokens: int = 700_000
-    traces: int = 150
-    tokens: int = 300_000
-    latents: int = 480
+    rows: int = 20_000
+    planted_tokens: int = 200_000
+    traces: int = 80
+    tokens: int = 150_000
+    latents: int = 320
     k: int = 8
     site: str = "residual.3"
 
@@ -96,7 +96,7 @@ def on_planted(size: Size) -> Comparison:
     active: dict[int, np.ndarray] = {}
 
     def sample(seed: int) -> Sample:
-        truth = plant(128, 48, max_cosine=0.75, seed=seed)
+        truth = plant(64, 32, max_cosine=0.75, seed=seed)
         x, held_out = (truth.mixed(n, shares=SHARES, exponent=EXPONENT, seed=n + seed) for n in (size.rows, 8192))
         active[0] = (held_out.values > 0).sum(1).numpy()
         return Sample(x.x, held_out.x, truth.atoms)
@@ -106,11 +106,11 @@ def on_planted(size: Size) -> Comparison:
         return {"adapts": float(np.corrcoef(counts, active[0])[0, 1]) if counts.std() > 0.01 else 0.0}
 
     presets = {
-        TOKEN: TopK(192, k=5, aux_weight=0.0), BATCH: BatchTopK(192, k=5), MUTUAL: MutualChoice(192, k=5),
-        FEATURE: FeatureChoice(192, k=5, aux_weight=0.0), EVEN: FeatureChoice(192, k=5, aux_weight=0.0, exponent=0.0),
-        STEEP: FeatureChoice(192, k=5, aux_weight=0.0, exponent=1.8),
+        TOKEN: TopK(96, k=5, aux_weight=0.0), BATCH: BatchTopK(96, k=5), MUTUAL: MutualChoice(96, k=5),
+        FEATURE: FeatureChoice(96, k=5, aux_weight=0.0), EVEN: FeatureChoice(96, k=5, aux_weight=0.0, exponent=0.0),
+        STEEP: FeatureChoice(96, k=5, aux_weight=0.0, exponent=1.8),
     }  # fmt: skip
-    options = {"n_tokens": size.planted_tokens, "batch_rows": 512, "lr": 4e-3, "also": adapts}
+    options = {"n_tokens": size.planted_tokens, "batch_rows": 256, "lr": 6e-3, "also": adapts}
     return compare(presets, sample, seeds=range(size.seeds), **options)
 
 
