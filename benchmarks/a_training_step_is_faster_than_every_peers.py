@@ -63,11 +63,10 @@ def overtone(o: argparse.Namespace, x: torch.Tensor) -> Step:
 
 
 def our_preset(o: argparse.Namespace) -> object:
-    import overtone
+    from overtone.core.catalogue import lookup
 
-    if o.method in ("top_k", "batch_top_k"):
-        return {"top_k": overtone.TopK, "batch_top_k": overtone.BatchTopK}[o.method](o.latents, k=o.active)
-    return {"relu": overtone.ReluL1, "jumprelu": overtone.JumpReLU}[o.method](o.latents)
+    name = {"relu": "relu_l1", "jumprelu": "jump_relu"}.get(o.method, o.method)
+    return lookup("dictionaries", name).thing.example(n_latents=o.latents, k=o.active)
 
 
 def product(o: argparse.Namespace, x: torch.Tensor) -> Step:
@@ -260,7 +259,8 @@ def summary(workers: list[Worker], failed: list[str]) -> dict[str, dict]:
         w.name: {**w.found[-1], "ms": statistics.median(f["ms"] for f in w.found[2:])} for w in workers
     }
     for facts in found.values():
-        facts["times_overtone"] = facts["ms"] / found["overtone"]["ms"]
+        if "overtone" in found:
+            facts["times_overtone"] = facts["ms"] / found["overtone"]["ms"]
         if "overtone-torch" in found:
             facts["times_overtone_torch"] = facts["ms"] / found["overtone-torch"]["ms"]
     return found | {name: {"failed": True} for name in failed}
