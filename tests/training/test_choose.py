@@ -14,7 +14,7 @@ from overtone.dictionaries.presets.batch_top_k import BatchTopK
 from overtone.dictionaries.presets.relu_l1 import ReluL1
 from overtone.dictionaries.presets.top_k import TopK
 from overtone.dictionaries.selectors.base import Rule
-from overtone.training.kernels import candidates
+from overtone.training.kernels import candidates, memory
 from overtone.training.kernels import native as native_module
 from overtone.training.kernels.choose import choose
 from overtone.training.kernels.compiler import BuildError
@@ -194,3 +194,20 @@ def test_a_compiler_that_fails_is_a_build_error_and_leaves_nothing_behind(tmp_pa
     monkeypatch.setenv("CC", os.fspath(tmp_path / "missing"))
     with pytest.raises(BuildError, match="no C compiler"):
         Native(MACHINE)
+
+
+def test_a_cache_folder_that_cannot_be_made_is_a_build_error(tmp_path, monkeypatch):
+    library("machine")  # skips where there is no compiler
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    with pytest.raises(BuildError, match="cannot be had"):
+        Native(MACHINE)
+
+
+def test_what_is_kept_for_a_weight_goes_with_it_and_with_a_release():
+    native = library("machine")
+    x, weight, bias = states_and_matrix(5, 8, 40)
+    native.select(x, weight, bias, Rule(k=2), False)
+    assert weight in native.kept
+    memory.release()
+    assert weight not in native.kept

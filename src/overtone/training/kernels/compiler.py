@@ -30,13 +30,13 @@ def load(source: Path, options: Sequence[str]) -> ctypes.CDLL:
     if compiler is None:
         raise BuildError("there is no C compiler (cc, gcc, clang, or what CC names)")
     command = [compiler, *OPTIONS, *options]
-    library = cache_folder() / f"{source.stem}-{_key(source, command)}.so"
     try:
+        library = cache_folder() / f"{source.stem}-{_key(source, command)}.so"
         if not library.exists():
             _build(source, command, library)
         return ctypes.CDLL(str(library))
-    except OSError as error:
-        raise BuildError(f"{library}: {error}") from error
+    except (OSError, RuntimeError) as error:  # no home, a folder that cannot be written, a library that does not load
+        raise BuildError(f"the compiled library cannot be had: {error}") from error
 
 
 def cache_folder() -> Path:

@@ -6,11 +6,13 @@ forgotten afterwards. What lies idle is bounded and returned by `release`.
 
 import math
 import threading
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 SMALL = 2**18  # bytes from which memory is kept; the C library does well with less
+ON_RELEASE: list[Callable[[], None]] = []  # what else is kept between steps is forgotten by these
 _count = getattr(torch._C, "_storage_Use_Count", None)  # without it memory is not used again
 
 
@@ -52,5 +54,7 @@ def take(*shape: int) -> Tensor:
 
 
 def release() -> None:
-    """Give back this thread's idle memory."""
+    """Give back this thread's idle memory and what kernels keep between steps."""
     _local.pool.release()
+    for forget in ON_RELEASE:
+        forget()

@@ -59,6 +59,7 @@ class Native:
         self.level = int(self.library.ot_level())
         self.whole_rows = 0  # since the start
         self.kept = WeakTensorKeyDictionary()
+        memory.ON_RELEASE.append(self.kept.clear)
         self.preactivations, self.decode = sparse.differentiable(self)
 
     @property
