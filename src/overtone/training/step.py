@@ -183,7 +183,7 @@ def _sparse(model: Autoencoder, given: Given, inputs: Tensor, target: Tensor, ce
     heads = model.heads_of(u, support.at, chosen.sides)
     values = model.value(heads, support.at)
     if model.decoder.linear:
-        x_hat = kernels.decode(values, model.decoder.rows(), support) + model.decoder.constant(inputs)
+        x_hat = kernels.decode(values, model.decoder.rows(), support).add_(model.decoder.constant(inputs))
     else:
         x_hat = model.decoder(support.codes(values), inputs)
     return Step(

@@ -67,13 +67,17 @@ int64_t ot_packed_bytes(int64_t latents, int64_t width) {
 int64_t ot_panels(int64_t latents) { return panels_of(latents); }
 int64_t ot_padded(int64_t latents) { return panels_of(latents) * NR; }
 
-static float total(vf v) {
+static inline float total(vf v) {
+#if defined(__AVX512F__)
+  return _mm512_reduce_add_ps((__m512)v);
+#else
   float sum = 0;
   for (int i = 0; i < VL; i++) sum += v[i];
   return sum;
+#endif
 }
 
-static float dot(const float *a, const float *b, int64_t n) {
+static inline float dot(const float *a, const float *b, int64_t n) {
   vf s0 = {0}, s1 = {0}, s2 = {0}, s3 = {0};
   int64_t i = 0;
   for (; i + 4 * VL <= n; i += 4 * VL) {
@@ -86,6 +90,25 @@ static float dot(const float *a, const float *b, int64_t n) {
   float rest = 0;
   for (; i < n; i++) rest += a[i] * b[i];
   return total((s0 + s1) + (s2 + s3)) + rest;
+}
+
+#define TOGETHER 4 /* rows whose products with one state are made at once, so that memory is asked for in parallel */
+
+/* out = inner products of a with TOGETHER rows. */
+static inline void dots(const float *a, const float *const rows[TOGETHER], int64_t n, float *out) {
+  vf s[TOGETHER][2];
+  for (int r = 0; r < TOGETHER; r++) s[r][0] = s[r][1] = (vf){0};
+  int64_t i = 0;
+  for (; i + 2 * VL <= n; i += 2 * VL) {
+    vf a0 = LOAD(a + i), a1 = LOAD(a + i + VL);
+#pragma GCC unroll 4
+    for (int r = 0; r < TOGETHER; r++) s[r][0] += a0 * LOAD(rows[r] + i), s[r][1] += a1 * LOAD(rows[r] + i + VL);
+  }
+  for (int r = 0; r < TOGETHER; r++) {
+    float rest = 0;
+    for (int64_t j = i; j < n; j++) rest += a[j] * rows[r][j];
+    out[r] = total(s[r][0] + s[r][1]) + rest;
+  }
 }
 
 /* ------------------------------------------------------------------------------------------------------- rounding */
@@ -279,21 +302,30 @@ static inline void push(const problem *p, list *l, vf v0, vf v1, int64_t first, 
   }
 }
 
-static float exact(const problem *p, const float *row, int64_t i) {
-  float u = dot(row, p->weight + i * p->width, p->width) + p->bias[i];
-  return p->shift ? u - p->shift[i] : u;
+/* Shifted pre-activations of n places in float32. Whatever places are asked for together, each is summed alike. */
+static void exact(const problem *p, const float *row, const int32_t *latents, int64_t n, float *out) {
+  for (int64_t j = 0; j < n; j += TOGETHER) {
+    const float *rows[TOGETHER];
+    float u[TOGETHER];
+    for (int64_t r = 0; r < TOGETHER; r++) rows[r] = p->weight + latents[j + r < n ? j + r : n - 1] * p->width;
+    dots(row, rows, p->width, u);
+    for (int64_t r = 0; r < TOGETHER && j + r < n; r++) {
+      int32_t i = latents[j + r];
+      out[j + r] = u[r] + p->bias[i];
+      if (p->shift) out[j + r] -= p->shift[i];
+    }
+  }
 }
 
-/* Score the n places of the list that `picks` names again, in float32; out: their scores. */
-static void rescore(const problem *p, list *l, const float *row, const int32_t *picks, int64_t n, float *out) {
+/* Score the n places of the list that `picks` names again, in float32; out: their scores. `work` holds 2 n. */
+static void rescore(const problem *p, list *l, const float *row, const int32_t *picks, int64_t n, float *out,
+                    int32_t *work) {
+  float *values = (float *)(work + n);
+  for (int64_t j = 0; j < n; j++) work[j] = l->latent[picks[j]];
+  exact(p, row, work, n, values);
   for (int64_t j = 0; j < n; j++) {
-    if (j + 1 < n) {
-      const char *next = (const char *)(p->weight + l->latent[picks[j + 1]] * p->width);
-      for (int64_t byte = 0; byte < 4 * p->width; byte += 64) __builtin_prefetch(next + byte);
-    }
-    float v = exact(p, row, l->latent[picks[j]]);
-    l->value[picks[j]] = v;
-    out[j] = sided(p, v);
+    l->value[picks[j]] = values[j];
+    out[j] = sided(p, values[j]);
   }
 }
 
@@ -301,7 +333,7 @@ static void rescore(const problem *p, list *l, const float *row, const int32_t *
    of them shows which others cannot matter. Loops are free of branches where a guess would often be wrong. */
 static int64_t settle(const problem *p, list *l, const float *row, int32_t *keys) {
   int64_t k = p->k, n = l->n, kept = 0;
-  int32_t *picks = keys + p->room, *sure = picks + p->room;
+  int32_t *picks = keys + p->room, *sure = picks + p->room, *work = sure + p->room;
   for (int64_t i = 0; i < n; i++) l->score[i] = sided(p, l->value[i]), sure[i] = 1;
   if (l->slack > 0) {
     float cut = k && n > k ? kth_largest(l->score, n, k, 10, keys) : -INFINITY;
@@ -311,7 +343,7 @@ static int64_t settle(const problem *p, list *l, const float *row, int32_t *keys
       picks[first] = (int32_t)i;
       first += sure[i];
     }
-    rescore(p, l, row, picks, first, l->score);
+    rescore(p, l, row, picks, first, l->score, work);
     if (first < n) {
       float least = kth_largest(l->score, first, k, 10, keys);
       for (int64_t i = 0; i < n; i++) {
@@ -320,7 +352,7 @@ static int64_t settle(const problem *p, list *l, const float *row, int32_t *keys
         picks[others] = (int32_t)i;
         others += matters;
       }
-      rescore(p, l, row, picks, others, l->score);
+      rescore(p, l, row, picks, others, l->score, work);
       int64_t m = 0;
       for (int64_t i = 0; i < n; i++) {
         l->value[m] = l->value[i], l->latent[m] = l->latent[i];
@@ -343,12 +375,13 @@ static int64_t settle(const problem *p, list *l, const float *row, int32_t *keys
   return kept;
 }
 
-/* A row whose candidates did not fit, or that is not finite: all latents in float32. `work` holds 6 x latents. */
+/* A row whose candidates did not fit, or that is not finite: all latents in float32. `work` holds 8 x latents. */
 static int64_t whole_row(const problem *p, const float *row, list *l, float *work) {
   problem whole = *p;
   whole.room = p->latents;
   list all = {.value = work, .score = work + p->latents, .latent = (int32_t *)(work + 2 * p->latents), .n = p->latents};
-  for (int64_t i = 0; i < p->latents; i++) all.value[i] = exact(p, row, i), all.latent[i] = (int32_t)i;
+  for (int64_t i = 0; i < p->latents; i++) all.latent[i] = (int32_t)i;
+  exact(p, row, all.latent, p->latents, all.value);
   int64_t n = settle(&whole, &all, row, (int32_t *)(work + 3 * p->latents));
   *l = all;
   if (p->k && n < p->k) { /* not a number somewhere: any k places will do, the loss shows it */
@@ -382,8 +415,8 @@ static int reserve(scratch *s, const problem *p, int64_t rows, int64_t block) {
   s->values = malloc(4 * (size_t)block * room);
   s->latents = malloc(4 * (size_t)block * room);
   s->scores = malloc(4 * room);
-  s->keys = malloc(12 * room);
-  s->work = malloc(24 * (size_t)p->latents);
+  s->keys = malloc(20 * room);
+  s->work = malloc(32 * (size_t)p->latents);
   s->bias = malloc(4 * padded);
   s->second = malloc(sizeof(list) * (size_t)block);
   s->states = malloc(4 * (size_t)(block * p->width));
@@ -591,6 +624,11 @@ void ot_sum_by_latent(const float *values, const float *matrix, const int32_t *o
 void ot_products(const float *states, const float *matrix, const int64_t *latents, const int64_t *starts,
                  int64_t n_rows, int64_t n, int64_t first, int64_t last, int64_t width, float *out) {
   for (int64_t r = first; r < last; r++)
-    for (int64_t j = starts[r], to = r + 1 < n_rows ? starts[r + 1] : n; j < to; j++)
-      out[j] = dot(states + r * width, matrix + latents[j] * width, width);
+    for (int64_t j = starts[r], to = r + 1 < n_rows ? starts[r + 1] : n; j < to; j += TOGETHER) {
+      const float *rows[TOGETHER];
+      float found[TOGETHER];
+      for (int64_t i = 0; i < TOGETHER; i++) rows[i] = matrix + latents[j + i < to ? j + i : to - 1] * width;
+      dots(states + r * width, rows, width, found);
+      for (int64_t i = 0; i < TOGETHER && j + i < to; i++) out[j + i] = found[i];
+    }
 }
