@@ -63,11 +63,11 @@ MP, BATCH, ROW, FIXED, MORE = "mp_sae", "batch_top_k", "top_k", "mp_sae, 2 steps
 class Size(Settings):
     """seeds; updates on trees of `tree_rows` rows; real states: written traces, tokens, latents and k."""
 
-    seeds: int = 5
+    seeds: int = 3
     updates: int = 3000
     tree_rows: int = 40_000
     traces: int = 200
-    tokens: int = 150_000
+    tokens: int = 100_000
     latents: int = 640
     k: int = 8
     site: str = "residual.3"
@@ -76,7 +76,7 @@ class Size(Settings):
 SCALES = {
     "tiny": Size(seeds=2, updates=30, tree_rows=1000, traces=6, tokens=2000, latents=64, k=4),
     "small": Size(),
-    "paper": Size(updates=15_000, tree_rows=100_000, traces=2000, tokens=5_000_000, latents=4000, k=32),
+    "paper": Size(seeds=5, updates=15_000, tree_rows=100_000, traces=2000, tokens=5_000_000, latents=4000, k=32),
 }
 
 

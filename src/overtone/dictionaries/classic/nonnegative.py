@@ -11,7 +11,7 @@ from overtone.dictionaries.codes import SparseCodes
 from overtone.dictionaries.dictionary import Capabilities, Dictionary
 from overtone.dictionaries.solvers.nonnegative import nonnegative_least_squares
 
-BLOCK_ROWS = 4096
+BLOCK_ROWS = 1024  # with a hundred latents, what fits into a cache
 
 
 class NonNegative(Dictionary, kind="dictionary.non_negative"):
