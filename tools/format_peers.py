@@ -75,12 +75,18 @@ def saelens_write(folder: Path) -> None:
         "skip-transcoder": sl.SkipTranscoder(sl.SkipTranscoderConfig(**transcoder)),
         "jumprelu-transcoder": sl.JumpReLUTranscoder(sl.JumpReLUTranscoderConfig(**transcoder)),
     }
+    if hasattr(sl, "MatchingPursuitSAE"):
+        fixed = {"max_iterations": 4, "residual_threshold": 0.0, "stop_on_duplicate_support": False}
+        made["matching_pursuit"] = sl.MatchingPursuitSAE(sl.MatchingPursuitSAEConfig(**size, **place, **fixed))
     for norm in ("layer_norm", "constant_norm_rescale"):
         made[norm] = sl.TopKSAE(sl.TopKSAEConfig(**size, **place, k=K, normalize_activations=norm))
     if hasattr(sl, "AbsTopKSAE"):
         made["abstopk"] = sl.AbsTopKSAE(sl.AbsTopKSAEConfig(**size, **place, k=K))
     for name, sae in made.items():
-        shaken(sae).save_model(folder / name)
+        shaken(sae)
+        if name == "matching_pursuit":  # with rows of other lengths its residuals grow
+            sae.W_dec.data /= sae.W_dec.data.norm(dim=1, keepdim=True)
+        sae.save_model(folder / name)
         expected(folder / name, _saelens(sae))
     for name, more in {
         "old-standard": {"activation_fn_str": "relu", "normalize_activations": False, "hook_point": HOOK},

@@ -299,3 +299,12 @@ def test_every_format_says_whose_it_is_and_what_it_does():
     for name, entry in entries("formats").items():
         assert entry.thing.name == name and entry.summary and entry.facts["source"]
         assert entry.facts["writes"] == entry.thing.writes and entry.facts["reads"]
+
+
+def test_pursuit_that_stops_by_other_rules_is_refused(tmp_path):
+    export_dictionary(trained("mp_sae"), tmp_path / "out", "saelens")
+    cfg = json.loads((tmp_path / "out" / "cfg.json").read_text())
+    assert (cfg["architecture"], cfg["max_iterations"]) == ("matching_pursuit", 3)
+    (tmp_path / "out" / "cfg.json").write_text(json.dumps({**cfg, "residual_threshold": 0.1}))
+    with pytest.raises(CapabilityError, match=r"residual_threshold.*0\.1"):
+        import_dictionary(tmp_path / "out")

@@ -65,7 +65,16 @@ class Gate:
     name = "gates"
 
 
-Rule = Positive | Above | Best | Gate
+@dataclass(frozen=True)
+class Pursuit:
+    """Non-negative matching pursuit in so many steps with the decoder's rows, which then are the encoder's too."""
+
+    steps: int
+    signed = False
+    name = "matching pursuit"
+
+
+Rule = Positive | Above | Best | Gate | Pursuit
 
 
 @dataclass(frozen=True, eq=False)

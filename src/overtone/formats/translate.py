@@ -12,6 +12,7 @@ from overtone.dictionaries.encoders.gated import Gated
 from overtone.dictionaries.encoders.gaussian import Gaussian
 from overtone.dictionaries.encoders.linear import Linear as LinearEncoder
 from overtone.dictionaries.encoders.tied import Tied
+from overtone.dictionaries.encoders.unrolled import Unrolled
 from overtone.dictionaries.normalisers import FixedNorm, Normaliser, Standardised, Unscaled
 from overtone.dictionaries.parts import Part
 from overtone.dictionaries.sampling import Drawn, DrawnMagnitude
@@ -20,7 +21,7 @@ from overtone.dictionaries.selectors.base import Selection
 from overtone.dictionaries.selectors.rank import Rank
 from overtone.dictionaries.selectors.threshold import Threshold
 from overtone.dictionaries.values import GatedMagnitude, Jump, Rectified, Signed, Value
-from overtone.formats.plain import Above, Best, Gate, Plain, Positive, Rule
+from overtone.formats.plain import Above, Best, Gate, Plain, Positive, Pursuit, Rule
 
 ROWS: dict[str, type[Normaliser]] = {"": Unscaled, "standardised": Standardised, "fixed_norm": FixedNorm}
 
@@ -55,7 +56,7 @@ def folded(dictionary: Dictionary) -> Autoencoder:
     model = dictionary.folded() if dictionary.capabilities.foldable else dictionary
     for part, allowed in (
         (model.normaliser, tuple(ROWS.values())),
-        (model.encoder, (LinearEncoder, Tied, Gated, Gaussian)),
+        (model.encoder, (LinearEncoder, Tied, Gated, Gaussian, Unrolled)),
         (model.score, (PreActivation, Magnitude, DrawnMagnitude, GradientWeighted)),
         (model.value, (Rectified, Signed, Jump, GatedMagnitude, Drawn)),
         (model.decoder, (LinearDecoder,)),
@@ -81,6 +82,10 @@ def _rule_of(model: Autoencoder) -> Rule:
         if not isinstance(selection, Threshold) or bool(selection.theta.any()):
             raise CapabilityError(_refusal(f"{model.encoder.kind} with {selection.kind}"))
         return Gate(model.encoder.log_gain.detach(), model.encoder.magnitude_bias.detach())
+    if isinstance(model.encoder, Unrolled):
+        if model.encoder.tolerance:
+            raise CapabilityError(_refusal(f"{model.encoder.kind} with a tolerance"))
+        return Pursuit(model.encoder.steps)
     if selection.has_threshold_form:
         theta = selection.theta.detach().float().expand(model.n_latents).clone()
         return Positive() if not signed and not bool(theta.any()) else Above(theta, signed)
@@ -119,6 +124,8 @@ def _fill(part: Part, **tensors: Tensor) -> None:
 
 def _encoder_of(plain: Plain) -> Encoder:
     n_latents, width = plain.encoder.shape
+    if isinstance(plain.rule, Pursuit):
+        return Unrolled(plain.rule.steps)
     if isinstance(plain.rule, Gate):
         encoder = Gated(width, n_latents)
         _fill(encoder, log_gain=plain.rule.log_ratio, magnitude_bias=plain.rule.magnitude_bias)
@@ -137,6 +144,8 @@ def _value_of(plain: Plain) -> Value:
 def _selection_of(plain: Plain) -> Selection:
     if isinstance(plain.rule, Best):
         return Rank("row", plain.rule.k)
+    if isinstance(plain.rule, Pursuit):
+        return Rank("row", plain.rule.steps)
     selection = Threshold(plain.n_latents)
     if isinstance(plain.rule, Above):
         selection.theta.copy_(plain.rule.theta.to(torch.float32))

@@ -23,7 +23,7 @@ from overtone.core.catalogue import enrol
 from overtone.core.errors import CapabilityError, SettingError, StoreError
 from overtone.formats.choices import Choices
 from overtone.formats.format import Foreign, Format, read_json, read_safetensors, read_weights_only, taken
-from overtone.formats.plain import Above, Best, Gate, Plain, Positive, Rule
+from overtone.formats.plain import Above, Best, Gate, Plain, Positive, Pursuit, Rule
 
 PICKLE, WEIGHTS, CONFIG = "ae.pt", "ae.safetensors", "config.json"
 
@@ -138,7 +138,7 @@ def _k(facts: Mapping[str, Any]) -> int | None:
 def _class_of(plain: Plain, k: int | None, how: Format) -> tuple[str, Plain, list[str]]:
     """The class that holds it, the form that class wants, and notes."""
     rule = plain.rule
-    if rule.signed:
+    if rule.signed or isinstance(rule, Pursuit):
         raise how.refuse(rule, holds="rectifiers, gates, thresholds and ranks within each row")
     if isinstance(rule, Positive):
         return ("AutoEncoder" if plain.centred and plain.unit_rows else "AutoEncoderNew"), *_uncentred_if(

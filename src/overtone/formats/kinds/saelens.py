@@ -22,13 +22,14 @@ from overtone.core.errors import CapabilityError, SettingError, SiteError, Store
 from overtone.core.sites import Site
 from overtone.formats.choices import Choices
 from overtone.formats.format import Foreign, Format, read_json, read_safetensors, taken
-from overtone.formats.plain import Above, Best, Gate, Plain, Positive, Rule
+from overtone.formats.plain import Above, Best, Gate, Plain, Positive, Pursuit, Rule
 
 CFG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
 LAYOUT = "6.54.12"  # SAELens reads a folder without a version of 6.0 or later by the rules of older ones
 ROWWISE = {"none": "", "layer_norm": "standardised", "constant_norm_rescale": "fixed_norm"}
+PURSUIT = "matching_pursuit"
 TRANSCODERS = ("transcoder", "skip_transcoder", "jumprelu_transcoder", "jumprelu_skip_transcoder")
-READ = ("standard", "gated", "topk", "abstopk", "jumprelu", *TRANSCODERS)
+READ = ("standard", "gated", "topk", "abstopk", "jumprelu", PURSUIT, *TRANSCODERS)
 
 
 @enrol("formats", "saelens", source="sae-lens 6.54.12", reads=True, writes=True)
@@ -55,6 +56,8 @@ class SAELens(Format):
         width, n_latents = int(cfg["d_in"]), int(cfg["d_sae"])
         target = int(cfg.get("d_out", width)) if architecture in TRANSCODERS else width
         gated = architecture == "gated"
+        if architecture == PURSUIT:  # no encoder of its own
+            tensors |= {"W_enc": taken(tensors, "W_dec", (n_latents, width), where).T, "b_enc": torch.zeros(n_latents)}
         plain = Plain(
             encoder=taken(tensors, "W_enc", (width, n_latents), where).T,
             bias=taken(tensors, "b_gate" if gated else "b_enc", (n_latents,), where),
@@ -81,6 +84,8 @@ class SAELens(Format):
             "W_dec": plain.decoder,
             "b_dec": plain.constant,
         }
+        if isinstance(plain.rule, Pursuit):
+            tensors = {name: tensors[name] for name in ("W_dec", "b_dec")}
         if isinstance(plain.rule, Above):
             tensors["threshold"] = plain.rule.theta
         if isinstance(plain.rule, Gate):
@@ -93,7 +98,7 @@ class SAELens(Format):
 
 
 _HOLDS = {
-    False: "rectifiers, gates, thresholds, and ranks within each row, signed ones too",
+    False: "rectifiers, gates, thresholds, ranks within each row, signed ones too, and centred matching pursuit",
     True: "transcoders with a rectifier or a threshold per latent",
 }
 
@@ -105,6 +110,8 @@ def _architecture(plain: Plain) -> str | None:
         return None if own is None or rule.signed or plain.centred else f"{own}{skip}transcoder"
     if isinstance(rule, Best):
         return "abstopk" if rule.signed else "topk"
+    if isinstance(rule, Pursuit):
+        return PURSUIT if plain.centred else None  # SAELens decodes without the constant if it does not subtract it
     return None if rule.signed else {Positive: "standard", Above: "jumprelu", Gate: "gated"}[type(rule)]
 
 
@@ -130,6 +137,8 @@ def _cfg(plain: Plain, architecture: str, facts: Mapping[str, Any]) -> dict[str,
         "metadata": {**own, **kept.get("metadata", {})},
         "architecture": architecture,
     }
+    if isinstance(plain.rule, Pursuit):
+        cfg |= {"max_iterations": plain.rule.steps, "residual_threshold": 0.0, "stop_on_duplicate_support": False}
     if isinstance(plain.rule, Best):
         cfg |= {"k": plain.rule.k, "rescale_acts_by_decoder_norm": False}
     if plain.other_space or plain.skip is not None:
@@ -156,9 +165,23 @@ def _rule(architecture: str, cfg: dict[str, Any], tensors: dict[str, Any], n_lat
         return Best(int(cfg["k"]), signed=architecture == "abstopk")
     if architecture.startswith("jumprelu"):
         return Above(taken(tensors, "threshold", (n_latents,), where).float())
+    if architecture == PURSUIT:
+        return _pursuit(cfg, where)
     if architecture == "gated":
         return Gate(taken(tensors, "r_mag", (n_latents,), where), taken(tensors, "b_mag", (n_latents,), where))
     return Positive()
+
+
+def _pursuit(cfg: dict[str, Any], where: Path) -> Pursuit:
+    """A fixed number of steps; rules that stop rows earlier, by an absolute residual or a support, overtone has not."""
+    early = {"residual_threshold": cfg.get("residual_threshold", 1e-2)}
+    early["stop_on_duplicate_support"] = cfg.get("stop_on_duplicate_support", True)
+    if any(early.values()) or not cfg.get("apply_b_dec_to_input", True):
+        raise CapabilityError(
+            f"{where.parent / CFG} says {early}: overtone reads matching pursuit of a fixed number of steps, with the "
+            "constant subtracted (0, false, and apply_b_dec_to_input true)."
+        )
+    return Pursuit(int(cfg.get("max_iterations") or cfg["d_in"]))
 
 
 def _nothing_else(tensors: dict[str, Any], where: Path) -> None:
