@@ -55,10 +55,11 @@ def dose_curves(causal: Causality, tables: Tables, kl: Divergences) -> list[Dose
     curves = []
     for series in causal.of(STEERED):
         b = series.behaviour
-        beside = [s for role in (RIVAL, SHUFFLED, BIAS) for s in causal.of(role, b)] + causal.of(RANDOM)
+        near = causal.random_beside(series)
+        beside = [s for role in (RIVAL, SHUFFLED, BIAS) for s in causal.of(role, b)] + near
         summary = summarise(tables.of(series), b)
         site = str(series.direction.site) if series.direction else ""
-        random = [abs(e.effects[b].value) for s in causal.of(RANDOM) for e in tables.of(s).rows]
+        random = [abs(e.effects[b].value) for s in near for e in tables.of(s).rows]
         curves.append(
             DoseCurve(
                 b,
@@ -252,7 +253,7 @@ def transfer_rows(causal: Causality | None, tables: Tables | None, name: str) ->
     rows = []
     for series in causal.of(STEERED):
         b, table = series.behaviour, tables.of(series)
-        random = [tables.of(s).rows[-1].counts[b] for s in causal.of(RANDOM)]
+        random = [tables.of(s).rows[-1].counts[b] for s in causal.random_beside(series)]
         rows.append(
             TransferRow(
                 b,

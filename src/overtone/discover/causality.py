@@ -9,22 +9,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from overtone.core.seeds import numpy_generator, torch_generator
-from overtone.core.sites import Site
 from overtone.directions.controls import random_like
 from overtone.directions.direction import Direction, unit_direction
 from overtone.discover.crew import Crew, Task
 from overtone.discover.material import FIT, TEST, Material, Rows
-from overtone.discover.vectors import DENSE, Candidate, Trial, add_arm, boundaries, signed
+from overtone.discover.vectors import add_arm, boundaries
 from overtone.evaluate.outcomes import Outcomes
 from overtone.steering.bias import bias_of
 from overtone.steering.edits.scale import Scale
 from overtone.steering.steer import Steering
 
 if TYPE_CHECKING:
+    from overtone.discover.choice import Choice
     from overtone.discover.run import Run
     from overtone.discover.settings import DiscoverSettings
     from overtone.discover.subject import Prompt
@@ -77,13 +77,15 @@ class Causality:
         """The series of a role, of one behaviour if named."""
         return [s for s in self.series if s.role == role and (not behaviour or s.behaviour == behaviour)]
 
+    def random_beside(self, series: Series) -> list[Series]:
+        """The random directions that ran at the site of a series and at its doses."""
+        beside = (s for s in self.of(RANDOM) if _site(s) == _site(series))
+        shared = [(s, {d: kept for d, kept in s.arms.items() if d in series.arms}) for s in beside]
+        return [replace(s, arms=arms) for s, arms in shared if arms]
 
-def choose(trials: Sequence[Trial], kinds: Sequence[str], behaviour: str, site: Site | None = None) -> Trial | None:
-    """The trial of a behaviour and some kinds that works best both ways; those that garble many steps come last."""
-    known = [t for t in trials if t.candidate.behaviour == behaviour and t.candidate.kind in kinds]
-    known = [t for t in known if site in (None, t.candidate.direction.site)]
-    base = min((t.unknown for t in known), default=0.0)
-    return max(known, key=lambda t: (t.unknown < base + 0.1, t.both_ways), default=None)
+
+def _site(series: Series) -> Any:
+    return series.direction.site if series.direction is not None else None
 
 
 def held_out_prompts(material: Material) -> tuple[Prompt, ...]:
@@ -116,16 +118,6 @@ class Experiment:
         self.prompts, self.when = held_out_prompts(material), boundaries(material)
         self._planned: list[tuple[str, str, str, Direction | None, dict[float, tuple[Any, ...]], int]] = []
 
-    @property
-    def doses(self) -> tuple[float, ...]:
-        """The doses of added vectors, 0 left out."""
-        return self.settings.causal.doses
-
-    @property
-    def extremes(self) -> tuple[float, ...]:
-        """The smallest and the largest dose."""
-        return tuple(dict.fromkeys((min(self.doses), max(self.doses))))
-
     def plan(
         self,
         role: str,
@@ -144,32 +136,38 @@ class Experiment:
         """A series that adds a direction in mean norms."""
         self.plan(role, name, behaviour, d, {dose: add_arm(d, dose, self.when) for dose in doses}, share)
 
-    def plan_behaviour(self, behaviour: str, steered: Candidate, rival: Candidate | None, *, full: bool) -> None:
-        """What is asked of one behaviour: its vector at all doses; with full also, at the extremes, its rival, a vector
-        from shuffled labels and the logit bias, and RISE's own operator; without, on half of the problems."""
-        d = steered.direction
-        self.add(STEERED, steered.kind, behaviour, d, self.doses, 1.0 if full else 0.5)
+    def plan_behaviour(self, behaviour: str, choice: Choice, *, full: bool) -> None:
+        """What is asked of one behaviour: its vector at all its doses; with full also, at the extremes, its rival, a
+        vector from shuffled labels and the logit bias, and RISE's own operator; without, on a share of the problems."""
+        d, steered, rival = choice.steered.direction, choice.steered, choice.rival
+        self.add(STEERED, steered.kind, behaviour, d, choice.doses, 1.0 if full else SECONDARY_SHARE)
         if not full:
             return
         if rival is not None:
-            self.add(RIVAL, rival.kind, behaviour, rival.direction, self.extremes, SECONDARY_SHARE)
-        self.add(SHUFFLED, "shuffled labels", behaviour, self._shuffled(d, behaviour), self.extremes, SECONDARY_SHARE)
-        biases = {dose: (self._bias(d, dose),) for dose in self.extremes}
+            self.add(RIVAL, rival.kind, behaviour, rival.direction, choice.extremes, SECONDARY_SHARE)
+        self.add(SHUFFLED, "shuffled labels", behaviour, self._shuffled(d, behaviour), choice.extremes, SECONDARY_SHARE)
+        biases = {dose: (self._bias(d, dose),) for dose in choice.extremes}
         self.plan(BIAS, "logit bias", behaviour, d, biases, SECONDARY_SHARE)
         scaled = {alpha: (Steering(d, Scale(1 - alpha), self.when),) for alpha in ALPHAS}
         self.plan(RISE, "scale (RISE's alpha)", behaviour, d, scaled, SECONDARY_SHARE)
 
-    def plan_random(self, like: Direction) -> None:
-        """Random directions of equal norm, at the extremes, where a direction lives."""
-        for i in range(self.settings.causal.n_random):
-            d = random_like(like, torch_generator(self.settings.seed, "random", like.site, i), name=f"random {i + 1}")
-            self.add(RANDOM, f"{d.name} at {d.site}", "", d, self.extremes)
+    def plan_random(self, choices: Sequence[Choice], n: int = 0) -> None:
+        """Random directions of equal norm at the sites of some choices and at the extremes of their doses.
+
+        n: how many per site (0: as many as the settings ask for)."""
+        like = {choice.site: choice.steered.direction for choice in choices}
+        for site, direction in like.items():
+            doses = sorted({dose for choice in choices if choice.site == site for dose in choice.extremes})
+            for i in range(n or self.settings.causal.n_random):
+                generator = torch_generator(self.settings.seed, "random", site, i)
+                d = random_like(direction, generator, name=f"random {i + 1}")
+                self.add(RANDOM, f"{d.name} at {site}", "", d, doses)
 
     def plan_confidence(self, direction: Direction, dose: float) -> None:
-        """The confidence vector, and a random direction of equal norm beside it, on half of the problems."""
+        """The confidence vector, and a random direction of equal norm beside it, on a share of the problems."""
         random = random_like(direction, torch_generator(self.settings.seed, "random", "confidence"))
         for role, d in ((CONFIDENT, direction), (CONFIDENT_CONTROL, random)):
-            self.add(role, role, "confidence vector", d, (dose,), 0.5)
+            self.add(role, role, "confidence vector", d, (dose,), SECONDARY_SHARE)
 
     def _shuffled(self, like: Direction, behaviour: str) -> Direction:
         """A mean difference for labels permuted over the `fit` steps, at the place of a direction."""
@@ -236,30 +234,6 @@ def _read(path: Any) -> Kept:
     import json
 
     return Kept(**json.loads(path.read_text()))
-
-
-def chosen(
-    trials: Sequence[Trial], behaviours: Sequence[str], kinds: Sequence[str]
-) -> dict[str, tuple[Candidate, Candidate | None]]:
-    """Per behaviour its vector (of the given kinds, at the site where it works best both ways) and the best mean
-    difference at that site, signs calibrated; a behaviour without a vector is left out."""
-    found = {}
-    for behaviour in behaviours:
-        best = choose(trials, kinds, behaviour)
-        if best is not None:
-            rival = choose(trials, DENSE, behaviour, best.candidate.direction.site)
-            found[behaviour] = (signed(best), None if rival is None else signed(rival))
-    return found
-
-
-def most_wanted(behaviours: Sequence[str]) -> tuple[str, ...]:
-    """Reflection and backtracking where they are shown (the paper's), else the first two: these get every control."""
-    return tuple(sorted(behaviours, key=lambda b: b not in ("reflection", "backtracking"))[:2])
-
-
-def sites_of(choice: Mapping[str, tuple[Candidate, Any]]) -> list[Site]:
-    """The sites at which the chosen vectors live, each once."""
-    return list(dict.fromkeys(c.direction.site for c, _ in choice.values()))
 
 
 def generator_for(settings: DiscoverSettings, *names: object) -> Any:

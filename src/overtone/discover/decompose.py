@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from overtone.core.artifacts import MANIFEST
@@ -39,6 +39,13 @@ class Decomposition:
         return self.dictionaries[site].encode(self.rows.x[site])
 
 
+def sizes(run: Run, material: Material, settings: DiscoverSettings, named: Decomposition) -> tuple[Decomposition, ...]:
+    """The naming dictionaries in every size that competes to recognise behaviours, each with its random decoder."""
+    others = (settings.naming.replaced(expansion=size) for size in settings.sizes)
+    made = (decompose(run, material, settings, d, bases=True) for d in others if d != settings.naming)
+    return (named, *made)
+
+
 def chosen_preset(name: str, width: int, d: DictionarySettings) -> Preset:
     """A preset with the settings' size. Raises SettingError for an unknown name."""
     n_latents = max(2, round(d.expansion * width))
@@ -46,11 +53,18 @@ def chosen_preset(name: str, width: int, d: DictionarySettings) -> Preset:
 
 
 def decompose(
-    run: Run, material: Material, settings: DiscoverSettings, d: DictionarySettings, *, bases: bool
+    run: Run,
+    material: Material,
+    settings: DiscoverSettings,
+    d: DictionarySettings,
+    *,
+    bases: bool,
+    sites: Sequence[Site] = (),
 ) -> Decomposition:
-    """Train (or reuse) a dictionary per site on the `fit` rows of an anchor; bases: also the two it is compared
-    with."""
+    """Train (or reuse) a dictionary per site on the `fit` rows of an anchor; bases: also the two it is compared with;
+    sites: at these only (default: all)."""
     rows = material.rows(run, d.anchor)
+    rows = replace(rows, x={site: rows.x[site] for site in sites}) if sites else rows
     names = (d.preset, RANDOM) if bases else (d.preset,)
     trained = {name: _trained(run, material, rows, settings, d, name) for name in names}
     return Decomposition(rows, trained[d.preset], trained.get(RANDOM, {}), _axes(rows) if bases else {})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from overtone.core.report import Finding
-from overtone.discover.causality import BIAS, RANDOM, RISE, RIVAL, SHUFFLED, STEERED, Causality, Series, generator_for
+from overtone.discover.causality import BIAS, RISE, RIVAL, SHUFFLED, STEERED, Causality, Series, generator_for
 from overtone.discover.settings import DiscoverSettings
 from overtone.evaluate.outcomes import Outcomes
 from overtone.evaluate.steering_effect import (
@@ -30,15 +30,15 @@ class Tables:
 
     def of(self, series: Series) -> DoseTable:
         """The dose table of a series, baseline included."""
-        key = (series.role, series.name, series.behaviour)
+        key = (series.role, series.name, series.behaviour, *sorted(series.arms))
         if key not in self._made:
             rng = generator_for(self.settings, *key)
             self._made[key] = dose_table(series.outcomes(self.causality.baseline), rng=rng, draws=DRAWS)
         return self._made[key]
 
-    def controls(self, dose: float) -> dict[str, Outcomes]:
-        """The random arms that ran a dose."""
-        return {s.name: s.outcomes() for s in self.causality.of(RANDOM) if dose in s.arms}
+    def controls(self, series: Series, dose: float) -> dict[str, Outcomes]:
+        """The random directions at the site of a series that ran a dose."""
+        return {s.name: s.outcomes() for s in self.causality.random_beside(series) if dose in s.arms}
 
 
 def causality(causal: Causality, tables: Tables) -> list[Finding]:
@@ -95,7 +95,9 @@ def _effect(series: Series, tables: Tables, dose: float, word: str, sign: int) -
     b = series.behaviour
     outcomes = series.outcomes(tables.causality.baseline)
     rng = generator_for(tables.settings, "controls", b, dose)
-    compared = compare_with_controls(outcomes, tables.controls(dose), b, dose, rng=rng, min_ratio=RATIO, draws=DRAWS)
+    compared = compare_with_controls(
+        outcomes, tables.controls(series, dose), b, dose, rng=rng, min_ratio=RATIO, draws=DRAWS
+    )
     change = float(np.exp(compared.effect.value) - 1)
     holds = bool(compared.holds and sign * change >= LARGE)
     interval = compared.effect.interval

@@ -11,12 +11,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+import torch
 
+from overtone.activations.positions import Picks, StepAnchor
 from overtone.core.batch import Where
 from overtone.core.errors import DataError
 from overtone.core.sites import Site
@@ -59,8 +61,6 @@ class Rows:
 
     def index(self, *splits: str) -> Tensor:
         """Indices of the rows of some splits, ascending."""
-        import torch
-
         return torch.from_numpy(np.flatnonzero(np.isin(self.split, splits)))
 
     def picked(self, values: Sequence[Any], rows: Tensor) -> tuple[Any, ...]:
@@ -68,14 +68,49 @@ class Rows:
         return tuple(values[i] for i in rows.tolist())
 
 
+@dataclass(frozen=True)
+class Anchors:
+    """Several anchors of every step, read in one pass: trace by trace the rows of the first anchor, then of the next.
+
+    It is a rule of positions (see `activations.positions`).
+    """
+
+    rules: tuple[StepAnchor, ...]
+
+    @property
+    def reduce(self) -> Literal["mean", "max"]:
+        """A row is the mean over its positions."""
+        return "mean"
+
+    def select(self, trace: ReasoningTrace) -> Picks:
+        """The rows of a trace at every anchor."""
+        parts = [rule.select(trace) for rule in self.rules]
+        return Picks(*(torch.cat([getattr(p, f.name) for p in parts]) for f in fields(Picks)))
+
+    def describe(self) -> dict[str, Any]:
+        """The anchors in order."""
+        return {"kind": "several", "rules": [rule.describe() for rule in self.rules]}
+
+    def rows_of(self, anchor: str, traces: Sequence[ReasoningTrace]) -> Tensor:
+        """Indices of the rows of one anchor among those of all, (rows,)."""
+        marks = [
+            torch.full((len(rule.select(trace)),), rule.anchor == anchor) for trace in traces for rule in self.rules
+        ]
+        return torch.cat(marks).nonzero()[:, 0]
+
+
 @dataclass(frozen=True, eq=False)
 class Material:
-    """Traces of all splits (numbered through: document = index), their steps, and the names of the steps."""
+    """Traces of all splits (numbered through: document = index), their steps, and the names of the steps.
+
+    anchors: those that are read together, in one pass.
+    """
 
     subject: Subject
     sites: tuple[Site, ...]
     traces: tuple[ReasoningTrace, ...]
     outcomes: tuple[dict[str, Any], ...]
+    anchors: tuple[str, ...] = ("mean", "next")
 
     @cached_property
     def spans(self) -> dict[int, list[StepSpan]]:
@@ -103,20 +138,23 @@ class Material:
 
     def rows(self, run: Run, anchor: str) -> Rows:
         """The states of all steps at an anchor, computed once and kept in the run's store."""
-        from overtone.activations.positions import StepAnchor
         from overtone.activations.store import collect
         from overtone.activations.stream import ActivationStream
 
-        positions = StepAnchor(anchor, self.subject.delimiters, think=self.subject.think)
+        together = self.anchors if anchor in self.anchors else (anchor,)
+        rules = (StepAnchor(a, self.subject.delimiters, think=self.subject.think) for a in dict.fromkeys(together))
+        positions = Anchors(tuple(rules))
         stream = ActivationStream(self.subject.model, self.traces, self.sites, positions)
         batch = collect(run.parts / "activations", stream).all()
-        at = list(zip(batch.where.document.tolist(), batch.where.step.tolist(), strict=True))
+        mine = positions.rows_of(anchor, self.traces)
+        where = Where(batch.where.document[mine], batch.where.token[mine], batch.where.step[mine])
+        at = list(zip(where.document.tolist(), where.step.tolist(), strict=True))
         kinds = {t.document: ["start", *self.subject.kinds(t)] for t in self.traces}
         before = tuple(kinds[doc][step] for doc, step in at)
         return Rows(
             anchor,
-            dict(batch.x),
-            batch.where,
+            {site: states[mine] for site, states in batch.x.items()},
+            where,
             tuple(self.labels[doc][step] for doc, step in at),
             before,
             tuple(self.traces[doc].group for doc, _ in at),
@@ -147,7 +185,8 @@ def gather(run: Run, crew: Crew, settings: DiscoverSettings) -> Material:
         parts[WORDING] = subject.written_traces(200, "held_out", settings.seed)
     traces = [replace(t, meta={**t.meta, "split": split}) for split, part in parts.items() for t in part]
     numbered = tuple(replace(t, document=i) for i, t in enumerate(traces))
-    material = Material(subject, sites, numbered, tuple(t.meta.pop("outcome", {}) for t in numbered))
+    outcomes = tuple(t.meta.pop("outcome", {}) for t in numbered)
+    material = Material(subject, sites, numbered, outcomes, (settings.naming.anchor, settings.boundary.anchor))
     if len(material.behaviours) < 2:
         found = Counter(str(n) for names in material.labels.values() for n in names)
         raise DataError(

@@ -64,6 +64,7 @@ class Naming:
     material: Material
     found: Decomposition
     seed: int
+    sizes: tuple[Decomposition, ...] = ()  # dictionaries of several sizes, for recognition; default: found alone
 
     @cached_property
     def codes(self) -> dict[Site, Any]:
@@ -104,18 +105,19 @@ class Naming:
     def recognition(self) -> list[BehaviourAuroc]:
         """AUROC of the best single latent per behaviour and held-out split, beside what the same search finds in
         principal
-        axes, under a random decoder, and for shuffled labels. Every basis gets its own best site."""
-        bases = {"": self.codes, **self._rival_codes()}
-        sites = {name: max(codes, key=lambda s: self._selected(codes[s])) for name, codes in bases.items()}
+        axes, under a random decoder, and for shuffled labels. Every basis gets its own best site and size."""
+        bases = self._bases()
+        places = {name: max(codes, key=lambda p: self._selected(codes[p])) for name, codes in bases.items()}
         results = []
         for split in (TEST, WORDING):
             if not len(self.found.rows.index(split)):
                 continue
             try:
-                scored = {name: self._scored(codes[sites[name]], split) for name, codes in bases.items()}
+                scored = {name: self._scored(codes[places[name]], split) for name, codes in bases.items()}
             except DataError:  # no behaviour has enough steps in this split
                 continue
-            scored["shuffled labels"] = self._scored(self.codes[sites[""]], split, shuffle=True)
+            own, site = bases[""][places[""]], places[""][0]
+            scored["shuffled labels"] = self._scored(own, split, shuffle=True)
             for behaviour, best in scored[""].items():
                 controls = {n: shown(s[behaviour].auroc) for n, s in scored.items() if n and behaviour in s}
                 results.append(
@@ -124,22 +126,33 @@ class Naming:
                         SPLIT_NAMES[split],
                         shown(best.auroc),
                         controls,
-                        str(sites[""]),
+                        str(site),
                         best.latent,
                         self.found.rows.anchor,
                         None,
                         best.n_positive,
+                        own.shape[1],
                     )
                 )
         return results
 
-    def _rival_codes(self) -> dict[str, dict[Site, Any]]:
+    def _bases(self) -> dict[str, dict[tuple[Site, int], Any]]:
+        """Codes of all rows by (site, number of latents): of the dictionaries ("") and of what they are compared
+        with."""
         from overtone.interpret.columns import as_columns
 
-        rivals = {"PCA axes": self.found.axes, "random decoder": self.found.random}
-        return {
-            n: {s: as_columns(d.encode(self.found.rows.x[s])) for s, d in ds.items()} for n, ds in rivals.items() if ds
+        of_all = self.sizes or (self.found,)
+        learned = {
+            "": [found.dictionaries for found in of_all],
+            "PCA axes": [self.found.axes],
+            "random decoder": [found.random for found in of_all],
         }
+        x = self.found.rows.x
+        codes = {
+            name: {(s, d.n_latents): as_columns(d.encode(x[s])) for by_site in ds for s, d in by_site.items()}
+            for name, ds in learned.items()
+        }
+        return {name: found for name, found in codes.items() if found}
 
     def _scored(self, codes: Any, split: str, *, shuffle: bool = False) -> dict[str, Any]:
         rng = numpy_generator(self.seed, "recognition", split, shuffle)

@@ -16,22 +16,23 @@ from overtone.core.report import Finding, Report
 from overtone.core.sites import Site
 from overtone.discover import assemble, effects, findings
 from overtone.discover.assured import confidence
-from overtone.discover.causality import CONFIDENT, STEERED, Causality, Experiment, chosen, most_wanted, sites_of
+from overtone.discover.causality import CONFIDENT, SECONDARY_SHARE, STEERED, Causality, Experiment
 from overtone.discover.checks import refuse_early
+from overtone.discover.choice import Choice, Chooser
 from overtone.discover.crew import Crew
-from overtone.discover.decompose import Decomposition, decompose
+from overtone.discover.decompose import Decomposition, decompose, sizes
+from overtone.discover.forecast import Forecast
 from overtone.discover.material import FIT, SELECT, TEST, Material, gather
 from overtone.discover.naming import Naming
 from overtone.discover.page.sections import plain
 from overtone.discover.run import Run
 from overtone.discover.settings import DiscoverSettings
 from overtone.discover.subject import BundledSubject, Subject, make_subject
-from overtone.discover.vectors import FROM_ATOMS, KINDS, MATCHED, Candidate, Trial, candidates, steerable, trials
+from overtone.discover.vectors import boundaries, candidates, steerable, steering_sites
 
 if TYPE_CHECKING:
-    from overtone.directions.direction import Direction
+    from collections.abc import Sequence
 
-TRIAL_PROBLEMS = 40
 KL_TRACES = 40
 TRANSFER_SHARE = 0.4  # of the held-out problems' number
 
@@ -46,7 +47,7 @@ class _Causal:
     confidence_site: Site
     transfer: Causality | None
     transfer_tables: effects.Tables | None
-    trials: list[Trial]
+    trials: list[dict[str, Any]]
     kl: dict[tuple[str, float], float]
     missing: list[str]  # behaviours for which no vector could be made
 
@@ -68,9 +69,10 @@ def discover(settings: DiscoverSettings, out: str | Path, *, resume: bool = Fals
         say(_plan(subject, settings))
         material = gather(run, crew, settings)
         named = decompose(run, material, settings, settings.naming, bases=True)
-        nexts = decompose(run, material, settings, settings.boundary, bases=False)
-        naming = Naming(material, named, settings.seed)
-        causal = _causal(run, crew, material, nexts, naming, settings)
+        steered = steering_sites(material, settings)
+        nexts = decompose(run, material, settings, settings.boundary, bases=False, sites=steered)
+        naming = Naming(material, named, settings.seed, sizes(run, material, settings, named))
+        causal = _causal(run, crew, material, nexts, settings)
         report = _report(run, material, naming, causal, settings, started)
     _write(run, report)
     return report
@@ -78,12 +80,11 @@ def discover(settings: DiscoverSettings, out: str | Path, *, resume: bool = Fals
 
 def _plan(subject: Subject, settings: DiscoverSettings) -> str:
     """What the run will cost, roughly: traces are what takes time, copies of the model what takes memory."""
-    n, doses, k = settings.causal.n_problems, len(settings.causal.doses), settings.causal.n_random
+    n, doses, k = settings.causal.n_problems, len(settings.causal.doses) or 4, settings.causal.n_random
     behaviours = len(settings.causal.behaviours) or max(1, len(subject.behaviours) - len(subject.frame))
-    sampled = settings.sampling.n_traces + n
-    full = min(2, behaviours)
-    steered = full * n * (doses + 10 / 3) + (behaviours - full) * n * doses / 2 + 2 * k * n
-    steered += behaviours * len(KINDS) * TRIAL_PROBLEMS * 2 * subject.model.n_layers / 2
+    sampled, full = settings.sampling.n_traces + n, min(2, behaviours)
+    beside = full * 10 + (behaviours - full) * doses + 2
+    steered = full * n * (doses + 2 * k) + beside * SECONDARY_SHARE * n
     size = sum(p.numel() * p.element_size() for p in subject.model.model.parameters())
     copies = 1 + (settings.workers if settings.workers > 1 else 0)
     return (
@@ -93,25 +94,19 @@ def _plan(subject: Subject, settings: DiscoverSettings) -> str:
     )
 
 
-def _causal(
-    run: Run, crew: Crew, material: Material, nexts: Decomposition, naming: Naming, settings: DiscoverSettings
-) -> _Causal:
+def _causal(run: Run, crew: Crew, material: Material, nexts: Decomposition, settings: DiscoverSettings) -> _Causal:
     behaviours = steerable(material, settings)
-    found = [c for c in candidates(material, nexts, naming, behaviours) if _may_steer(c, material, settings)]
-    tried = _tried(run, crew, material, found, settings)
-    choice = chosen(tried, behaviours, FROM_ATOMS)
-    site = (sites_of(choice) or material.sites[-1:])[0]
+    choice, tried = _chosen(run, material, nexts, behaviours, settings)
+    full = list(choice)[:2]
+    site = choice[full[0]].site if full else next(reversed(nexts.dictionaries))
     data, direction = confidence(run, material, nexts, site, settings)
     experiment = Experiment(run, crew, material, nexts.rows, settings)
-    for behaviour, (steered, rival) in choice.items():
-        experiment.plan_behaviour(behaviour, steered, rival, full=behaviour in most_wanted(behaviours))
-    wanted = {b: choice[b] for b in most_wanted(list(choice))}
-    for place in sites_of(wanted) or [site]:
-        steered_there = (c.direction for c, _ in choice.values() if c.direction.site == place)
-        experiment.plan_random(next(steered_there, direction))
+    for behaviour, one in choice.items():
+        experiment.plan_behaviour(behaviour, one, full=behaviour in full)
+    experiment.plan_random([choice[b] for b in full])
     experiment.plan_confidence(direction, settings.confidence.budget)
     main = experiment.results()
-    transfer = _transfer(run, crew, material, nexts, choice, settings)
+    transfer = _transfer(run, crew, material, nexts, {b: choice[b] for b in full}, settings)
     kl = _divergences(material, main)
     return _Causal(
         main,
@@ -126,27 +121,34 @@ def _causal(
     )
 
 
-def _may_steer(c: Candidate, material: Material, settings: DiscoverSettings) -> bool:
-    """The layer that was asked for; else the later half of the layers, where a step's kind is decided."""
-    if c.kind not in (*FROM_ATOMS, MATCHED):
-        return False
-    layer, layers = settings.causal.layer, sorted(s.layer for s in material.sites)
-    return c.direction.site.layer == layer if layer >= 0 else c.direction.site.layer in layers[len(layers) // 2 :]
+def _chosen(
+    run: Run, material: Material, nexts: Decomposition, behaviours: Sequence[str], settings: DiscoverSettings
+) -> tuple[dict[str, Choice], list[dict[str, Any]]]:
+    """The vector and the doses of every behaviour, by forecasts on the selection split."""
+    found = candidates(material, nexts, behaviours)
+    key = [settings.replaced(workers=1).to_dict(), material.subject.model.fingerprint]
+    key += [material.fingerprint(FIT, SELECT), [c.name for c in found]]
 
+    def make() -> dict[str, Any]:
+        if not found:
+            return {"choices": {}, "trials": []}
+        forecast = Forecast(material, nexts.rows, seed=settings.seed)
+        chosen, tried = Chooser(forecast, boundaries(material), settings).choices(found, behaviours)
+        return {"choices": {b: one.to_dict() for b, one in chosen.items()}, "trials": [t.to_dict() for t in tried]}
 
-def _tried(run: Run, crew: Crew, material: Material, found: list[Candidate], settings: DiscoverSettings) -> list[Trial]:
-    dose = max(abs(d) for d in settings.causal.doses)
-    names, read = [c.name for c in found], material.fingerprint(FIT, SELECT)
-    key = [settings.to_dict(), material.subject.model.fingerprint, read, names, dose]
-    key[0].pop("workers")
-    rows = run.data("trials", key, lambda: [t.to_dict() for t in trials(crew, material, found, dose, TRIAL_PROBLEMS)])
-    return [Trial(c, r["low"], r["base"], r["high"], r["unknown"]) for c, r in zip(found, rows, strict=True)]
+    data = run.data("choice", key, make)
+    return {b: Choice.from_dict(one, found) for b, one in data["choices"].items()}, data["trials"]
 
 
 def _transfer(
-    run: Run, crew: Crew, material: Material, nexts: Decomposition, choice: dict, settings: DiscoverSettings
+    run: Run,
+    crew: Crew,
+    material: Material,
+    nexts: Decomposition,
+    choice: dict[str, Choice],
+    settings: DiscoverSettings,
 ) -> Causality | None:
-    """The extremes of every vector on the second distribution of the bundled problems; None for other subjects."""
+    """The extremes of the vectors on the second distribution of the bundled problems; None for other subjects."""
     subject = material.subject
     if not isinstance(subject, BundledSubject) or not choice:
         return None
@@ -154,11 +156,9 @@ def _transfer(
     n = max(4, round(TRANSFER_SHARE * settings.causal.n_problems))
     experiment.prompts = tuple(subject.prompts("test", n, kind="sums"))
     experiment.plan("unsteered", "unsteered", "", None, {0.0: ()})
-    for behaviour in most_wanted(list(choice)):
-        steered = choice[behaviour][0]
-        experiment.add(STEERED, steered.kind, behaviour, steered.direction, experiment.extremes)
-    like: Direction = next(iter(choice.values()))[0].direction
-    experiment.plan_random(like)
+    for behaviour, one in choice.items():
+        experiment.add(STEERED, one.steered.kind, behaviour, one.steered.direction, one.extremes)
+    experiment.plan_random(list(choice.values()), n=1)
     found = experiment.results("steering other problems")
     plain_arm = found.of("unsteered")[0].arms[0.0]
     return replace(found, baseline=plain_arm, series=tuple(s for s in found.series if s.role != "unsteered"))
@@ -166,7 +166,7 @@ def _transfer(
 
 def _divergences(material: Material, causal: Causality) -> dict[tuple[str, float], float]:
     """KL to the unsteered model at edited positions of unsteered traces, for every added vector and dose."""
-    from overtone.discover.vectors import add_arm, boundaries
+    from overtone.discover.vectors import add_arm
     from overtone.steering.measure import Comparison
 
     comparison = Comparison(material.subject.model, material.of(TEST)[:KL_TRACES])
@@ -214,7 +214,7 @@ def _report(
         ),
         "length": lengths,
         "transfer": assemble.transfer_rows(causal.transfer, causal.transfer_tables, "sums"),
-        "trials": [t.to_dict() for t in causal.trials],
+        "trials": causal.trials,
     }
     provenance = _provenance(run, material.subject, settings, time.monotonic() - started)
     return Report("Reasoning behaviours, discovered and steered", tuple(found), provenance, plain(sections))

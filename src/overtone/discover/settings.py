@@ -61,8 +61,9 @@ class CausalSettings(Settings):
 
     n_problems: int = 300
     """Held-out problems per condition."""
-    doses: tuple[float, ...] = (-0.5, -0.25, 0.25, 0.5)
-    """Strengths beside 0, as multiples of the mean norm of the state that is edited; negative suppresses."""
+    doses: tuple[float, ...] = ()
+    """Strengths beside 0, as multiples of the mean norm of the state that is edited; negative suppresses. Empty: four
+    for each behaviour, chosen on the selection split."""
     n_random: int = 3
     """Random directions of equal norm that every effect is held against."""
     behaviours: tuple[str, ...] = ()
@@ -72,8 +73,8 @@ class CausalSettings(Settings):
 
     def __post_init__(self) -> None:
         require(self.n_problems >= 4, f"n_problems={self.n_problems}: intervals need at least 4 problems.")
-        both = min(self.doses, default=0) < 0 < max(self.doses, default=0) and 0 not in self.doses
-        require(both, f"doses={self.doses}: give a negative and a positive strength; 0 is always measured.")
+        both = not self.doses or (min(self.doses) < 0 < max(self.doses) and 0 not in self.doses)
+        require(both, f"doses={self.doses}: give a negative and a positive strength, or none; 0 is always measured.")
         require(len(set(self.doses)) == len(self.doses), f"doses={self.doses}: give every strength once.")
         require(self.n_random >= 1, f"n_random={self.n_random}: an effect needs at least one random control.")
         require(self.layer >= -1, f"layer={self.layer}: give a layer counted from 0, or -1 to choose one.")
@@ -116,6 +117,9 @@ class DiscoverSettings(Settings):
     sampling: SamplingSettings = field(default_factory=SamplingSettings)
     naming: DictionarySettings = field(default_factory=DictionarySettings)
     """The dictionary in which behaviours are found and named."""
+    sizes: tuple[float, ...] = (0.075, 0.15)
+    """Other sizes of the naming dictionary, in latents per dimension, that compete with it, on the selection split, to
+    recognise behaviours by single latents."""
     boundary: DictionarySettings = field(default_factory=_at_boundaries)
     """The dictionary of step boundaries (anchor `next`), whose atoms make the vectors that steer."""
     causal: CausalSettings = field(default_factory=CausalSettings)
@@ -126,6 +130,7 @@ class DiscoverSettings(Settings):
         require(self.labels in sources, f"labels={self.labels!r}: use one of {', '.join(sources)}.")
         require(self.workers >= 1, f"workers={self.workers}: use at least 1 process.")
         require(self.boundary.anchor == "next", "boundary.anchor: vectors that steer are made where they act, at next.")
+        require(all(size > 0 for size in self.sizes), f"sizes={self.sizes}: use positive numbers of latents.")
         require(all(layer >= 0 for layer in self.layers), f"layers={self.layers}: layers count from 0.")
         require(
             self.model == "bundled" or bool(self.prompts), "a model of your own needs --prompts FILE.jsonl as well."

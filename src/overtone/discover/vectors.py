@@ -1,19 +1,21 @@
-"""Candidate vectors of each behaviour at each layer, and which of them steers: decided on the `select` split.
+"""Candidate vectors of each behaviour at each layer.
 
-All vectors live where they are used: at anchor `next`, the token whose state decides the coming step. The kinds:
-`centroid` is RISE's, the unit mean of the atoms specific to the behaviour, from the dictionary of the `next` states;
+All vectors live where they are used: at anchor `next`, the token whose state decides the coming step. Made of atoms of
+the dictionary of the `next` states: `centroid` is RISE's, the unit mean of the atoms specific to the behaviour;
 `matched centroid` takes the atoms that are more active before the behaviour within each kind of preceding step, so
 that WHERE a behaviour is possible cannot pass for the decision to show it; `weighted atoms` weighs all telling atoms by
-their z-score there, also those that fall silent. Beside them, to compare: `named centroid`, from the dictionary of the
-naming anchor; `mean difference`, SEAL's: one behaviour against the rest; and `matched difference`, the same within each
-kind of preceding step.
+their z-score there, also those that fall silent; `cleared atoms` is the part of these that is orthogonal to the
+weighted atoms of every other behaviour; `choice atoms` weighs atoms by their z-score against one behaviour alone, the
+one that most often comes in its place. Dense ones, to compare: `mean difference`, SEAL's: one behaviour against the
+rest; and `matched difference`, the same within each kind of preceding step.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -22,11 +24,8 @@ from overtone.core.sites import Site
 from overtone.directions.atoms import centroid_of_atoms
 from overtone.directions.direction import Direction, unit_direction
 from overtone.directions.means import matched_mean_difference, mean_difference
-from overtone.discover.crew import Crew, Task
 from overtone.discover.decompose import Decomposition
-from overtone.discover.material import FEWEST, FIT, SELECT, Material, Rows
-from overtone.discover.naming import Naming
-from overtone.evaluate.outcomes import COUNT
+from overtone.discover.material import FEWEST, FIT, Material
 from overtone.interpret.profiles import matched_contrast, profile, specific
 from overtone.steering.edits.add import Add
 from overtone.steering.steer import Steering
@@ -34,23 +33,32 @@ from overtone.steering.strength import Strength
 from overtone.steering.when import When
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from overtone.discover.settings import DiscoverSettings
 
 CENTROID, MATCHED_CENTROID, WEIGHTED = "centroid", "matched centroid", "weighted atoms"
-NAMED, DIFFERENCE, MATCHED = "named centroid", "mean difference", "matched difference"
-FROM_ATOMS, DENSE = (CENTROID, MATCHED_CENTROID, WEIGHTED), (DIFFERENCE, MATCHED)
-KINDS = (*FROM_ATOMS, NAMED, *DENSE)
+CLEARED, CHOICE = "cleared atoms", "choice atoms"
+DIFFERENCE, MATCHED = "mean difference", "matched difference"
+FROM_ATOMS, DENSE = (CENTROID, MATCHED_CENTROID, WEIGHTED, CLEARED, CHOICE), (DIFFERENCE, MATCHED)
+KINDS = (*FROM_ATOMS, *DENSE)
 MOST_ATOMS = 8  # in a matched centroid
 LEAST_Z = 3.0
 
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
-    """A vector of a behaviour: kind (see the module), behaviour, and the direction, measured over `fit` states."""
+    """A vector of a behaviour: kind (see the module), behaviour, the direction, measured over `fit` states, and whether
+    it was turned round."""
 
     kind: str
     behaviour: str
     direction: Direction
+    turned: bool = False
+
+    def negated(self) -> Candidate:
+        """The opposite vector, under the same name."""
+        return replace(self, direction=self.direction.negated(), turned=not self.turned)
 
     @property
     def name(self) -> str:
@@ -80,11 +88,20 @@ def boundaries(material: Material) -> When:
     )
 
 
-def candidates(material: Material, nexts: Decomposition, naming: Naming, behaviours: Sequence[str]) -> list[Candidate]:
-    """All vectors that can be made, for each behaviour and site; one that cannot (no specific latent) is left out."""
+def steering_sites(material: Material, settings: DiscoverSettings) -> tuple[Site, ...]:
+    """The sites that may be steered: the layer that was asked for; else the later half of the layers, where the kind of
+    a step is decided."""
+    ordered = sorted(material.sites, key=lambda site: site.layer)
+    asked = settings.causal.layer
+    return tuple(s for s in ordered if s.layer == asked) if asked >= 0 else tuple(ordered[len(ordered) // 2 :])
+
+
+def candidates(material: Material, nexts: Decomposition, behaviours: Sequence[str]) -> list[Candidate]:
+    """All vectors that can be made, for each behaviour and site with a dictionary; one that cannot (no specific latent)
+    is left out."""
     found = []
-    for site in material.sites:
-        makers = _makers(material, nexts, naming, site)
+    for site in nexts.dictionaries:
+        makers = _Makers(material, nexts, site).by_kind()
         for behaviour in behaviours:
             for kind, make in makers.items():
                 try:
@@ -94,142 +111,92 @@ def candidates(material: Material, nexts: Decomposition, naming: Naming, behavio
     return found
 
 
-def _makers(material: Material, nexts: Decomposition, naming: Naming, site: Site) -> Mapping[str, Any]:
-    import torch
+class _Makers:
+    """Makes the vectors of one site from the `fit` states there."""
 
-    rows = nexts.rows
-    picked = rows.index(FIT)
-    x, labels, before = rows.x[site][picked], rows.picked(rows.labels, picked), rows.picked(rows.previous, picked)
-    model = material.subject.model.fingerprint
-    codes = nexts.dictionaries[site].encode(x)
-    at_next = profile(codes, labels, names=material.behaviours)
+    def __init__(self, material: Material, nexts: Decomposition, site: Site) -> None:
+        rows = nexts.rows
+        picked = rows.index(FIT)
+        self.site, self.dictionary, self.x = site, nexts.dictionaries[site], rows.x[site][picked]
+        self.labels, self.before = rows.picked(rows.labels, picked), rows.picked(rows.previous, picked)
+        self.model, self.behaviours = material.subject.model.fingerprint, material.behaviours
+        self.codes = self.dictionary.encode(self.x)
+        self.profile = profile(self.codes, self.labels, names=self.behaviours)
 
-    def centroid(behaviour: str) -> Direction:
-        return centroid_of_atoms(
-            nexts.dictionaries[site], specific(at_next, behaviour), site, model=model, rows=x, name=CENTROID
-        )
-
-    def named(behaviour: str) -> Direction:
-        chosen = specific(naming.profiles[site], behaviour)
-        return centroid_of_atoms(naming.found.dictionaries[site], chosen, site, model=model, rows=x, name=NAMED)
-
-    def matched_centroid(behaviour: str) -> Direction:
-        z = matched_contrast(codes, labels, before, behaviour)
-        latents = [int(j) for j in np.argsort(-z)[:MOST_ATOMS] if z[j] >= LEAST_Z]
-        return centroid_of_atoms(nexts.dictionaries[site], latents, site, model=model, rows=x, name=MATCHED_CENTROID)
-
-    def weighted(behaviour: str) -> Direction:
-        z = torch.from_numpy(matched_contrast(codes, labels, before, behaviour)).float()
-        vector = torch.where(z.abs() >= LEAST_Z, z, 0.0) @ nexts.dictionaries[site].atoms().detach()
-        return unit_direction(vector, site, model=model, rows=x, name=WEIGHTED, origin={"how": WEIGHTED})
-
-    def is_one(behaviour: str) -> Any:
-        return torch.tensor([label == behaviour for label in labels])
-
-    def difference(behaviour: str) -> Direction:
-        mask = is_one(behaviour)
-        return mean_difference(x[mask], x[~mask], site, model=model, rows=x, name=DIFFERENCE)
-
-    def matched(behaviour: str) -> Direction:
-        return matched_mean_difference(x, is_one(behaviour), before, site, model=model, name=MATCHED)
-
-    return {
-        CENTROID: centroid,
-        MATCHED_CENTROID: matched_centroid,
-        WEIGHTED: weighted,
-        NAMED: named,
-        DIFFERENCE: difference,
-        MATCHED: matched,
-    }
-
-
-@dataclass(frozen=True, eq=False)
-class Trial:
-    """How a candidate did on `select`: steps of its behaviour per trace at -dose, 0 and +dose (in mean norms)."""
-
-    candidate: Candidate
-    low: float
-    base: float
-    high: float
-    unknown: float  # share of steps without a name at +dose and -dose, the larger
-
-    @property
-    def swing(self) -> float:
-        """log( (count at +dose + 0.1) / (count at -dose + 0.1) ): positive if adding amplifies."""
-        return float(np.log((self.high + 0.1) / (self.low + 0.1)))
-
-    @property
-    def both_ways(self) -> float:
-        """The smaller of the two effects, log ratios to the base, with the sign calibrated: above 0 if the vector both
-        amplifies and suppresses."""
-        low, high = sorted((self.low, self.high)) if self.swing < 0 else (self.low, self.high)
-        return float(np.log(min((high + 0.1) / (self.base + 0.1), (self.base + 0.1) / (low + 0.1))))
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain numbers for the report."""
-        d = self.candidate.direction
+    def by_kind(self) -> Mapping[str, Callable[[str], Direction]]:
+        """kind -> behaviour -> vector; each raises DataError where there is none."""
         return {
-            "behaviour": self.candidate.behaviour,
-            "kind": self.candidate.kind,
-            "site": str(d.site),
-            "low": self.low,
-            "base": self.base,
-            "high": self.high,
-            "swing": self.swing,
-            "unknown": self.unknown,
+            CENTROID: lambda b: self._centroid(specific(self.profile, b), CENTROID),
+            MATCHED_CENTROID: self._matched_centroid,
+            WEIGHTED: lambda b: self._unit(self._weighted(b), WEIGHTED),
+            CLEARED: lambda b: self._unit(self._cleared(b), CLEARED),
+            CHOICE: lambda b: self._unit(self._weighted(b, against=self._in_its_place(b)), CHOICE),
+            DIFFERENCE: self._difference,
+            MATCHED: lambda b: matched_mean_difference(
+                self.x, self._is_one(b), self.before, self.site, model=self.model, name=MATCHED
+            ),
         }
+
+    def _unit(self, vector: Tensor, name: str) -> Direction:
+        if not float(vector.norm()) > 0:
+            raise DataError(f"no latent tells where the behaviour comes at {self.site}.")
+        return unit_direction(vector, self.site, model=self.model, rows=self.x, name=name, origin={"how": name})
+
+    def _centroid(self, latents: Sequence[int], name: str) -> Direction:
+        return centroid_of_atoms(self.dictionary, latents, self.site, model=self.model, rows=self.x, name=name)
+
+    def _matched_centroid(self, behaviour: str) -> Direction:
+        z = matched_contrast(self.codes, self.labels, self.before, behaviour)
+        return self._centroid([int(j) for j in np.argsort(-z)[:MOST_ATOMS] if z[j] >= LEAST_Z], MATCHED_CENTROID)
+
+    def _weighted(self, behaviour: str, against: str = "") -> Tensor:
+        """Atoms weighed by their matched z-scores; against: compared with this behaviour only."""
+        import torch
+
+        labels = [x if not against or x in (behaviour, against) else None for x in self.labels]
+        z = torch.from_numpy(matched_contrast(self.codes, labels, self.before, behaviour)).float()
+        return torch.where(z.abs() >= LEAST_Z, z, 0.0) @ self.dictionary.atoms().detach().float()
+
+    def _cleared(self, behaviour: str) -> Tensor:
+        """The weighted atoms without what they share with those of the other behaviours."""
+        import torch
+
+        others = [self._known_weighted(b) for b in self.behaviours if b != behaviour]
+        others = [v / v.norm() for v in others if v is not None and float(v.norm()) > 0]
+        own = self._weighted(behaviour)
+        if not others:
+            return own
+        basis = torch.linalg.qr(torch.stack(others, 1).double()).Q
+        return (own.double() - basis @ (basis.T @ own.double())).float()
+
+    def _known_weighted(self, behaviour: str) -> Tensor | None:
+        try:
+            return self._weighted(behaviour)
+        except DataError:  # it never has a choice beside it
+            return None
+
+    def _in_its_place(self, behaviour: str) -> str:
+        """The behaviour that most often comes where this one could: the largest sum of n+ n- / (n+ + n-) over kinds of
+        the step before. Raises DataError if nothing does."""
+        counts, found = Counter(zip(self.before, self.labels, strict=True)), Counter()
+        for (kind, label), n in counts.items():
+            own = counts[kind, behaviour]
+            if own and label in self.behaviours and label != behaviour:
+                found[label] += own * n / (own + n)
+        if not found:
+            raise DataError(f"nothing ever comes in the place of {behaviour}.")
+        return found.most_common(1)[0][0]
+
+    def _is_one(self, behaviour: str) -> Tensor:
+        import torch
+
+        return torch.tensor([label == behaviour for label in self.labels])
+
+    def _difference(self, behaviour: str) -> Direction:
+        mask = self._is_one(behaviour)
+        return mean_difference(self.x[mask], self.x[~mask], self.site, model=self.model, rows=self.x, name=DIFFERENCE)
 
 
 def add_arm(direction: Direction, dose: float, when: When) -> tuple[Steering, ...]:
     """The steering that adds `dose` mean norms of a direction at step boundaries; nothing for dose 0."""
     return (Steering(direction, Add(Strength(dose, "norm")), when),) if dose else ()
-
-
-def trials(crew: Crew, material: Material, found: Sequence[Candidate], dose: float, n_prompts: int) -> list[Trial]:
-    """Try every candidate at +dose and -dose on a few problems of the `select` split."""
-    prompts = _select_prompts(material, n_prompts)
-    when, keys = boundaries(material), tuple(range(len(prompts)))
-    tasks = [Task("base", prompts, keys)]
-    tasks += [
-        Task(f"{c.name} {sign:+d}", prompts, keys, add_arm(c.direction, sign * dose, when), sign * dose)
-        for c in found
-        for sign in (-1, 1)
-    ]
-    rows = {name: a.outcomes for name, a in crew.all(tasks, "trying vectors").items()}
-
-    def mean(name: str, column: str) -> float:
-        return float(np.mean([row[column] for row in rows[name]]))
-
-    def unnamed(name: str) -> float:
-        return float(sum(r["unknown"] for r in rows[name]) / max(1, sum(r["steps"] for r in rows[name])))
-
-    return [
-        Trial(
-            c,
-            mean(f"{c.name} -1", COUNT + c.behaviour),
-            mean("base", COUNT + c.behaviour),
-            mean(f"{c.name} +1", COUNT + c.behaviour),
-            max(unnamed(f"{c.name} -1"), unnamed(f"{c.name} +1")),
-        )
-        for c in found
-    ]
-
-
-def _select_prompts(material: Material, n: int) -> tuple[Any, ...]:
-    from overtone.discover.subject import Prompt
-
-    traces = material.of(SELECT)[:n]
-    return tuple(Prompt(t.prompt_ids, t.group, {k: v for k, v in t.meta.items() if k != "split"}) for t in traces)
-
-
-def signed(trial: Trial) -> Candidate:
-    """The candidate with its sign set so that adding it amplifies its behaviour (RISE's sign is ambiguous: calibrate
-    it)."""
-    if trial.swing >= 0:
-        return trial.candidate
-    return replace(trial.candidate, direction=trial.candidate.direction.negated())
-
-
-def rows_for_controls(rows: Rows, site: Site) -> Any:
-    """The `fit` states at a site: what controls are measured over."""
-    return rows.x[site][rows.index(FIT)]

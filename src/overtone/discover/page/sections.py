@@ -164,7 +164,8 @@ class BehaviourAuroc(Section):
 
     split: "problems" (held-out problems) or "wording" (held-out wording); latent was selected on other traces;
     controls: "PCA axes", "random decoder", "shuffled labels", ... -> the same score for that control; bound: what the
-    best possible forecast reaches at this anchor, if known; n: steps of the behaviour in the split.
+    best possible forecast reaches at this anchor, if known; n: steps of the behaviour in the split; n_latents: size of
+    the dictionary that was selected.
     """
 
     behaviour: str
@@ -176,6 +177,7 @@ class BehaviourAuroc(Section):
     anchor: str = ""
     bound: float | None = None
     n: int | None = None
+    n_latents: int | None = None
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,80 @@
+"""`Places`: what a model says next at the ends of some texts, under a steering at those ends, many steerings in turn.
+
+The history of every text is computed once and kept; a steering then costs one token per text. It is the local effect of
+an edit: earlier positions are as the unsteered model left them. Deterministic, so a few hundred places tell two
+directions apart that sampled texts would not.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from overtone.core.errors import DataError
+from overtone.models.hooks import Call
+from overtone.steering.plan import Arm, Plan
+
+if TYPE_CHECKING:
+    from overtone.models.decoding import KeyValues
+    from overtone.models.hooked import HookedModel
+
+
+@dataclass
+class _Batch:
+    """Texts of similar length, padded on the left, all but their last tokens in the cache."""
+
+    index: list[int]
+    tokens: Tensor
+    real: Tensor
+    cache: "KeyValues"
+
+
+class Places:
+    """The ends of some texts.
+
+    texts: token ids, at least two each (the last one is where a steering may apply: it counts as the end of the prompt,
+    see `When`). batch_rows: texts of similar length that share a pass. Raises DataError for no texts or a text of fewer
+    than two tokens. Memory: keys and values of all texts.
+    """
+
+    def __init__(self, model: "HookedModel", texts: Sequence[Sequence[int]], *, batch_rows: int = 64) -> None:
+        if not texts or min(map(len, texts)) < 2:
+            raise DataError(
+                "places need texts of at least two tokens: a history, and the token whose successor counts."
+            )
+        self.model, self.n = model, len(texts)
+        order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
+        parts = [order[i : i + batch_rows] for i in range(0, len(order), batch_rows)]
+        self._batches = [self._laid([texts[i] for i in part], part) for part in parts]
+
+    def _laid(self, texts: Sequence[Sequence[int]], index: list[int]) -> _Batch:
+        width = max(map(len, texts))
+        tokens = torch.zeros(len(texts), width, dtype=torch.int64, device=self.model.device)
+        real = torch.zeros_like(tokens, dtype=torch.bool)
+        for row, text in enumerate(texts):
+            tokens[row, width - len(text) :] = torch.tensor(list(text))
+            real[row, width - len(text) :] = True
+        _, cache = self.model.forward(tokens[:, :-1], real[:, :-1], prompt_columns=width, last_only=True)
+        return _Batch(index, tokens, real, cache)
+
+    def logits(self, steering: Arm = ()) -> Float[Tensor, "texts vocabulary"]:
+        """Logits of the next token at the end of every text, in the order of the texts.
+
+        Raises SiteError or ShapeError if a direction does not belong to the model.
+        """
+        out = torch.empty(self.n, self.model.vocab_size)
+        for batch in self._batches:
+            n, width = batch.tokens.shape
+            plan = Plan(self.model, [steering], torch.zeros(n, dtype=torch.int64))
+            with self.model.editing(plan.editors()):
+                found, _ = self.model.forward(
+                    batch.tokens, batch.real, cache=batch.cache, prompt_columns=width, last_only=True
+                )
+            batch.cache.past.crop(-1)  # the last token goes in again under the next steering
+            batch.cache.columns = width - 1
+            found = plan.biased(found, Call(batch.tokens, batch.real, width - 1, width))
+            out[batch.index] = found[:, -1].float().cpu()
+        return out
