@@ -314,8 +314,8 @@ def trial(rng: Random, behaviour: str, kind: str) -> dict:
     """A candidate on the selection split."""
     low, high = rng.uniform(0.3, 1.0), rng.uniform(2.0, 5.0)
     swing = math.log((high + 0.1) / (low + 0.1))
-    numbers = {"low": low, "base": 1.3, "high": high, "swing": swing, "unknown": 0.01}
-    return {"behaviour": behaviour, "kind": kind, "site": "residual.3", **numbers}
+    numbers = {"low": low, "base": 1.3, "high": high, "swing": swing, "unknown": 0.01, "random": 0.05, "margin": 2.0}
+    return {"behaviour": behaviour, "kind": kind, "site": "residual.3", "dose": 0.3, **numbers}
 
 
 def panel(trace: Trace, role: str, strength: float) -> s.TracePanel:

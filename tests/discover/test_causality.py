@@ -11,22 +11,18 @@ from overtone.discover.causality import (
     RANDOM,
     RISE,
     RIVAL,
+    SECONDARY_SHARE,
     SHUFFLED,
     STEERED,
     Experiment,
-    choose,
-    chosen,
     held_out_prompts,
-    most_wanted,
-    sites_of,
     unsteered,
 )
+from overtone.discover.choice import Choice
 from overtone.discover.crew import Crew, Task
 from overtone.discover.material import TEST
 from overtone.discover.run import Run
-from overtone.discover.vectors import Candidate, Trial
-
-KINDS = ("centroid",)
+from overtone.discover.vectors import Candidate
 
 
 def direction(found, seed: int = 0, site: str = "residual.1"):
@@ -36,9 +32,13 @@ def direction(found, seed: int = 0, site: str = "residual.1"):
 
 
 @pytest.fixture(scope="module")
-def trial(found):
-    def make(low, base, high, *, unknown=0.0, kind="centroid", behaviour="reflection", seed=0, site="residual.1"):
-        return Trial(Candidate(kind, behaviour, direction(found, seed, site)), low, base, high, unknown)
+def chosen(found):
+    """A choice of one vector, and perhaps a rival, at the doses of the settings."""
+
+    def make(seed: int = 0, site: str = "residual.1", doses: tuple[float, ...] = (), rival: bool = False) -> Choice:
+        steered = Candidate("centroid", "reflection", direction(found, seed, site))
+        other = Candidate("mean difference", "reflection", direction(found, seed + 1, site)) if rival else None
+        return Choice(steered, doses or found.settings.causal.doses, other)
 
     return make
 
@@ -58,52 +58,6 @@ def experiment(found, run: Run | None = None, crew: Crew | None = None, **change
     )
 
 
-# ---------------------------------------------------------------------------------------------------------- the choice
-def test_the_vector_that_works_both_ways_is_chosen(trial):
-    one_sided, both, weak = trial(1.0, 1.0, 9.0), trial(0.5, 1.0, 2.0), trial(0.9, 1.0, 1.1)
-    assert choose([one_sided, weak, both], KINDS, "reflection") is both
-
-
-def test_a_vector_that_garbles_steps_comes_last_however_strong(trial):
-    garbling, sound = trial(0.0, 1.0, 9.0, unknown=0.3), trial(0.8, 1.0, 1.2, unknown=0.05)
-    assert choose([garbling, sound], KINDS, "reflection") is sound
-    assert choose([garbling], KINDS, "reflection") is garbling
-
-
-def test_only_the_kinds_and_the_behaviour_asked_for_compete(trial):
-    dense, other = trial(0.0, 1.0, 9.0, kind="mean difference"), trial(0.0, 1.0, 9.0, behaviour="transition")
-    assert choose([dense, other], KINDS, "reflection") is None
-    assert choose([dense, other], ("mean difference",), "reflection") is dense
-
-
-def test_every_behaviour_is_steered_where_its_vector_works_best_both_ways(trial):
-    tried = [
-        trial(0.5, 1.0, 2.0, site="residual.1"),
-        trial(0.9, 1.0, 1.1, site="residual.2"),
-        trial(0.9, 1.0, 1.1, site="residual.1", behaviour="transition"),
-        trial(0.1, 1.0, 9.0, site="residual.2", behaviour="other"),
-        trial(2.0, 1.0, 0.5, site="residual.1", kind="mean difference"),
-    ]
-    choice = chosen(tried, ("reflection", "transition", "other", "never tried"), KINDS)
-    assert set(choice) == {"reflection", "transition", "other"}
-    assert choice["reflection"][0].direction.site == choice["transition"][0].direction.site == Site("residual", 1)
-    assert choice["other"][0].direction.site == Site("residual", 2)
-    assert sites_of(choice) == [Site("residual", 1), Site("residual", 2)]
-    rival = choice["reflection"][1]
-    assert rival.direction.cosine(tried[4].candidate.direction) == pytest.approx(-1)  # its sign too is calibrated
-    assert choice["transition"][1] is None
-
-
-def test_nothing_tried_is_nothing_chosen():
-    assert chosen([], ("reflection",), KINDS) == {} and sites_of({}) == []
-
-
-def test_the_papers_behaviours_come_first():
-    assert most_wanted(("alternative", "backtracking", "confidence", "reflection")) == ("backtracking", "reflection")
-    assert most_wanted(("transition", "reflection")) == ("reflection", "transition")
-    assert most_wanted(("a", "b", "c")) == ("a", "b") and most_wanted(("a",)) == ("a",)
-
-
 # ----------------------------------------------------------------------------------------------------------- the arms
 def test_the_unsteered_arm_is_what_no_steering_gives_under_the_same_random_numbers(found):
     prompts = held_out_prompts(found.material)
@@ -114,12 +68,11 @@ def test_the_unsteered_arm_is_what_no_steering_gives_under_the_same_random_numbe
     assert kept.responses == [list(t.response_ids) for t in again.traces[: len(kept.responses)]]
 
 
-def test_what_is_asked_of_a_behaviour(found, tmp_path, trial):
+def test_what_is_asked_of_a_behaviour(found, tmp_path, chosen):
     plan = experiment(found, Run(tmp_path / "run", resume=True))
-    steered, rival = trial(0.5, 1.0, 2.0).candidate, trial(0.5, 1.0, 2.0, kind="mean difference", seed=1).candidate
-    plan.plan_behaviour("reflection", steered, rival, full=True)
-    plan.plan_behaviour("transition", steered, rival, full=False)
-    plan.plan_random(steered.direction)
+    plan.plan_behaviour("reflection", chosen(rival=True), full=True)
+    plan.plan_behaviour("transition", chosen(), full=False)
+    plan.plan_random([chosen()])
     causal = plan.results()
     full = [(role, "reflection") for role in (STEERED, RIVAL, SHUFFLED, BIAS, RISE)]
     assert [(s.role, s.behaviour) for s in causal.series] == [*full, (STEERED, "transition"), (RANDOM, "")]
@@ -128,7 +81,8 @@ def test_what_is_asked_of_a_behaviour(found, tmp_path, trial):
         assert tuple(causal.of(role)[0].arms) == expected
     n = len(causal.prompts)
     lengths = [len(next(iter(s.arms.values())).outcomes) for s in causal.series]
-    assert lengths == [n, n // 3, n // 3, n // 3, n // 3, n // 2, n]
+    share = max(4, round(SECONDARY_SHARE * n))
+    assert lengths == [n, share, share, share, share, share, n]
     for series in causal.series:
         for dose, kept in series.arms.items():
             assert {row["dose"] for row in kept.outcomes} == {dose} == {kept.dose}
@@ -139,7 +93,7 @@ def test_arms_are_answered_once(found, tmp_path):
 
     def planned(crew: Crew | None = None, **changes) -> Experiment:
         made = experiment(found, Run(tmp_path / "run", resume=True), crew, **changes)
-        made.add(STEERED, "vector", "reflection", d, made.doses, 0.2)
+        made.add(STEERED, "vector", "reflection", d, (-0.5, 0.5), 0.2)
         return made
 
     first = planned().results()
@@ -154,36 +108,47 @@ def test_arms_are_answered_once(found, tmp_path):
 def test_an_arm_on_other_problems_is_another_arm(found, tmp_path):
     d, run = direction(found), Run(tmp_path / "run", resume=True)
     here = experiment(found, run)
-    here.add(STEERED, "vector", "reflection", d, here.doses, 0.2)
+    here.add(STEERED, "vector", "reflection", d, (-0.5, 0.5), 0.2)
     here.results()
     there = experiment(found, run, Idle(found.subject, found.settings))
     there.prompts = tuple(reversed(there.prompts))
-    there.add(STEERED, "vector", "reflection", d, there.doses, 0.2)
+    there.add(STEERED, "vector", "reflection", d, (-0.5, 0.5), 0.2)
     with pytest.raises(AssertionError, match="2 arms"):
         there.results()
 
 
-def test_random_directions_of_two_sites_are_not_taken_for_one_another(found, tmp_path):
+def test_random_directions_of_two_sites_are_not_taken_for_one_another(found, tmp_path, chosen):
     plan = experiment(found, Run(tmp_path / "run", resume=True))
-    for site in ("residual.0", "residual.2"):
-        plan.plan_random(direction(found, site=site))
+    plan.plan_random([chosen(site="residual.0"), chosen(site="residual.2")])
     causal = plan.results()
     assert len({s.name for s in causal.series}) == 2
     assert causal.series[0].arms != causal.series[1].arms
     assert causal.series[0].direction.site != causal.series[1].direction.site
 
 
-def test_random_directions_are_as_long_as_what_they_stand_beside(found, tmp_path):
+def test_a_series_stands_beside_the_random_directions_of_its_site_and_doses(found, tmp_path, chosen):
     plan = experiment(found, Run(tmp_path / "run", resume=True))
-    like = direction(found)
-    plan.plan_random(like)
+    choices = [chosen(), chosen(seed=2, doses=(-0.3, 0.3)), chosen(site="residual.2")]
+    for n, one in enumerate(choices):
+        plan.add(STEERED, f"vector {n}", "reflection", one.steered.direction, one.doses, 0.2)
+    plan.plan_random(choices)
+    causal = plan.results()
+    for one, series in zip(choices, causal.of(STEERED), strict=True):
+        (random,) = causal.random_beside(series)
+        assert random.direction.site == one.site and tuple(sorted(random.arms)) == one.extremes
+
+
+def test_random_directions_are_as_long_as_what_they_stand_beside(found, tmp_path, chosen):
+    plan = experiment(found, Run(tmp_path / "run", resume=True))
+    like = chosen().steered.direction
+    plan.plan_random([chosen()])
     (series,) = plan.results().series
     assert series.direction.mean_norm == like.mean_norm and abs(series.direction.cosine(like)) < 0.9
 
 
 def test_outcomes_of_a_series_are_joined_by_the_baseline_of_its_own_problems(found, tmp_path):
     plan = experiment(found, Run(tmp_path / "run", resume=True))
-    plan.add(STEERED, "vector", "reflection", direction(found), plan.doses, 0.2)
+    plan.add(STEERED, "vector", "reflection", direction(found), (-0.5, 0.5), 0.2)
     causal = plan.results()
     joined = causal.series[0].outcomes(causal.baseline)
     assert joined.doses == (-0.5, 0.0, 0.5)

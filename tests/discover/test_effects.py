@@ -144,7 +144,8 @@ def test_tables_are_made_once_and_repeat():
     assert one.of(causal.series[0]) is one.of(causal.series[0])
     rows = [tables.of(causal.series[0]).rows for tables in (one, two)]
     assert [r.counts for r in rows[0]] == [r.counts for r in rows[1]]
-    assert set(one.controls(0.5)) == {"random 0"} and one.controls(0.25) == {}
+    steering = causal.series[0]
+    assert set(one.controls(steering, 0.5)) == {"random 0"} and one.controls(steering, 0.25) == {}
 
 
 def test_counts_are_those_that_were_planted():

@@ -10,7 +10,7 @@ from overtone.core.errors import DataError, SiteError
 from overtone.core.sites import Site
 from overtone.data.traces import delimiter_ids
 from overtone.discover.crew import Crew
-from overtone.discover.material import FEWEST, FIT, SELECT, TEST, chosen_sites, gather
+from overtone.discover.material import FEWEST, FIT, SELECT, TEST, Material, chosen_sites, gather
 from overtone.discover.pipeline import discover
 from overtone.discover.run import Run
 from overtone.discover.settings import SamplingSettings
@@ -115,3 +115,15 @@ def test_traces_without_blank_lines_have_one_kind_of_step_and_are_refused(saved,
     with pytest.raises(DataError, match=r"fewer than two kinds.*max_new_tokens"):
         discover(settings, tmp_path / "run")
     assert not list((tmp_path / "run").glob("report*"))
+
+
+def test_anchors_read_together_are_those_read_alone(found, tmp_path):
+    """One pass for both anchors gives the rows that a pass for each gives."""
+    run = Run(tmp_path / "run", resume=True)
+    alone = Material(found.subject, found.material.sites, found.material.traces, found.material.outcomes, ())
+    for anchor in ("mean", "next"):
+        one, other = found.material.rows(found.run, anchor), alone.rows(run, anchor)
+        assert (one.labels, one.previous, one.groups) == (other.labels, other.previous, other.groups)
+        assert torch.equal(one.where.token, other.where.token) and torch.equal(one.where.step, other.where.step)
+        for site in found.material.sites:
+            torch.testing.assert_close(one.x[site], other.x[site], atol=1e-5, rtol=1e-4)

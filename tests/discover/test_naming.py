@@ -25,6 +25,18 @@ def test_recognition_stands_beside_every_basis(naming, found):
         assert row.latent < naming.found.dictionaries[naming.best_site].n_latents
 
 
+def test_a_size_that_competes_is_taken_where_it_recognises_better_on_select(naming, found):
+    """A dictionary of two latents beside the usual one: whichever wins, it is the one that select prefers."""
+    small = decompose(
+        found.run, found.material, found.settings, found.settings.naming.replaced(expansion=0.0625), bases=True
+    )
+    both = Naming(found.material, naming.found, naming.seed, (naming.found, small))
+    codes = both._bases()[""]
+    assert {n for _, n in codes} == {16, 2}
+    best = max(codes, key=lambda place: both._selected(codes[place]))
+    assert {(r.site, r.n_latents) for r in both.recognition()} == {(str(best[0]), best[1])}
+
+
 def test_held_out_labels_decide_nothing_but_the_score(naming, found):
     """With the names of test steps turned round, the same latents are chosen; only what they score changes."""
     other = _relabelled(found.material)
@@ -39,7 +51,7 @@ def test_held_out_labels_decide_nothing_but_the_score(naming, found):
 
 def _relabelled(material: Material) -> Material:
     """The same material with reflection and execution exchanged in the test split."""
-    other = Material(material.subject, material.sites, material.traces, material.outcomes)
+    other = Material(material.subject, material.sites, material.traces, material.outcomes, material.anchors)
     swap = {"reflection": "execution", "execution": "reflection"}
     other.__dict__["labels"] = {
         t.document: [swap.get(x, x) for x in material.labels[t.document]]

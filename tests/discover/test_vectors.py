@@ -1,7 +1,4 @@
-"""Candidate vectors: where they live, what they are made of, and how a few problems of `select` decide about them."""
-
-import math
-from dataclasses import replace
+"""Candidate vectors: where they live and what they are made of."""
 
 import pytest
 import torch
@@ -9,46 +6,40 @@ import torch
 from overtone.core.errors import DataError
 from overtone.core.sites import Site
 from overtone.directions.direction import unit_direction
-from overtone.discover.crew import Crew
 from overtone.discover.decompose import decompose
-from overtone.discover.material import SELECT
-from overtone.discover.naming import Naming
 from overtone.discover.settings import CausalSettings
 from overtone.discover.vectors import (
+    CHOICE,
+    CLEARED,
     DENSE,
     FROM_ATOMS,
     KINDS,
+    WEIGHTED,
     Candidate,
-    Trial,
+    _Makers,
     add_arm,
     boundaries,
     candidates,
-    signed,
     steerable,
-    trials,
+    steering_sites,
 )
 
 
 @pytest.fixture(scope="module")
 def nexts(found):
-    return decompose(found.run, found.material, found.settings, found.settings.boundary, bases=False)
+    sites = steering_sites(found.material, found.settings)
+    return decompose(found.run, found.material, found.settings, found.settings.boundary, bases=False, sites=sites)
 
 
 @pytest.fixture(scope="module")
 def made(found, nexts):
-    named = decompose(found.run, found.material, found.settings, found.settings.naming, bases=True)
-    return candidates(found.material, nexts, Naming(found.material, named, 0), ("reflection", "transition"))
+    return candidates(found.material, nexts, ("reflection", "transition"))
 
 
 def some_direction(found, site: str = "residual.1"):
     vector = torch.randn(32, generator=torch.Generator().manual_seed(0))
     rows = torch.randn(40, 32, generator=torch.Generator().manual_seed(1))
     return unit_direction(vector, site, model=found.subject.model.fingerprint, rows=rows)
-
-
-def a_trial(found, low: float, base: float, high: float, unknown: float = 0.0, **candidate) -> Trial:
-    given = {"kind": "centroid", "behaviour": "reflection", "direction": some_direction(found)} | candidate
-    return Trial(Candidate(**given), low, base, high, unknown)
 
 
 def test_by_default_all_that_is_shown_and_no_frame_is_steered(found):
@@ -92,24 +83,41 @@ def test_kinds_are_either_found_without_labels_or_dense():
     assert set(FROM_ATOMS) | set(DENSE) <= set(KINDS) and not set(FROM_ATOMS) & set(DENSE)
 
 
-@pytest.mark.parametrize(
-    ("low", "base", "high", "swing", "both"),
-    [
-        (0.9, 1.9, 3.9, math.log(4), math.log(2)),  # doubles and halves
-        (3.9, 1.9, 0.9, -math.log(4), math.log(2)),  # the same with the sign turned
-        (1.9, 1.9, 3.9, math.log(2), 0.0),  # amplifies only
-        (3.9, 1.9, 3.9, 0.0, -math.log(2)),  # more on both sides is no vector of it
-    ],
-)
-def test_swing_and_both_ways_are_log_ratios(found, low, base, high, swing, both):
-    trial = a_trial(found, low, base, high)
-    assert trial.swing == pytest.approx(swing, abs=1e-9) and trial.both_ways == pytest.approx(both, abs=1e-9)
+def test_the_later_half_of_the_layers_is_steered_or_the_one_that_is_asked_for(found, nexts):
+    layers = [site.layer for site in found.material.sites]
+    assert [s.layer for s in nexts.dictionaries] == layers[len(layers) // 2 :]
+    asked = found.settings.replaced(causal=CausalSettings(layer=0))
+    assert steering_sites(found.material, asked) == (Site("residual", 0),)
 
 
-def test_the_sign_is_set_so_that_adding_amplifies(found):
-    up, down = a_trial(found, 1.0, 2.0, 3.0), a_trial(found, 3.0, 2.0, 1.0)
-    assert signed(up) is up.candidate
-    torch.testing.assert_close(signed(down).direction.vector, -down.candidate.direction.vector)
+def test_cleared_atoms_share_nothing_with_those_of_other_behaviours(found, nexts, monkeypatch):
+    monkeypatch.setattr("overtone.discover.vectors.LEAST_Z", 0.5)  # random weights tell little
+    makers = _Makers(found.material, nexts, Site("residual", 1))
+    own, cleared = makers._weighted("reflection"), makers._cleared("reflection")
+    for other in found.material.behaviours:
+        vector = makers._known_weighted(other)
+        if other != "reflection" and vector is not None and float(vector.norm()) > 0:
+            assert abs(float(torch.cosine_similarity(cleared, vector, 0))) < 1e-3, other
+    assert float(cleared @ own) > 0 and float(cleared.norm()) < float(own.norm())
+
+
+def test_what_comes_in_the_place_of_a_behaviour_shares_its_places(found, nexts):
+    """Planted: transitions come only after steps of kind x, as often as reflections do; executions come everywhere."""
+    makers = _Makers(found.material, nexts, Site("residual", 1))
+    makers.before = ("x",) * 20 + ("y",) * 100
+    makers.labels = ("reflection",) * 8 + ("transition",) * 8 + ("execution",) * 104
+    assert makers._in_its_place("transition") == "reflection"
+    makers.labels = ("reflection",) * 20 + ("execution",) * 100
+    with pytest.raises(DataError, match="nothing ever comes in the place of transition"):
+        makers._in_its_place("transition")
+
+
+def test_vectors_of_atoms_lie_in_their_span(made, nexts):
+    for c in made:
+        if c.kind in (WEIGHTED, CHOICE, CLEARED):
+            atoms = nexts.dictionaries[c.direction.site].atoms().detach().double()
+            rest = torch.linalg.lstsq(atoms.T, c.direction.vector.double()[:, None]).residuals
+            assert rest.numel() == 0 or float(rest.max()) < 1e-3
 
 
 def test_a_dose_of_zero_is_no_steering(found):
@@ -120,26 +128,8 @@ def test_a_dose_of_zero_is_no_steering(found):
     torch.testing.assert_close(moved.norm(dim=1), torch.full((2,), 0.5 * direction.mean_norm))
 
 
-def test_candidates_are_tried_on_selection_problems_only(found):
-    asked = []
-
-    class Watched(Crew):
-        def each(self, tasks, label):
-            asked.extend(tasks)
-            return super().each(tasks, label)
-
-    candidate = Candidate("centroid", "reflection", some_direction(found))
-    (trial,) = trials(Watched(found.subject, found.settings), found.material, [candidate], 0.5, 10)
-    select = {t.group for t in found.material.of(SELECT)}
-    assert [t.dose for t in asked] == [0.0, -0.5, 0.5]
-    assert all(p.group in select and len(t.prompts) == 10 for t in asked for p in t.prompts)
-    assert trial.candidate is candidate and trial.low >= 0 and trial.to_dict()["site"] == "residual.1"
-
-
-def test_nothing_to_try_is_nothing_tried(found):
-    assert trials(Crew(found.subject, found.settings), found.material, [], 0.5, 4) == []
-
-
 def test_a_candidate_keeps_its_name_when_its_sign_turns(found):
     one = Candidate("centroid", "reflection", some_direction(found))
-    assert replace(one, direction=one.direction.negated()).name == one.name == "reflection centroid residual.1"
+    assert one.negated().name == one.name == "reflection centroid residual.1"
+    assert one.negated().turned
+    torch.testing.assert_close(one.negated().negated().direction.vector, one.direction.vector)

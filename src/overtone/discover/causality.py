@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 ALPHAS = (-1.5, -1.0, 1.0, 1.5)  # RISE's; 0 is the unsteered arm
 SHOWN = 24  # traces per arm that are kept with their text
-SECONDARY_SHARE = 1 / 3  # of the problems, for arms that only accompany
+SECONDARY_SHARE = 1 / 5  # of the problems, for arms that only accompany
 
 STEERED, RIVAL, SHUFFLED, BIAS, RISE, RANDOM = "steered", "rival", "shuffled", "bias", "rise", "random"
 CONFIDENT, CONFIDENT_CONTROL = "confidence", "random beside confidence"

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from overtone.steering.plan import Arm
 
 PLACES = 300
+MOST_TOKENS = 200_000  # of all places' histories, whose keys and values are kept
 SETTLED = 0.97  # share of one kind after another from which on nothing is decided there
 FLOOR = 0.01  # steps per trace, so that a behaviour that vanishes has a finite effect
 START = "start"
@@ -53,7 +54,7 @@ class Forecast:
     """Places on `select`, the reading of first tokens learned on `fit`, and the chain of kinds; `base` is the forecast
     without steering.
 
-    n: places at most. Raises DataError if nothing is decided at any boundary.
+    n: places at most (fewer where their histories are long). Raises DataError if nothing is decided at any boundary.
     """
 
     def __init__(self, material: Material, rows: Rows, *, n: int = PLACES, seed: int = 0) -> None:
@@ -66,10 +67,11 @@ class Forecast:
         places = [i for i in rows.index(SELECT).tolist() if rows.previous[i] in open_kinds]
         if not places:
             raise DataError("no step boundary of the selection split leaves a choice. Sample more or longer traces.")
-        chosen = numpy_generator(seed, "places").permutation(len(places))[:n]
-        self.places = [places[i] for i in sorted(chosen.tolist())]
         tokens = {t.document: t.tokens for t in material.traces}
         document, token = rows.where.document.tolist(), rows.where.token.tolist()
+        chosen = numpy_generator(seed, "places").permutation(places)[:n]
+        kept = np.cumsum([token[i] + 1 for i in chosen]) <= MOST_TOKENS
+        self.places = sorted(chosen[kept].tolist()) or [min(places, key=lambda i: token[i])]
         self._ends = Places(material.subject.model, [tokens[document[i]][: token[i] + 1] for i in self.places])
         self.base = self.under(())
 

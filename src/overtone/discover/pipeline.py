@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 KL_TRACES = 40
-TRANSFER_SHARE = 0.4  # of the held-out problems' number
+TRANSFER_SHARE = 0.3  # of the held-out problems' number
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,8 +126,9 @@ def _chosen(
 ) -> tuple[dict[str, Choice], list[dict[str, Any]]]:
     """The vector and the doses of every behaviour, by forecasts on the selection split."""
     found = candidates(material, nexts, behaviours)
-    key = [settings.replaced(workers=1).to_dict(), material.subject.model.fingerprint]
-    key += [material.fingerprint(FIT, SELECT), [c.name for c in found]]
+    decided = [settings.seed, settings.labels, settings.causal.doses, behaviours, settings.boundary.to_dict()]
+    names = [c.name for c in found]
+    key = [*decided, names, material.subject.model.fingerprint, material.fingerprint(FIT, SELECT)]
 
     def make() -> dict[str, Any]:
         if not found:

@@ -64,7 +64,7 @@ class CausalSettings(Settings):
     doses: tuple[float, ...] = ()
     """Strengths beside 0, as multiples of the mean norm of the state that is edited; negative suppresses. Empty: four
     for each behaviour, chosen on the selection split."""
-    n_random: int = 3
+    n_random: int = 2
     """Random directions of equal norm that every effect is held against."""
     behaviours: tuple[str, ...] = ()
     """Behaviours to steer; empty: every behaviour that the model shows and that is not the whole trace's frame."""

@@ -36,18 +36,21 @@ class Places:
     """The ends of some texts.
 
     texts: token ids, at least two each (the last one is where a steering may apply: it counts as the end of the prompt,
-    see `When`). batch_rows: texts of similar length that share a pass. Raises DataError for no texts or a text of fewer
-    than two tokens. Memory: keys and values of all texts.
+    see `When`). batch_tokens: of texts of similar length that share a pass, padding included (a longer one goes alone).
+    Raises DataError for no texts or a text of fewer than two tokens. Memory: keys and values of all texts.
     """
 
-    def __init__(self, model: "HookedModel", texts: Sequence[Sequence[int]], *, batch_rows: int = 64) -> None:
+    def __init__(self, model: "HookedModel", texts: Sequence[Sequence[int]], *, batch_tokens: int = 8192) -> None:
         if not texts or min(map(len, texts)) < 2:
             raise DataError(
                 "places need texts of at least two tokens: a history, and the token whose successor counts."
             )
         self.model, self.n = model, len(texts)
-        order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
-        parts = [order[i : i + batch_rows] for i in range(0, len(order), batch_rows)]
+        parts: list[list[int]] = [[]]
+        for i in sorted(range(len(texts)), key=lambda i: len(texts[i])):
+            if parts[-1] and len(texts[i]) * (len(parts[-1]) + 1) > batch_tokens:
+                parts.append([])
+            parts[-1].append(i)
         self._batches = [self._laid([texts[i] for i in part], part) for part in parts]
 
     def _laid(self, texts: Sequence[Sequence[int]], index: list[int]) -> _Batch:
