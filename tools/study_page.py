@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
+MOST_ROWS = 60  # of a table; longer ones stay in the report
 VERDICT = {True: "holds", False: "**does not hold**", None: "not testable here"}
 
 
@@ -31,7 +32,7 @@ def page(name: str, report: dict[str, Any], prologue: str) -> str:
     ]
     lines += _table(["", "claim", "paper", "measured [95 %]", "control", "verdict", "detail"], rows)
     for title, section in report.items():
-        if isinstance(section, list) and section and isinstance(section[0], dict) and title != "findings":
+        if title != "findings" and _fits(section):
             lines += [
                 "",
                 f"## {title.capitalize()}",
@@ -40,6 +41,13 @@ def page(name: str, report: dict[str, Any], prologue: str) -> str:
             ]
     lines += ["", "## Provenance", "", *[f"- {key}: {_plain(value)}" for key, value in told.items()]]
     return "\n".join(lines) + "\n"
+
+
+def _fits(section: Any) -> bool:
+    """Whether a section is a short table of plain values."""
+    rows = section if isinstance(section, list) and len(section) <= MOST_ROWS else []
+    flat = (isinstance(row, dict) and not any(isinstance(v, dict | list) for v in row.values()) for row in rows)
+    return bool(rows) and all(flat)
 
 
 def _measured(finding: dict[str, Any]) -> str:

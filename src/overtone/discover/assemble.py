@@ -67,7 +67,7 @@ def dose_curves(causal: Causality, tables: Tables, kl: Divergences) -> list[Dose
                 "mean state norms",
                 tuple(_series(s, tables, b, kl) for s in [series, *beside]),
                 "add",
-                len(causal.prompts),
+                _problems(series),
                 None,
                 max(random, default=None),
                 summary.monotonicity.value,
@@ -82,7 +82,7 @@ def dose_curves(causal: Causality, tables: Tables, kl: Divergences) -> list[Dose
                     "RISE's alpha (1 removes the component)",
                     (_series(scaled, tables, b, {}),),
                     "scale",
-                    len(causal.prompts),
+                    _problems(scaled),
                     None,
                     None,
                     tables.of(scaled).monotonicity[b].value,
@@ -90,6 +90,11 @@ def dose_curves(causal: Causality, tables: Tables, kl: Divergences) -> list[Dose
                 )
             )
     return curves
+
+
+def _problems(series: Series) -> int:
+    """How many problems each of its arms answered."""
+    return len(next(iter(series.arms.values())).outcomes)
 
 
 def _series(series: Series, tables: Tables, behaviour: str, kl: Divergences) -> DoseSeries:
