@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
+from overtone.dictionaries.objectives.auxiliary import ResidualAux
 from overtone.dictionaries.presets.crosscoder import Crosscoder
 from overtone.dictionaries.presets.gated import Gated
 from overtone.dictionaries.presets.jump_relu import JumpReLU
@@ -178,3 +179,17 @@ def test_loss_and_gradients_equal_the_formulas(preset, oracle, dense_from, monke
     expected.backward()
     torch.testing.assert_close(loss, expected)
     torch.testing.assert_close(found, gradients(model))
+
+
+AUXILIARY = [preset for preset, _ in CASES if any(isinstance(o, ResidualAux) for o in preset.objectives())]
+
+
+@pytest.mark.parametrize("preset", AUXILIARY, ids=lambda p: p.name)
+def test_the_auxiliary_loss_reaches_the_rows_of_dead_latents_and_only_those(preset):
+    model, x, y = start(preset)
+    (auxiliary,) = (o for o in preset.objectives() if isinstance(o, ResidualAux))
+    auxiliary(forward(model, Given(x, DEAD, 0.5, y=y, state=STATE))).backward()
+    for gradient in (model.encoder.weight.grad, model.encoder.bias.grad.unsqueeze(1), model.decoder.rows().grad):
+        reached = gradient.abs().sum(1) > 0
+        assert reached[DEAD].all() and reached.sum() == len(DEAD)
+    assert float(auxiliary(forward(model, Given(x, DEAD[:0], 0.5, y=y, state=STATE)))) == 0.0
