@@ -130,7 +130,7 @@ def reasoner_states(
         traces[d].meta["behaviours"][s] for d, s in zip(batch.where.document.tolist(), steps.tolist(), strict=True)
     )
     where = Where(batch.where.document, batch.where.token, steps)
-    return ReasonerStates(dict(batch.x), where, names, tuple(traces), model, batch.g and dict(batch.g))
+    return ReasonerStates(dict(batch.x), where, names, tuple(traces), model, None if batch.g is None else dict(batch.g))
 
 
 def _steps(traces: Sequence[ReasoningTrace], where: Where, delimiters: frozenset[int]) -> Tensor:

@@ -117,7 +117,7 @@ def run(scale: str = "small", out: str | Path = "") -> Report:
 
 def random_states(trial: Trial, rows: Sample) -> StateAtoms:
     """The control: as many random states as ITDA chose."""
-    n, k = trial.dictionary.n_latents, trial.dictionary.k  # type: ignore[attr-defined]
+    n, k = trial.dictionary.n_latents, int(trial.dictionary.arguments()["k"])
     some = torch.randperm(len(rows.train), generator=torch_generator(trial.seed, RANDOM))[:n]
     return StateAtoms.of(rows.train[some], torch.zeros(rows.train.shape[1]), torch.stack([some, some], 1), k=k)
 

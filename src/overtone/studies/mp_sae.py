@@ -148,7 +148,7 @@ def hierarchy(found: Comparison, even: Comparison) -> tuple[Finding, ...]:
     """(a) and (b)."""
     merged = found.against("a.merging", "children stay apart from their parents (below 0.35)", MP, BATCH, "merged",
                            paper="children aligned with parents by ReLU and BatchTopK only")  # fmt: skip
-    apart = merged.measured < 0.35 and (merged.control or 0) > 0.4
+    apart = (merged.measured or 0) < 0.35 and (merged.control or 0) > 0.4
     ratio = over_seeds(found.values(MP, "fvu") / found.values(BATCH, "fvu"))
     half = Finding(
         "b.error", "it misses less than half of what BatchTopK misses", ratio.value, "ratio of errors", ratio.n,

@@ -45,6 +45,7 @@ from overtone.core.sites import Site
 from overtone.data.synthetic import plant_neurons
 from overtone.dictionaries.classic.feature_tree import feature_tree
 from overtone.dictionaries.classic.fixed import mean_differences
+from overtone.dictionaries.classic.nonnegative import NonNegative
 from overtone.dictionaries.presets.batch_top_k import BatchTopK
 from overtone.dictionaries.presets.snmf import SNMF
 from overtone.dictionaries.presets.top_k import TopK
@@ -189,14 +190,14 @@ def hierarchy(states: ReasonerStates, trial: Trial, size: Size) -> Finding:
     rows = states.split(trial.seed)[0]
     rows = rows[:: max(1, len(rows) // size.rows)]
     x, names = states.x[Site.parse(size.site)][rows], np.array([states.behaviours[i] for i in rows.tolist()])
+    assert isinstance(trial.dictionary, NonNegative)
     tree = feature_tree(
         x, trial.dictionary, size.levels, torch_generator(0, "tree"), iterations=size.rounds, tuning=100
-    )  # type: ignore[arg-type]
+    )
     codes = trial.dictionary.encode(x).dense().numpy()
     kinds = sorted(set(names))
     main = np.array([codes[names == kind].mean(0) for kind in kinds]).argmax(0)
-    family = tree.parents(0).numpy()
-    found = family_agreement(family, main, rng=numpy_generator(0, "families"))
+    found = family_agreement(tree.parents(0).numpy(), main, rng=numpy_generator(0, "families"))
     return Finding(
         "d.siblings", "children of one parent have the same main behaviour", found.share, "share of sibling pairs",
         found.n_pairs, found.share > found.chance, "", "higher", None, found.chance, "95 % of shuffled families",

@@ -183,7 +183,9 @@ class SourceFeed:
             if found >= rows:
                 break
         names = ("document", "token", "step")
-        return Where(*(torch.cat([getattr(part, name) for part in parts]) for name in names)).select(slice(rows))
+        return Where(*(torch.cat([getattr(part, name) for part in parts]) for name in names)).select(
+            torch.arange(min(rows, found))
+        )
 
     def batches(self) -> Iterator[Batch]:
         """Batches of one epoch after the other; those before the position are skipped."""

@@ -53,6 +53,6 @@ class ICA(Preset):
         with warnings.catch_warnings():  # Gaussian rows have no best directions; any rotation reconstructs as well
             warnings.simplefilter("ignore", ConvergenceWarning)
             search.fit((exact / size).numpy())
-        unmixing, mixing = torch.from_numpy(search.components_), torch.from_numpy(search.mixing_.T)
+        unmixing, mixing = torch.from_numpy(search.components_), torch.from_numpy(search.mixing_).T
         length = mixing.norm(dim=1, keepdim=True)
         return signed_projection(unmixing * length, mixing / length, exact.mean(0), k=self.k)

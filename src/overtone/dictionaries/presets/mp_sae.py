@@ -49,7 +49,10 @@ class MPSAE(Preset):
     tolerance: float = 0.0
     revival: float = 1.0
 
-    betas = (0.5, 0.9375)
+    @property
+    def betas(self) -> tuple[float, float]:
+        """The authors' for their toy run: what the residual asks of an atom changes from step to step."""
+        return 0.5, 0.9375
 
     def build(self, width: int, generator: torch.Generator) -> Autoencoder:
         """An untrained dictionary."""

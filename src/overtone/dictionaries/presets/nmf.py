@@ -43,10 +43,15 @@ class NMF(Preset):
         above = rows.double() - shift
         size = above.square().mean().sqrt().clamp_min(1e-30)  # its stopping rule is not free of scale
         seed = int(torch.randint(2**31 - 1, (), generator=generator))
-        options: dict[str, Any] = {"init": "nndsvda", "max_iter": self.iterations, "random_state": seed}
+        options: dict[str, Any] = {
+            "n_components": self.n_latents,
+            "init": "nndsvda",
+            "max_iter": self.iterations,
+            "random_state": seed,
+        }
         if self.n_latents > min(rows.shape):
             options["init"] = "random"
         with warnings.catch_warnings():  # `iterations` says how far to go; the last round is a factorisation like any
             warnings.simplefilter("ignore", ConvergenceWarning)
-            parts = Factoriser(self.n_latents, **options).fit((above / size).numpy()).components_
+            parts = Factoriser(**options).fit((above / size).numpy()).components_
         return NonNegative.of(torch.from_numpy(parts), shift)
