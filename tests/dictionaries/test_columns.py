@@ -66,6 +66,15 @@ def test_cuts_lie_between_the_last_kept_and_the_first_dropped():
     assert columns.cuts.tolist() == [2.0, 0.0]
 
 
+def test_cuts_do_not_depend_on_what_was_seen_before():
+    """Else a resumed training, which has no hints yet, would end elsewhere."""
+    generator = torch.Generator().manual_seed(0)
+    seasoned, scores = Columns(40, 3), torch.randn(60, 40, generator=generator)
+    seasoned._hint = torch.full((40,), 1.2)  # in some columns exactly as many scores lie above as are wanted
+    fresh = Columns(40, 3)
+    assert torch.equal(settled(seasoned, scores), settled(fresh, scores)) and torch.equal(seasoned.cuts, fresh.cuts)
+
+
 def test_more_than_all_latents_are_refused():
     with pytest.raises(SettingError, match="only 3 latents"):
         Columns(3, 4).check(3)

@@ -13,6 +13,8 @@ from overtone.core.errors import DataError, DivergenceError, SettingError, Shape
 from overtone.core.sites import Site
 from overtone.data.synthetic import plant
 from overtone.dictionaries.presets.batch_top_k import BatchTopK
+from overtone.dictionaries.presets.feature_choice import FeatureChoice
+from overtone.dictionaries.presets.mutual_choice import MutualChoice
 from overtone.dictionaries.presets.pca import PCA
 from overtone.dictionaries.presets.relu_l1 import ReluL1
 from overtone.dictionaries.presets.top_k import TopK
@@ -70,7 +72,11 @@ def test_a_scaled_training_is_the_same_training(preset, rows):
     torch.testing.assert_close(one.atoms(), other.atoms(), rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("preset", [TopK(16, k=3), BatchTopK(16, k=3), ReluL1(16)], ids=lambda p: p.name)
+@pytest.mark.parametrize(
+    "preset",
+    [TopK(16, k=3), BatchTopK(16, k=3), ReluL1(16), FeatureChoice(16, k=3), MutualChoice(16, k=3)],
+    ids=lambda p: p.name,
+)
 @pytest.mark.parametrize("source", ["matrix", "source"])
 def test_an_interrupted_and_resumed_training_equals_an_uninterrupted_one(preset, source, rows, tmp_path):
     data = rows if source == "matrix" else Source({"residual.1": rows})

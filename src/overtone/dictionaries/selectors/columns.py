@@ -78,7 +78,7 @@ class Columns(Selection, kind="selection.columns"):
         assert self._hint is not None
         wanted = self.grants(nominees.n_rows)
         counts = torch.bincount(nominees.latents, minlength=len(wanted))
-        lacking = (counts < wanted) & (self._hint > 0)
+        lacking = (counts <= wanted) & (self._hint > 0)  # the first one dropped must be known too, for the cuts
         if bool(lacking.any()):
             self._lacking = lacking
             return None
@@ -102,7 +102,7 @@ class Columns(Selection, kind="selection.columns"):
             inside = (place >= 0) & (place < counts)
             return torch.where(inside, ranked[torch.where(inside, starts + place, last)], otherwise)
 
-        dropped = at(wanted, self._hint.to(ranked.dtype))
+        dropped = at(wanted, torch.zeros_like(ranked[:1]).expand(len(counts)))
         kept = at(wanted - 1, dropped)
         self.cuts = torch.where(counts < wanted, 0, (kept + dropped) / 2)
         self._hint = at(2 * wanted + SPARE, 0.9 * self._hint.to(ranked.dtype))
