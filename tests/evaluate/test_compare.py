@@ -1,5 +1,8 @@
 """Comparisons: equal rows for all, one trial per seed, and intervals that widen with fewer seeds."""
 
+import copy
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +12,7 @@ from overtone.data.synthetic import plant
 from overtone.dictionaries.presets.pca import PCA
 from overtone.dictionaries.presets.random_directions import RandomDirections
 from overtone.dictionaries.presets.top_k import TopK
-from overtone.evaluate.compare import Sample, compare
+from overtone.evaluate.compare import Comparison, Sample, compare
 from overtone.evaluate.intervals import over_seeds
 
 SEEDS = (0, 1, 2)
@@ -92,3 +95,11 @@ def test_rows_without_truth_have_no_recovery():
     x = torch.randn(400, 8, generator=torch.Generator().manual_seed(0))
     one = compare({"pca": PCA(4)}, lambda _: Sample(x[:300], x[300:]), seeds=(0,), n_tokens=300).of("pca")[0]
     assert set(one.measures) == {"fvu", "l0", "dead_share"}
+
+
+def test_the_polarity_of_a_signed_latent_says_nothing_about_stability():
+    found = compare({"pca": PCA(16)}, lambda _: planted(0), seeds=(0, 1), n_tokens=2000)
+    first, second = found.trials
+    flipped = copy.deepcopy(second.dictionary)
+    flipped.decoder.weight.data[::2] *= -1
+    assert Comparison((first, replace(second, dictionary=flipped))).stability("pca") == pytest.approx(1, abs=1e-5)

@@ -132,10 +132,14 @@ class Comparison:
         )  # fmt: skip
 
     def stability(self, name: str) -> float | None:
-        """Mean cosine of one-to-one matched atoms over all pairs of seeds, in [-1, 1]; None with one seed or without
-        atoms. It speaks of stability only where the seeds look at the same kind of rows."""
-        found = [t.dictionary.atoms() for t in self.of(name) if t.dictionary.capabilities.linear_decoder]
-        pairs = [agreement(a, b).mean for a, b in combinations(found, 2)]
+        """Mean cosine of one-to-one matched atoms over all pairs of seeds, in [-1, 1], up to sign where codes are
+        signed; None with one seed or without atoms. It speaks of stability only where the seeds look at the same kind
+        of rows."""
+        linear = [t.dictionary for t in self.of(name) if t.dictionary.capabilities.linear_decoder]
+        pairs = [
+            agreement(a.atoms(), b.atoms(), signed=not a.capabilities.signed_codes).mean
+            for a, b in combinations(linear, 2)
+        ]
         return float(np.mean(pairs)) if pairs else None
 
     def table(self) -> list[dict[str, Any]]:
