@@ -15,6 +15,7 @@ from overtone.evaluate.reconstruction import reconstruction
 from overtone.training.fit import Job, fit, fit_many
 from overtone.training.step import Given, forward
 
+pytestmark = pytest.mark.timeout(600)  # fifteen seconds of one core, but a busy machine may give it little
 MIXED, EQUAL = {2: 0.7, 12: 0.3}, {5: 1.0}
 
 
