@@ -19,7 +19,7 @@ class Table:
     laid: list[Any] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.meeting, self.laid = threading.Barrier(self.size, timeout=60), [None] * self.size
+        self.meeting, self.laid = threading.Barrier(self.size, timeout=150), [None] * self.size
 
 
 class ThreadWorld:
@@ -54,13 +54,13 @@ class ThreadWorld:
 
 def together(size: int, work: Callable[[Any], Any]) -> list[Any]:
     """What `work(world)` returns in each of `size` threads. An error in one ends all, and is raised."""
-    table, found, errors = Table(size), [None] * size, []
+    table, found, errors, alone = Table(size), [None] * size, [], []
 
     def one(rank: int) -> None:
         try:
             found[rank] = work(ThreadWorld(rank, table))
-        except threading.BrokenBarrierError:
-            pass
+        except threading.BrokenBarrierError as error:
+            alone.append(error)  # another one had an error, or did not come
         except BaseException as error:  # noqa: BLE001  (raised below, in the test's own thread)
             errors.append(error)
             table.meeting.abort()
@@ -70,6 +70,6 @@ def together(size: int, work: Callable[[Any], Any]) -> list[Any]:
         thread.start()
     for thread in threads:
         thread.join()
-    if errors:
-        raise errors[0]
+    if errors or alone:
+        raise [*errors, *alone][0]
     return found

@@ -104,6 +104,7 @@ def test_a_trained_dictionary_fits_the_site_and_leaves_nothing_else(store, tmp_p
     assert [path.name for path in tmp_path.iterdir()] == ["dictionary"]
 
 
+@pytest.mark.timeout(600)  # three starts of Python with torch
 def test_torchrun_starts_two_that_train_one_dictionary_and_one_speaks(store, tmp_path):
     out, alone = tmp_path / "dictionary", tmp_path / "alone"
     words = ["--store", store, "--site", "residual.1", "--n-latents", "12", "--k", "2", "--n-tokens", "500"]
@@ -112,7 +113,7 @@ def test_torchrun_starts_two_that_train_one_dictionary_and_one_speaks(store, tmp
     program = [sys.executable, "-c", "import sys; from overtone.cli import main; sys.exit(main())"]
     paths = os.pathsep.join([str(Path(overtone.__file__).parents[1]), *sys.path])
     done = subprocess.run(
-        [*starter, *program, *words, str(out), "--split", "latents"], capture_output=True, text=True, timeout=120,
+        [*starter, *program, *words, str(out), "--split", "latents"], capture_output=True, text=True, timeout=500,
         env={**os.environ, "PYTHONPATH": paths},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -18,6 +18,7 @@ from overtone.dictionaries.storage import load_dictionary
 from overtone.training.fit import fit
 from two_processes import LATENTS, PRESETS, SPLITS, states, train
 
+pytestmark = pytest.mark.timeout(600)  # seconds of work for two processes, but a busy machine may give them little
 BOTH = pytest.mark.parametrize("split", SPLITS)
 EVERY = pytest.mark.parametrize("name", list(PRESETS))
 
@@ -41,7 +42,7 @@ def pair(tmp_path_factory):
         )
         for rank in range(2)
     ]  # fmt: skip
-    said = [process.communicate(timeout=170)[0] for process in processes]
+    said = [process.communicate(timeout=500)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 3], "\n".join(said)  # the second one ends early
     return folder, json.loads((folder / "found-0.json").read_text())
 
