@@ -65,7 +65,7 @@ def overtone(o: argparse.Namespace, x: torch.Tensor) -> Step:
 def our_preset(o: argparse.Namespace) -> object:
     from overtone.core.catalogue import lookup
 
-    name = {"relu": "relu_l1", "jumprelu": "jump_relu"}.get(o.method, o.method)
+    name = {"relu": "relu_l1", "jumprelu": "jump_relu"}.get(o.method, str(o.method))
     return lookup("dictionaries", name).thing.example(n_latents=o.latents, k=o.active)
 
 

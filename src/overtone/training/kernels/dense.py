@@ -31,7 +31,7 @@ def decode(values: Tensor, weight: Tensor) -> Tensor:
 
 def product(a: Tensor, b: Tensor) -> Tensor:
     """(m, n) product of a (m, k) and the transpose of b (n, k), without gradients."""
-    if not _served(a, b):
+    if _onednn is None or not _served(a, b):
         return a @ b.T
     out, size = memory.take(len(a), len(b)), max(1, BLOCK // len(b))
     for part, into in zip(a.split(size), out.split(size), strict=True):
@@ -70,6 +70,4 @@ class _Decode(torch.autograd.Function):
 
 
 def _served(*tensors: Tensor) -> bool:
-    return _onednn is not None and all(
-        t.dtype == torch.float32 and t.device.type == "cpu" and t.numel() for t in tensors
-    )
+    return all(t.dtype == torch.float32 and t.device.type == "cpu" and t.numel() for t in tensors)

@@ -30,7 +30,7 @@ class Pool:
         known = self.kept.setdefault(n, [])
         for storage in known:
             if _count(storage._cdata) == 1:
-                return torch.empty(0).set_(storage, 0, shape)
+                return torch.empty(0).set_(storage, 0, shape)  # pyright: ignore[reportCallIssue]
         fresh = torch.empty(shape)
         known.append(fresh.untyped_storage())
         return fresh

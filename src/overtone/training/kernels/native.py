@@ -95,7 +95,7 @@ class Native:
                 size = min(2 * size, len(rows) * n_latents)
 
         parts = threads.over(len(centred), GRAIN, part)
-        latents, u, counts = (_joined([p[i] for p in parts]) for i in range(3))
+        latents, u, counts = (_joined(list(found)) for found in list(zip(*parts, strict=True))[:3])
         self.whole_rows += sum(p[3] for p in parts)
         packed.size = int(1.2 * len(u))
         if rule.k:
