@@ -58,7 +58,7 @@ def overtone(o: argparse.Namespace, x: torch.Tensor) -> Step:
             u = torch.nn.functional.linear(
                 model.normaliser(x[:512]) - model.centre(), *model.encoder.affine(model.decoder)
             )
-            model.encoder.bias.sub_(u.flatten()[::7].quantile(1 - o.active / o.latents))
+            model.encoder.affine(model.decoder)[1].sub_(threshold(o, u))
     return run.advance
 
 
