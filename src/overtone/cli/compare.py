@@ -83,7 +83,7 @@ def _sample(options: Options) -> Callable[[int], Sample]:
     source = open_activations(options.activations)
     if not options.site and len(source.sites) > 1:
         raise SettingError(f"there are states of {', '.join(map(str, source.sites))}: say which, e.g. --site.")
-    site = Site.parse(options.site) if options.site else source.sites[0]
+    site = Site.parse(options.site) if options.site else next(iter(source.sites))
     batch = source.all()
     return lambda seed: by_document(batch.at(site), batch.where.document, seed)
 

@@ -66,7 +66,7 @@ class Skip(Decoder, kind="decoder.skip"):
     def scale_output(self, factor: Tensor | float) -> None:
         """Scale what comes out at each coordinate."""
         self.inner.scale_output(factor)
-        self.weight.data.mul_(factor if isinstance(factor, float) else factor.reshape(-1, 1))
+        self.weight.data.mul_(factor.reshape(-1, 1) if isinstance(factor, Tensor) else factor)
 
     def scale_latents(self, factors: Tensor) -> None:
         """Divide each latent's inner row."""

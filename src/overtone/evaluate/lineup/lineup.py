@@ -108,10 +108,13 @@ def _standing(entrant: Entrant, trained: Comparison, rows: Sample) -> Standing:
 
 
 def _units(entrant: Entrant, dictionary: Dictionary, rows: Sample) -> float | None:
+    from overtone.dictionaries.autoencoder import Autoencoder
     from overtone.evaluate.cost import matmul_units
 
+    if entrant.preset.whole or not isinstance(dictionary, Autoencoder):
+        return None
     g = None if rows.g is None or "g" not in entrant.preset.needs else rows.g[:COUNTED_ROWS]
-    return None if entrant.preset.whole else matmul_units(entrant.preset, dictionary, rows.train[:COUNTED_ROWS], g=g)
+    return matmul_units(entrant.preset, dictionary, rows.train[:COUNTED_ROWS], g=g)
 
 
 def by_document(x: Any, document: Any, seed: int, held_out: float = 0.3) -> Sample:
