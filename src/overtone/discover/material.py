@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -136,8 +137,18 @@ class Material:
         fit, select = (Counter(name for t in self.of(s) for name in self.labels[t.document]) for s in (FIT, SELECT))
         return tuple(b for b in self.subject.behaviours if fit[b] >= FEWEST and select[b] >= FEWEST // 2)
 
+    @cached_property
+    def _read(self) -> dict[tuple[Path, str], Rows]:
+        return {}
+
     def rows(self, run: Run, anchor: str) -> Rows:
         """The states of all steps at an anchor, computed once and kept in the run's store."""
+        key = (run.parts, anchor)
+        if key not in self._read:
+            self._read[key] = self._rows(run, anchor)
+        return self._read[key]
+
+    def _rows(self, run: Run, anchor: str) -> Rows:
         from overtone.activations.store import collect
         from overtone.activations.stream import ActivationStream
 

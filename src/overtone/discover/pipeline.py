@@ -33,7 +33,7 @@ from overtone.discover.vectors import boundaries, candidates, steerable, steerin
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-KL_TRACES = 40
+KL_TRACES = 24
 TRANSFER_SHARE = 0.3  # of the held-out problems' number
 
 
@@ -98,7 +98,7 @@ def _causal(run: Run, crew: Crew, material: Material, nexts: Decomposition, sett
     behaviours = steerable(material, settings)
     choice, tried = _chosen(run, material, nexts, behaviours, settings)
     full = list(choice)[:2]
-    site = choice[full[0]].site if full else next(reversed(nexts.dictionaries))
+    site = choice[full[0]].site if full else list(nexts.dictionaries)[-1]
     data, direction = confidence(run, material, nexts, site, settings)
     experiment = Experiment(run, crew, material, nexts.rows, settings)
     for behaviour, one in choice.items():

@@ -178,14 +178,15 @@ class _Makers:
     def _in_its_place(self, behaviour: str) -> str:
         """The behaviour that most often comes where this one could: the largest sum of n+ n- / (n+ + n-) over kinds of
         the step before. Raises DataError if nothing does."""
-        counts, found = Counter(zip(self.before, self.labels, strict=True)), Counter()
+        counts = Counter(zip(self.before, self.labels, strict=True))
+        found: dict[str, float] = {}
         for (kind, label), n in counts.items():
             own = counts[kind, behaviour]
             if own and label in self.behaviours and label != behaviour:
-                found[label] += own * n / (own + n)
+                found[label] = found.get(label, 0.0) + own * n / (own + n)
         if not found:
             raise DataError(f"nothing ever comes in the place of {behaviour}.")
-        return found.most_common(1)[0][0]
+        return max(found, key=lambda label: found[label])
 
     def _is_one(self, behaviour: str) -> Tensor:
         import torch
