@@ -16,10 +16,8 @@ from overtone.core.errors import CapabilityError
 from overtone.dictionaries.storage import load_dictionary, save_dictionary
 from overtone.formats.exchange import export_dictionary, import_dictionary
 
-ALL = sorted(path.parent for path in (Path(__file__).parent / "golden").glob("*/*/expected.safetensors"))
-SKIPS = [case for case in ALL if "skip" in case.name]  # overtone has no part for a skip past the latents yet
-CASES = [case for case in ALL if case not in SKIPS]
-PEERS = {case.parent.name.rpartition("-")[0] for case in ALL}
+CASES = sorted(path.parent for path in (Path(__file__).parent / "golden").glob("*/*/expected.safetensors"))
+PEERS = {case.parent.name.rpartition("-")[0] for case in CASES}
 
 
 def name_of(case):
@@ -59,12 +57,6 @@ def test_what_is_read_obeys_the_laws_of_dictionaries(case, tmp_path):
     assert again.origin == dictionary.origin and again.capabilities == dictionary.capabilities
     assert torch.equal(again.encode(x).dense(), together)
     assert bool((together < 0).any()) == dictionary.capabilities.signed_codes
-
-
-@pytest.mark.parametrize("case", SKIPS, ids=name_of)
-def test_what_overtone_has_no_part_for_is_refused(case):
-    with pytest.raises(CapabilityError, match="skip"):
-        import_dictionary(case)
 
 
 def weights_of(folder):

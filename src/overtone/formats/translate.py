@@ -5,7 +5,9 @@ from torch import Tensor
 
 from overtone.core.errors import CapabilityError
 from overtone.dictionaries.autoencoder import Autoencoder
+from overtone.dictionaries.decoders.base import Decoder
 from overtone.dictionaries.decoders.linear import Linear as LinearDecoder
+from overtone.dictionaries.decoders.skip import Skip
 from overtone.dictionaries.dictionary import Dictionary
 from overtone.dictionaries.encoders.base import Encoder
 from overtone.dictionaries.encoders.gated import Gated
@@ -40,6 +42,7 @@ def plain_of(dictionary: Dictionary) -> Plain:
         constant=model.decoder.centre().detach(),
         rule=_rule_of(model),
         centred=model.centred,
+        skip=model.decoder.weight.detach() if isinstance(model.decoder, Skip) else None,
         other_space=model.target is not None,
         rows=next(name for name, kind in ROWS.items() if isinstance(model.normaliser, kind)),
     )
@@ -54,12 +57,13 @@ def folded(dictionary: Dictionary) -> Autoencoder:
     if not isinstance(dictionary, Autoencoder):
         raise CapabilityError(_refusal(dictionary.kind))
     model = dictionary.folded() if dictionary.capabilities.foldable else dictionary
+    decoder = model.decoder.inner if isinstance(model.decoder, Skip) else model.decoder
     for part, allowed in (
         (model.normaliser, tuple(ROWS.values())),
         (model.encoder, (LinearEncoder, Tied, Gated, Gaussian, Unrolled)),
         (model.score, (PreActivation, Magnitude, DrawnMagnitude, GradientWeighted)),
         (model.value, (Rectified, Signed, Jump, GatedMagnitude, Drawn)),
-        (model.decoder, (LinearDecoder,)),
+        (decoder, (LinearDecoder,)),
     ):
         if not isinstance(part, allowed):
             raise CapabilityError(_refusal(part.kind))
@@ -97,19 +101,19 @@ def _rule_of(model: Autoencoder) -> Rule:
 def dictionary_of(plain: Plain) -> Autoencoder:
     """The dictionary that a canonical form describes, in eval mode, its tensors kept bit for bit.
 
-    Raises CapabilityError for a skip.
+    Raises CapabilityError for rows that are normalised one by one and then skip the code.
     """
-    if plain.skip is not None:
-        raise CapabilityError("this transcoder has a skip past its latents, for which overtone has no part yet.")
-    decoder = LinearDecoder(plain.decoder.shape[1], plain.n_latents)
-    _fill(decoder, weight=plain.decoder, bias=plain.constant)
+    if plain.skip is not None and plain.rows:
+        raise CapabilityError(
+            "a skip past the latents of rows that are normalised one by one: overtone has no such part."
+        )
     model = Autoencoder(
         ROWS[plain.rows](),
         _encoder_of(plain),
         Magnitude() if plain.rule.signed else PreActivation(),
         _selection_of(plain),
         _value_of(plain),
-        decoder,
+        _decoder_of(plain),
         centred=plain.centred,
         target=Unscaled() if plain.other_space else None,
     )
@@ -120,6 +124,16 @@ def _fill(part: Part, **tensors: Tensor) -> None:
     """Give a part's parameters the values, and the precision, of tensors."""
     for name, tensor in tensors.items():
         getattr(part, name).data = tensor.detach().clone(memory_format=torch.contiguous_format)
+
+
+def _decoder_of(plain: Plain) -> Decoder:
+    decoder = LinearDecoder(plain.decoder.shape[1], plain.n_latents)
+    _fill(decoder, weight=plain.decoder, bias=plain.constant)
+    if plain.skip is None:
+        return decoder
+    skipping = Skip(decoder, plain.width)
+    _fill(skipping, weight=plain.skip)
+    return skipping
 
 
 def _encoder_of(plain: Plain) -> Encoder:
