@@ -35,7 +35,7 @@ from overtone.training.fit import fit
 PEERS = {"saelens": "sae-lens", "sparsify": "eai-sparsify", "dictionary_learning": "dictionary-learning",
          "circuit_tracer": "circuit-tracer", "openai": "openai/sparse_autoencoder"}  # fmt: skip
 READERS = {"gemma_scope": "circuit_tracer"}  # a format without a package of its own: who reads it
-FACTS = {"site": "mlp_in.0", "target_site": "mlp_out.0", "model": "gpt2"}
+FACTS = {"site": "mlp_in.0", "target": "mlp_out.0", "model": "gpt2"}
 TOLERANCE = 1e-5
 SIDE = Path(__file__).with_name("format_peers.py")
 

@@ -28,6 +28,15 @@ def test_a_dictionary_goes_there_and_back(format, source, tmp_path, capsys):
     assert (back["from"], back["width"], back["n_latents"]) == (format, 8, 8)
 
 
+def test_a_transcoder_says_what_it_reads_and_what_it_predicts(tmp_path, capsys):
+    facts = {"site": "mlp_in.2", "target": "mlp_out.2"}
+    save_dictionary(trained("transcoder"), tmp_path / "made", facts=facts)
+    told(capsys, "convert", tmp_path / "made", tmp_path / "out", "--to", "saelens")
+    cfg = json.loads((tmp_path / "out" / "cfg.json").read_text())
+    assert (cfg["architecture"], cfg["d_out"]) == ("transcoder", 8)
+    assert cfg["metadata"]["hook_name_out"] == "blocks.2.hook_mlp_out"
+
+
 def test_people_see_what_was_written_and_what_changed_form(source, tmp_path, capsys):
     assert main(["convert", str(source), str(tmp_path / "out"), "--to", "gemma_scope"]) == 0
     shown = capsys.readouterr().out

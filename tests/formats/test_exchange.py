@@ -17,7 +17,7 @@ from overtone.formats.exchange import convert, export_dictionary, import_diction
 from overtone.formats.translate import dictionary_of
 
 FORMATS = [name for name in writable() if name != "overtone"]
-FACTS = {"site": "mlp_in.4", "target_site": "mlp_out.4", "model": "tiny"}
+FACTS = {"site": "mlp_in.4", "target": "mlp_out.4", "model": "tiny"}
 
 
 def pairs():

@@ -67,7 +67,7 @@ def export_dictionary(
 ) -> Exported:  # fmt: skip
     """Write a dictionary into a folder in a format of `overtone list formats`; its input scale is folded in.
 
-    facts: plain data that goes along where the format has a place for it: `site`, `target_site`, `model`. split_signs:
+    facts: plain data that goes along where the format has a place for it: `site`, `target`, `model`. split_signs:
     write each signed latent as two one-sided ones (i and latents + i), which computes the same without signs. What the
     format cannot hold goes beside it, into overtone.json. Raises CapabilityError if the format cannot hold such a
     dictionary, naming the ways out, and StoreError if the folder holds something that overtone did not write.

@@ -39,7 +39,7 @@ class CircuitTracer(Format):
         return LAYER.fullmatch(place.name) is not None and place.is_file()
 
     def read(self, place: Path, choices: Choices) -> Foreign:
-        """The transcoder of one layer; facts hold `site`, `target_site` and `model` as config.yaml names them."""
+        """The transcoder of one layer; facts hold `site`, `target` and `model` as config.yaml names them."""
         where = _one_layer(place)
         tensors = read_safetensors(where)
         extra = tensors.keys() - {"W_enc", "W_dec", "b_enc", "b_dec", THETA, "W_skip"}
@@ -120,7 +120,7 @@ def _layer_of(facts: Mapping[str, Any]) -> int:
 def _config(facts: Mapping[str, Any]) -> str:
     """config.yaml; every JSON value is a YAML value."""
     source = Site.parse(facts["site"]).lens_name.split(".", 2)[-1]
-    target = facts.get("target_site")
+    target = facts.get("target")
     values = {
         "model_name": facts.get("model") or "unknown",
         "model_kind": "transcoder_set",
@@ -139,7 +139,7 @@ def _facts(where: Path) -> dict[str, Any]:
         return {}
     config = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     facts: dict[str, Any] = {"model": config["model_name"]} if config.get("model_name") else {}
-    for ours, theirs in (("site", "feature_input_hook"), ("target_site", "feature_output_hook")):
+    for ours, theirs in (("site", "feature_input_hook"), ("target", "feature_output_hook")):
         try:
             facts[ours] = str(Site.parse(f"blocks.{layer}.{config[theirs]}"))
         except (KeyError, SiteError):

@@ -123,8 +123,8 @@ def _cfg(plain: Plain, architecture: str, facts: Mapping[str, Any]) -> dict[str,
         own["model_name"] = facts["model"]
     if facts.get("site"):
         own["hook_name"] = Site.parse(facts["site"]).lens_name
-    if facts.get("target_site"):
-        own["hook_name_out"] = Site.parse(facts["target_site"]).lens_name
+    if facts.get("target"):
+        own["hook_name_out"] = Site.parse(facts["target"]).lens_name
     kept = facts.get("saelens") or {}
     cfg = {
         "d_in": plain.width,
@@ -242,7 +242,7 @@ def _facts(cfg: dict[str, Any]) -> dict[str, Any]:
     facts: dict[str, Any] = {"saelens": kept}
     if metadata.get("model_name"):
         facts["model"] = metadata["model_name"]
-    for ours, theirs in (("site", "hook_name"), ("target_site", "hook_name_out")):
+    for ours, theirs in (("site", "hook_name"), ("target", "hook_name_out")):
         try:
             facts[ours] = str(Site.parse(metadata[theirs]))
         except (KeyError, TypeError, SiteError):
