@@ -1,5 +1,12 @@
 """Several tasks and several processes give what one task after the other gives in this process."""
 
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
 import pytest
 
 from overtone.core.errors import DataError
@@ -70,3 +77,40 @@ def test_worker_processes_answer_like_this_process(found, tasks):
         with pytest.raises(DataError, match="no prompts"):  # a worker's error is the caller's
             crew.all([broken[0], tasks[0], broken[1]], "broken")
     assert workers and not any(process.is_alive() for process in workers)
+
+
+OWNER = """
+import multiprocessing, os, time
+from concurrent.futures import ProcessPoolExecutor
+from overtone.discover.crew import leave_with_owner
+
+if __name__ == "__main__":
+    pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), initializer=leave_with_owner)
+    print(pool.submit(os.getpid).result(), flush=True)
+    time.sleep(120)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="asks the system in Linux's way whether a process runs")
+def test_workers_end_with_a_killed_owner(tmp_path):
+    script = tmp_path / "owner.py"
+    script.write_text(OWNER)
+    owner = subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True)
+    worker = int(owner.stdout.readline())
+    owner.kill()
+    owner.wait()
+    owner.stdout.close()
+    for _ in range(600):
+        if not alive(worker):
+            return
+        time.sleep(0.05)
+    os.kill(worker, signal.SIGKILL)
+    pytest.fail("the worker outlived its owner")
+
+
+def alive(pid):
+    """Whether a process runs; one that has ended and was not fetched by anybody does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False

@@ -6,6 +6,8 @@ With one worker everything runs in this process. Small models gain most: their m
 from __future__ import annotations
 
 import multiprocessing
+import os
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -22,8 +24,7 @@ _subject: Subject | None = None  # of a worker process, set once when it starts
 @dataclass(frozen=True)
 class Task:
     """Prompts to answer under one arm (a sequence of steerings); keys name the random numbers of each row; dose goes
-    into
-    the outcomes."""
+    into the outcomes."""
 
     name: str
     prompts: tuple[Prompt, ...]
@@ -47,10 +48,23 @@ def _start(settings: dict[str, Any], root_threads: int) -> None:
 
     import torch
 
+    leave_with_owner()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that owns the crew
-
     torch.set_num_threads(root_threads)
     _subject = make_subject(DiscoverSettings.from_dict(settings))
+
+
+def leave_with_owner() -> None:
+    """Let this worker process end when the one that started it does, however that ends: a killed owner cannot say
+    goodbye, and its workers would wait for tasks forever."""
+    owner = multiprocessing.parent_process()
+
+    def wait() -> None:
+        owner.join()
+        os._exit(1)
+
+    if owner is not None:
+        threading.Thread(target=wait, daemon=True).start()
 
 
 def _work(bundle: list[Task], settings: dict[str, Any]) -> list[Answers]:
