@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from overtone.activations.source import MOST_BYTES, gathered, recut
+from overtone.core.artifacts import MANIFEST
 from overtone.core.batch import ActivationBatch, Where, require_finite
 from overtone.core.errors import DataError, SettingError, ShapeError, nearest
 from overtone.core.seeds import torch_generator
@@ -98,6 +99,51 @@ class ArraySource:
             for chosen in order.split(_PIECE_ROWS):
                 rows = require_finite(self.array[chosen.to(self.array.device)].float(), f"{self.site}")
                 yield ActivationBatch({self.site: rows}, self.where.select(chosen))
+
+
+def is_arrays(path: str | Path) -> bool:
+    """Whether a path is meant for `read_arrays`: a file by its name, or a folder that has such files and no
+    manifest."""
+    path = Path(path)
+    if path.is_dir():
+        return not (path / MANIFEST).exists() and any(f.suffix in (".npy", ".safetensors") for f in path.iterdir())
+    return path.suffix in (".npy", ".safetensors")
+
+
+def read_arrays(path: str | Path) -> dict[str, Tensor]:
+    """All arrays of a .safetensors or .npy file by name ("array" for a .npy file, which knows none), or of a folder of
+    such files, where arrays of one name are joined by rows in the order of the files' names.
+
+    Raises DataError if there is nothing to read, or a file is damaged; ShapeError if parts do not fit.
+    """
+    path = Path(path)
+    readers = {".npy": _all_npy, ".safetensors": _all_safetensors}
+    files = sorted(f for f in path.iterdir() if f.suffix in readers) if path.is_dir() else [path]
+    if not path.exists():
+        raise DataError(f"{path} does not exist. Correct the path.")
+    if not files or files[0].suffix not in readers:
+        raise DataError(f"{path}: there are no arrays; expected {' or '.join(readers)}. Correct the path, or convert.")
+    parts: dict[str, list[Tensor]] = {}
+    for file in files:
+        for name, array in readers[file.suffix](file).items():
+            parts.setdefault(name, []).append(array)
+    if wrong := [name for name, found in parts.items() if len({tuple(part.shape[1:]) for part in found}) > 1]:
+        raise ShapeError(f"{path}: parts of {wrong[0]} differ in width and cannot be joined by rows.")
+    return {name: found[0] if len(found) == 1 else torch.cat(found) for name, found in parts.items()}
+
+
+def _all_npy(path: Path) -> dict[str, Tensor]:
+    return {"array": _from_npy(path, None)}
+
+
+def _all_safetensors(path: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise DataError(f"{path} is no safetensors file ({error}). Save it again.") from None
 
 
 def _from_npy(path: Path, name: str | None) -> Tensor:

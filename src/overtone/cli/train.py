@@ -1,11 +1,14 @@
-"""overtone train: one dictionary of the catalogue on stored states."""
+"""overtone train: one dictionary of the catalogue on stored states or on arrays."""
 
 from __future__ import annotations
 
+import inspect
+import shlex
 import shutil
-from dataclasses import dataclass, field, make_dataclass
+import time
+from dataclasses import dataclass, fields, make_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import tyro
 
@@ -16,11 +19,12 @@ if TYPE_CHECKING:
 
 ALIASES = {"--store": "--activations", "--latents": "--n-latents", "--tokens": "--n-tokens"}
 RESUME = "The training was saved: run the same command again to go on from there."
+JUDGED = 16_384  # rows, of those trained on, from which the figures are taken
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options(Shell):
-    """Train a dictionary on stored states and keep it in --out.
+    """Train a dictionary on stored states or arrays and keep it in --out, with a README that says what it is.
 
     Each kind of dictionary adds options of its own: overtone train top_k --help shows those of top_k.
 
@@ -30,11 +34,14 @@ class Options(Shell):
     kind: tyro.conf.Positional[str]
     """Kind of dictionary; `overtone list dictionaries` knows them."""
     activations: Path = Path("runs/states")
-    """Folder of stored states (`overtone collect` makes it), or a .safetensors or .npy file of rows (also: --store)."""
+    """Folder of stored states (`overtone collect` makes it), or a .safetensors or .npy file of (rows, width) arrays, or
+    a folder of such files (also: --store)."""
     site: tuple[str, ...] = ()
-    """Site to train on, several for a crosscoder; may be left out where there is one only."""
+    """Site, or array of a file, to train on, several for a crosscoder; may be left out where there is one only."""
     target: str = ""
-    """Site to predict, for transcoders."""
+    """Site, or array, to predict, for transcoders."""
+    gradients: str = ""
+    """Array of gradients, for kinds that select by them; a store knows its own."""
     n_tokens: int = 1_000_000
     """Rows to train on, over as many passes as that takes (also: --tokens; and --latents for --n-latents)."""
     batch_rows: int = 2048
@@ -56,63 +63,80 @@ def options_for(words: list[str]) -> type[Options]:
     """
     if not words or words[0].startswith("-"):
         return Options
+    from overtone.cli._knobs import knobs
     from overtone.core.catalogue import lookup
 
-    preset = Annotated[lookup("dictionaries", words[0]).thing, tyro.conf.arg(name="")]
-    namespace = {"__doc__": Options.__doc__, "__module__": __name__}
-    return make_dataclass(
-        "Options", [("preset", preset, field())], bases=(Options,), frozen=True, kw_only=True, namespace=namespace
-    )
+    entry = lookup("dictionaries", words[0])
+    source = f"Source: {entry.paper}." if entry.paper else "A classic."
+    told = f"{entry.name}: {entry.summary}\n\n{source}\n\n{inspect.getdoc(Options)}"
+    namespace = {"__doc__": told, "__module__": __name__}
+    own = knobs(entry.thing)
+    return make_dataclass("Options", own, bases=(Options,), frozen=True, kw_only=True, namespace=namespace)
 
 
 def run(options: Any) -> dict[str, Any]:
-    """Where the dictionary lies and how well it does on the last batches of its training."""
-    from overtone.activations.opening import open_activations
+    """Where the dictionary lies and how well it does: error, L0 and dead share on rows it was trained on, speed."""
+    from overtone.cli._knobs import made
+    from overtone.cli._sources import training_source
+    from overtone.core.catalogue import lookup
     from overtone.training.distributed.join import company
     from overtone.training.fit import fit
 
-    source = open_activations(options.activations)
-    unfinished = options.out.with_name(f".{options.out.name}.training")
+    preset = made(lookup("dictionaries", options.kind).thing, options)
+    given = training_source(options.activations, options.site, options.target, options.gradients)
+    unfinished, began = options.out.with_name(f".{options.out.name}.training"), time.perf_counter()
     with company(options.split) as world:
         fitted = fit(
-            options.preset,
-            source,
-            site=options.site or None,
-            target=options.target or None,
-            lr=options.lr,
-            n_tokens=options.n_tokens,
-            batch_rows=options.batch_rows,
-            seed=options.seed,
-            checkpoint=unfinished,
+            preset, given.source, site=given.sites or None, target=given.target, lr=options.lr,
+            n_tokens=options.n_tokens, batch_rows=options.batch_rows, seed=options.seed, checkpoint=unfinished,
             split=options.split,
-        )
+        )  # fmt: skip
     if world is not None and not world.first:
         raise SystemExit(0)  # the first process writes and speaks for all
-    folder = fitted.save(options.out, sources={"store": source.fingerprint})
+    speed = fitted.record[-1].tokens_per_s if fitted.record else options.n_tokens / (time.perf_counter() - began)
+    told = _kept(options, fitted, given, {**_figures(fitted, given), "tokens_per_s": speed})
     shutil.rmtree(unfinished, ignore_errors=True)
-    last = fitted.record[-1].to_dict() if fitted.record else _measured(fitted.dictionary, source, options)
-    return {
-        "dictionary": str(folder),
-        "kind": options.kind,
-        "site": "+".join(map(str, fitted.job.sites or source.sites[:1])),
-        "last": last,
-    }
+    return told
 
 
-def _measured(dictionary: Any, source: Any, options: Any) -> dict[str, Any]:
-    """What a record would say, for a dictionary that was fitted as a whole: on rows it was fitted on."""
-    from overtone.core.sites import Site
+def _figures(fitted: Any, given: Any) -> dict[str, float]:
     from overtone.evaluate.reconstruction import reconstruction
+    from overtone.training.feed import make_feed
 
-    batch = next(source.batches(min(options.n_tokens, 16_384)))
-    x = batch.at(Site.parse(options.site[0]) if options.site else source.sites[0])
-    codes = dictionary.encode(x)
-    found = reconstruction(x, dictionary.decode(codes, x), codes)
-    return {"tokens": len(x), "unexplained": found.fvu, "l0": found.l0, "share_dead": found.dead_share}
+    x, y, *_ = make_feed(given.source, [fitted.job.ask], JUDGED, fitted.seed).sample(fitted.job.ask, JUDGED)
+    codes = fitted.dictionary.encode(x)
+    found = reconstruction(x if y is None else y, fitted.dictionary.decode(codes, x), codes)
+    return {"error": found.fvu, "l0": found.l0, "dead_share": found.dead_share, "rows": len(x)}
+
+
+def _kept(options: Any, fitted: Any, given: Any, figures: dict[str, float]) -> dict[str, Any]:
+    """The dictionary saved with its README; what is printed."""
+    from overtone.dictionaries.readme import readme
+
+    rows = figures.pop("rows")
+    page = readme(fitted.dictionary, command=_spelled(options), names=given.names, figures=figures, seed=fitted.seed)
+    folder = fitted.save(options.out, sources=given.fingerprints, facts=given.facts, page=page)
+    whole = {"tokens": rows, "unexplained": figures["error"], "l0": figures["l0"], "share_dead": figures["dead_share"]}
+    last = fitted.record[-1].to_dict() if fitted.record else whole
+    return {"dictionary": str(folder), "kind": options.kind, "site": given.names["trained on"], **figures, "last": last}
+
+
+def _spelled(options: Any) -> str:
+    """The command line that these options stand for, without what is left as by default."""
+    words = ["overtone", "train", options.kind]
+    for f in fields(options):
+        value, name = getattr(options, f.name), f.name.replace("_", "-")
+        if f.name in ("kind", "json", "quiet") or value == f.default:
+            continue
+        if isinstance(value, bool):
+            words.append(f"--{'' if value else 'no-'}{name}")
+        else:
+            words += [f"--{name}", *map(str, value if isinstance(value, tuple) else (value,))]
+    return shlex.join(words)
 
 
 def show(data: dict[str, Any], console: Console) -> None:
-    """Where the dictionary lies, and the last record of its training."""
+    """Where the dictionary lies, and its figures."""
     console.print(f"{data['kind']} at {data['site']}: [bold]{data['dictionary']}[/bold]", soft_wrap=True)
-    for name, value in data["last"].items():
-        console.print(f"  {name}: {value:.4g}" if isinstance(value, float) else f"  {name}: {value}")
+    for name in ("error", "l0", "dead_share", "tokens_per_s"):
+        console.print(f"  {name}: {data[name]:.4g}")

@@ -15,12 +15,12 @@ KIND = "dictionary"
 
 def save_dictionary(
     dictionary: Dictionary, folder: str | Path, *, seed: int | None = None, sources: Mapping[str, str] | None = None,
-    facts: Mapping[str, Any] | None = None, record: Sequence[Mapping[str, Any]] | None = None,
+    facts: Mapping[str, Any] | None = None, record: Sequence[Mapping[str, Any]] | None = None, page: str = "",
 ) -> Path:  # fmt: skip
     """Write a dictionary into a folder, atomically; an older dictionary there is replaced. Returns the folder.
 
     sources: what it was made from (name -> fingerprint); facts: plain data such as the site; record: the course of the
-    training. Raises StoreError if the folder holds something else.
+    training; page: text of a README.md. Raises StoreError if the folder holds something else.
     """
     from safetensors.torch import save_file
 
@@ -39,6 +39,8 @@ def save_dictionary(
         write_json(part / "dictionary.json", described)
         if record is not None:
             write_json(part / "record.json", list(record))
+        if page:
+            (part / "README.md").write_text(page)
     return folder
 
 

@@ -90,15 +90,16 @@ class Fitted:
     kernels: str = ""
 
     def save(
-        self, folder: str | Path, *, sources: Mapping[str, str] | None = None, facts: Mapping[str, Any] | None = None
-    ) -> Path:
+        self, folder: str | Path, *, sources: Mapping[str, str] | None = None, facts: Mapping[str, Any] | None = None,
+        page: str = "",
+    ) -> Path:  # fmt: skip
         """Save the dictionary with its record and its site; see `save_dictionary`."""
         site = {"site": "+".join(map(str, self.job.sites))} if self.job.sites else {}
         site |= {"target": str(self.job.target)} if self.job.target else {}
         site |= {"kernels": self.kernels} if self.kernels else {}
         return save_dictionary(
             self.dictionary, folder, seed=self.seed, sources=sources, facts={**site, **(facts or {})},
-            record=[r.to_dict() for r in self.record],
+            record=[r.to_dict() for r in self.record], page=page,
         )  # fmt: skip
 
 

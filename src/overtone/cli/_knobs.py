@@ -1,0 +1,46 @@
+"""The knobs of a kind of dictionary as options of `overtone train`: name, type, default, and what its docstring says of
+each."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from dataclasses import MISSING, Field, field, fields
+from typing import Annotated, Any, get_type_hints
+
+import tyro
+
+
+def knobs(preset: type) -> list[tuple[str, Any, Field]]:
+    """Fields for `make_dataclass`, one per knob of a preset class."""
+    told, types = descriptions(preset), get_type_hints(preset)
+    return [(f.name, _annotated(types[f.name], told.get(f.name, "")), _default(f)) for f in fields(preset)]
+
+
+def made(preset: type, options: Any) -> Any:
+    """The preset whose knobs are the attributes of these options. Raises SettingError as the preset itself does."""
+    return preset(**{f.name: getattr(options, f.name) for f in fields(preset)})
+
+
+def descriptions(preset: type) -> dict[str, str]:
+    """What the docstrings of a preset class and its bases say of its knobs, written as "name: text; a, b: text."."""
+    names = "|".join(f.name for f in fields(preset))
+    found: dict[str, str] = {}
+    paragraphs = (part for kind in reversed(preset.__mro__) for part in (inspect.getdoc(kind) or "").split("\n\n"))
+    for text in (" ".join(part.split()) for part in paragraphs):
+        marks = list(re.finditer(rf"(?:^|(?<=[;.] ))((?:{names})(?:, (?:{names}))*): ", text)) if names else []
+        ends = [mark.start() for mark in marks[1:]] + [len(text)]
+        for mark, end in zip(marks, ends, strict=False):  # without marks there is one end
+            said = text[mark.end() : end].strip().rstrip(";.")
+            found |= dict.fromkeys(mark.group(1).split(", "), f"{said[:1].upper()}{said[1:]}.")
+    return found
+
+
+def _annotated(kind: Any, told: str) -> Any:
+    return Annotated[kind, tyro.conf.arg(help=told or None)]
+
+
+def _default(f: Field) -> Field:
+    if f.default is not MISSING:
+        return field(default=f.default)
+    return field() if f.default_factory is MISSING else field(default_factory=f.default_factory)

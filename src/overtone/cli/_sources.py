@@ -1,0 +1,83 @@
+"""What `overtone train` trains on: a store of states, or arrays from files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from overtone.core.errors import SettingError, nearest
+
+
+@dataclass(frozen=True)
+class TrainingSource:
+    """source, sites, target: as for `training.fit.fit`; names: what the user calls them, "trained on" among them;
+    fingerprints: of what was read; facts: about the site, for the manifest."""
+
+    source: Any
+    sites: tuple[Any, ...]
+    target: Any
+    names: Mapping[str, str]
+    fingerprints: Mapping[str, str]
+    facts: Mapping[str, str]
+
+
+def training_source(path: Path, sites: tuple[str, ...], target: str, gradients: str) -> TrainingSource:
+    """The states of a store, or arrays of files. Raises SettingError for a name that is not there, or is missing."""
+    from overtone.activations.array import is_arrays
+    from overtone.activations.store import ActivationStore
+
+    if is_arrays(path):
+        return _from_arrays(path, sites, target, gradients)
+    if gradients:
+        raise SettingError("--gradients names an array of a file; a store has its gradients beside the states.")
+    store = ActivationStore.open(path)
+    named = _names("+".join(sites) or str(store.sites[0]), target)
+    return TrainingSource(store, sites, target or None, named, {"store": store.fingerprint}, {})
+
+
+def _from_arrays(path: Path, sites: tuple[str, ...], target: str, gradients: str) -> TrainingSource:
+    import torch
+
+    from overtone.activations.array import ArraySource, read_arrays
+    from overtone.core.batch import ActivationBatch, Where
+
+    arrays = read_arrays(path)
+    if not sites:
+        left = [name for name in arrays if name not in (target, gradients)]
+        if len(left) != 1:
+            raise SettingError(
+                f"{path} holds {', '.join(arrays)}: say which to train on, e.g. --site {next(iter(left))}."
+            )
+        sites = (left[0],)
+    asked = [*sites, *filter(None, (target, gradients))]
+    if missing := [name for name in asked if name not in arrays]:
+        hint = nearest(missing[0], arrays)
+        raise SettingError(f"{path} has no array {missing[0]!r}; it holds {', '.join(arrays)}.{hint}")
+    if gradients and len(sites) > 1:
+        raise SettingError(f"--gradients {gradients} belongs to one array, and there are {len(sites)}. Name one site.")
+    seats = _seats([*sites, *filter(None, (target,))])
+    nothing = torch.zeros(arrays[sites[0]].shape[0], dtype=torch.int64)
+    where = Where(torch.arange(len(nothing)), nothing, nothing)
+    g = {seats[sites[0]]: arrays[gradients]} if gradients else None
+    batch = ActivationBatch({seat: arrays[name] for name, seat in seats.items()}, where, g=g)
+    prints = {name: ArraySource(arrays[name]).fingerprint for name in asked}
+    named = _names("+".join(sites), target)
+    real = all(str(seat) == name for name, seat in seats.items())
+    facts = {} if real else {"site": "", "target": "", "arrays": ", ".join(asked)}
+    return TrainingSource(batch, tuple(seats[s] for s in sites), seats.get(target), named, prints, facts)
+
+
+def _names(trained_on: str, target: str) -> dict[str, str]:
+    return {"trained on": trained_on, **({"predicts": target} if target else {})}
+
+
+def _seats(names: list[str]) -> dict[str, Any]:
+    """A site for each array: the one it is named after, or, where one has another name, stand-ins for all."""
+    from overtone.core.sites import Site
+
+    try:
+        return {name: Site.parse(name) for name in names}
+    except ValueError:
+        return {name: Site("residual", layer) for layer, name in enumerate(names)}

@@ -1,0 +1,116 @@
+"""overtone train on arrays from files: no model, no store, a folder that explains itself."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from overtone.cli import main
+from overtone.cli._knobs import descriptions
+from overtone.core.artifacts import read_manifest
+from overtone.core.catalogue import entries
+from overtone.data.synthetic import plant
+from overtone.dictionaries.storage import load_dictionary
+from overtone.evaluate.reconstruction import fvu
+
+X = plant(24, 16, max_cosine=0.7, seed=0).sample(1200, active=3, seed=0, noise=0.05).x
+SMALL = ["--latents", "24", "--tokens", "20000", "--batch-rows", "100", "--quiet", "--json"]
+
+
+@pytest.fixture
+def file(tmp_path):
+    save_file({"acts": X}, tmp_path / "states.safetensors")
+    return tmp_path / "states.safetensors"
+
+
+def told(capsys, *words):
+    """What `overtone train WORDS` prints, as data."""
+    assert main(["train", *map(str, words)]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def complaint(capsys, *words):
+    """The one line that a mistake prints."""
+    assert main(["train", *map(str, words)]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    return said
+
+
+def test_any_matrix_is_trained_on_and_the_figures_are_those_of_the_dictionary(file, tmp_path, capsys):
+    found = told(capsys, "top_k", "--activations", file, "--k", "3", "--out", tmp_path / "made", *SMALL)
+    dictionary = load_dictionary(found["dictionary"])
+    codes = dictionary.encode(X)
+    assert found["error"] == pytest.approx(fvu(X, dictionary.decode(codes)), rel=1e-6) and found["error"] < 0.5
+    assert found["l0"] == pytest.approx(float(codes.counts().float().mean())) and found["l0"] <= 3
+    assert found["dead_share"] == pytest.approx(float((codes.frequencies() == 0).float().mean()))
+    assert found["tokens_per_s"] > 0 and found["site"] == "acts" and found["last"]["tokens"] == 20_000
+
+
+def test_the_folder_explains_itself(file, tmp_path, capsys):
+    found = told(capsys, "top_k", "--activations", file, "--k", "3", "--out", tmp_path / "made", *SMALL)
+    page = (tmp_path / "made" / "README.md").read_text()
+    assert "2406.04093" in page and "24 latents for states of width 16" in page and "trained on: acts" in page
+    assert f"overtone train top_k --activations {file} --n-tokens 20000 --batch-rows 100" in page
+    assert f"| error | {found['error']:.4g} |" in page and "load_dictionary" in page
+    assert read_manifest(tmp_path / "made", "dictionary").facts["arrays"] == "acts"
+
+
+def test_formats_and_shards_of_the_same_rows_give_the_same_dictionary(file, tmp_path, capsys):
+    np.save(tmp_path / "states.npy", X.numpy())
+    (tmp_path / "shards").mkdir()
+    save_file({"acts": X[:500].contiguous()}, tmp_path / "shards" / "0.safetensors")
+    save_file({"acts": X[500:].contiguous()}, tmp_path / "shards" / "1.safetensors")
+    codes = []
+    for i, path in enumerate((file, tmp_path / "states.npy", tmp_path / "shards")):
+        found = told(capsys, "top_k", "--activations", path, "--k", "3", "--out", tmp_path / f"made{i}", *SMALL)
+        codes.append(load_dictionary(found["dictionary"]).encode(X).dense())
+    assert torch.equal(codes[0], codes[1]) and torch.equal(codes[0], codes[2])
+
+
+def test_several_arrays_are_told_apart_by_name(tmp_path, capsys):
+    path = tmp_path / "states.safetensors"
+    save_file({"x": X, "slope": X.sin(), "other": X[:, :4].contiguous()}, path)
+    words = ["g_sae", "--activations", path, "--k", "3", "--out", tmp_path / "made", *SMALL]
+    assert "say which to train on" in complaint(capsys, *words, "--gradients", "slope")
+    assert told(capsys, *words, "--site", "x", "--gradients", "slope")["site"] == "x"
+    line = complaint(capsys, *words, "--site", "x", "--gradients", "slop")
+    assert "it holds other, slope, x" in line and "slope" in line
+
+
+def test_a_transcoder_predicts_the_array_that_is_named(tmp_path, capsys):
+    path = tmp_path / "states.safetensors"
+    save_file({"before": X, "after": X.roll(1, 1)}, path)
+    words = ["transcoder", "--activations", path, "--k", "3", "--out", tmp_path / "made", *SMALL]
+    found = told(capsys, *words, "--site", "before", "--target", "after")
+    dictionary = load_dictionary(found["dictionary"])
+    assert found["error"] == pytest.approx(fvu(X.roll(1, 1), dictionary.decode(dictionary.encode(X), X)), rel=1e-6)
+
+
+@pytest.mark.parametrize("name", ["pca", "gba", "poly_sae", "v_sae"])
+def test_every_kind_prints_the_same_figures(name, file, tmp_path, capsys):
+    words = {"pca": ["--latents", "8", *SMALL[2:]], "gba": SMALL}.get(name, ["--k", "3", *SMALL])
+    found = told(capsys, name, "--activations", file, "--out", tmp_path / "made", *words)
+    assert {"error", "l0", "dead_share", "tokens_per_s", "dictionary", "kind", "last"} <= set(found)
+    assert 0 <= found["error"] < 1.1 and found["tokens_per_s"] > 0
+
+
+def test_what_is_no_array_is_refused_in_one_line(tmp_path, capsys):
+    (tmp_path / "notes.npy").write_text("no numbers")
+    for path, said in (("notes.npy", "not an array"), ("absent.safetensors", "does not exist"), ("states", "overtone")):
+        assert said in complaint(capsys, "top_k", "--activations", tmp_path / path, "--latents", "8", "--k", "2")
+
+
+def test_help_states_paper_and_knobs(capsys):
+    assert main(["train", "gba", "--help"]) == 0
+    said = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "2506.14002" in said and "--n-latents" in said and "Largest and smallest target rate" in said
+
+
+@pytest.mark.parametrize("name", entries("dictionaries"))
+def test_every_knob_of_every_kind_is_described(name):
+    preset = entries("dictionaries")[name].thing
+    missing = set(entries("dictionaries")[name].facts["knobs"]) - set(descriptions(preset))
+    assert not missing, f"the docstring of {preset.__name__} says nothing of {', '.join(sorted(missing))}"
