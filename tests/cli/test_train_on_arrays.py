@@ -83,7 +83,7 @@ def test_several_arrays_are_told_apart_by_name(tmp_path, capsys):
 def test_a_transcoder_predicts_the_array_that_is_named(tmp_path, capsys):
     path = tmp_path / "states.safetensors"
     save_file({"before": X, "after": X.roll(1, 1)}, path)
-    words = ["transcoder", "--activations", path, "--k", "3", "--out", tmp_path / "made", *SMALL]
+    words = ["transcoder", "--activations", path, "--out", tmp_path / "made", *SMALL]
     found = told(capsys, *words, "--site", "before", "--target", "after")
     dictionary = load_dictionary(found["dictionary"])
     assert found["error"] == pytest.approx(fvu(X.roll(1, 1), dictionary.decode(dictionary.encode(X), X)), rel=1e-6)
@@ -101,6 +101,11 @@ def test_what_is_no_array_is_refused_in_one_line(tmp_path, capsys):
     (tmp_path / "notes.npy").write_text("no numbers")
     for path, said in (("notes.npy", "not an array"), ("absent.safetensors", "does not exist"), ("states", "overtone")):
         assert said in complaint(capsys, "top_k", "--activations", tmp_path / path, "--latents", "8", "--k", "2")
+
+
+def test_a_knob_that_a_kind_lacks_is_not_suggested(file, capsys):
+    line = complaint(capsys, "gba", "--activations", file, "--latents", "8", "--k", "2")
+    assert "no option --k." in line and "mean '--k'" not in line
 
 
 def test_help_states_paper_and_knobs(capsys):

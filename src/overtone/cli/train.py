@@ -68,9 +68,11 @@ def options_for(words: list[str]) -> type[Options]:
 
     entry = lookup("dictionaries", words[0])
     source = f"Source: {entry.paper}." if entry.paper else "A classic."
-    told = f"{entry.name}: {entry.summary}\n\n{source}\n\n{inspect.getdoc(Options)}"
-    namespace = {"__doc__": told, "__module__": __name__}
     own = knobs(entry.thing)
+    usage = (inspect.getdoc(Options) or "").replace("train top_k --activations", f"train {entry.name} --activations")
+    usage = usage if any(name == "k" for name, *_ in own) else usage.replace(" --k 16", "")
+    told = f"{entry.name}: {entry.summary}\n\n{source}\n\n{usage}"
+    namespace = {"__doc__": told, "__module__": __name__}
     return make_dataclass("Options", own, bases=(Options,), frozen=True, kw_only=True, namespace=namespace)
 
 

@@ -43,8 +43,8 @@ from overtone.dictionaries.values import Rectified
 class Crosscoder(Preset):
     """One code for several views of the same rows; each latent has a direction in each view.
 
-    k: mean active latents per row; sparsity: a price instead of the budget; views: number of views of equal width, or
-    widths: their widths; aux_weight: as in TopK, without a price.
+    k: mean active latents per row; sparsity: a price instead of the budget; views: number of views of equal width;
+    widths: of each view, where they differ; aux_weight: as in TopK, without a price.
     """
 
     k: int = 32
