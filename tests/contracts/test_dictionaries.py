@@ -34,10 +34,16 @@ def targets(x):
     return x.roll(1, 1).abs() - 0.5 * x
 
 
+def gradients(x):
+    """(rows, width) gradients of a loss at some states, which shrink as the states' unit grows."""
+    unit = x.square().mean().sqrt()
+    return (x / unit).sin() / unit
+
+
 def train(preset, x, n_tokens=2000, batch_rows=50):
     """A dictionary of a preset, trained on states and whatever else the preset asks for."""
     where = Where(*(torch.zeros(len(x), dtype=torch.int64) for _ in range(3)))
-    batch = ActivationBatch({HERE: x, THERE: targets(x)}, where, g={HERE: x.sin()})
+    batch = ActivationBatch({HERE: x, THERE: targets(x)}, where, g={HERE: gradients(x)})
     target = THERE if "y" in preset.needs else None
     options = {"n_tokens": n_tokens, "batch_rows": batch_rows, "quiet": True}
     return fit(preset, batch, site=HERE, target=target, **options).dictionary
