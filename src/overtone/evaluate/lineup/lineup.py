@@ -59,7 +59,7 @@ class Lineup:
 
 def lineup(
     sample: Callable[[int], Sample], *, n_latents: int, ks: Sequence[int], seeds: Sequence[int], n_tokens: int,
-    names: Sequence[str] = (), batch_rows: int = 1024, lr: float | None = None, quiet: bool | None = None,
+    names: Sequence[str] = (), batch_rows: int = 512, lr: float | None = None, quiet: bool | None = None,
 ) -> Lineup:  # fmt: skip
     """Train the presets of some names (none: all that can) at equal width on each seed's rows, once per budget.
 
