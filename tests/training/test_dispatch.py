@@ -1,8 +1,14 @@
 """Which kernels a device gets."""
 
 import pytest
+import torch
 
 from overtone.core.errors import SettingError
+from overtone.core.seeds import torch_generator
+from overtone.dictionaries.presets.abs_top_k import AbsTopK
+from overtone.dictionaries.presets.batch_top_k import BatchTopK
+from overtone.dictionaries.presets.top_k import TopK
+from overtone.training.fit import fit
 from overtone.training.kernels import dispatch, sparse
 
 
@@ -41,3 +47,16 @@ def test_without_triton_an_accelerator_gets_plain_torch(monkeypatch):
     monkeypatch.setattr(dispatch, "find_spec", lambda name: None)
     kernels = dispatch.kernels_for("cuda:1")
     assert (kernels.name, kernels.decode) == ("torch", sparse.decode)
+
+
+@pytest.mark.parametrize("make", [TopK, BatchTopK, AbsTopK])
+def test_trainings_on_all_kinds_of_kernels_take_the_same_course(make, monkeypatch):
+    states = torch.randn(600, 24, generator=torch_generator(0, "kinds"))
+    losses = {}
+    for kind in ("plain", "torch", "auto"):
+        monkeypatch.setenv("OVERTONE_KERNELS", kind)
+        fitted = fit(make(160, k=6), states, n_tokens=12_000, batch_rows=200, record_every=1000, quiet=True)
+        losses[kind] = torch.tensor([record.loss for record in fitted.record])
+    assert losses["plain"][-1] < 0.8 * losses["plain"][0]
+    for kind in ("torch", "auto"):
+        torch.testing.assert_close(losses[kind], losses["plain"], rtol=1e-4, atol=0)
