@@ -74,7 +74,7 @@ class Size(Settings):
 
 
 SCALES = {
-    "tiny": Size(seeds=2, updates=30, tree_rows=1000, traces=6, tokens=2000, latents=64, k=4),
+    "tiny": Size(seeds=2, updates=15, tree_rows=500, traces=6, tokens=1000, latents=64, k=4),
     "small": Size(),
     "paper": Size(seeds=5, updates=15_000, tree_rows=100_000, traces=2000, tokens=5_000_000, latents=4000, k=32),
 }

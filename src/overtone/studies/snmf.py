@@ -81,8 +81,8 @@ class Size(Settings):
 
 
 SCALES = {
-    "tiny": Size(seeds=2, planted_rows=200, rounds=20, traces=30, rows=300, latents=20, tokens=2000, steered=2,
-                 levels=(6,)),
+    "tiny": Size(seeds=2, planted_rows=120, rounds=15, traces=24, rows=200, latents=10, tokens=1500, steered=2,
+                 levels=(4,)),
     "small": Size(),
     "paper": Size(seeds=5, rounds=2000, traces=2000, rows=20_000, latents=400, tokens=5_000_000, steered=100,
                   levels=(200, 100, 50)),
