@@ -44,7 +44,7 @@ def _from_arrays(path: Path, sites: tuple[str, ...], target: str, gradients: str
     from overtone.core.batch import ActivationBatch, Where
 
     arrays = read_arrays(path)
-    if not sites:
+    if len(sites) == 0:
         left = [name for name in arrays if name not in (target, gradients)]
         if len(left) != 1:
             raise SettingError(

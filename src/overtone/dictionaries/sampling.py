@@ -54,6 +54,9 @@ class Drawn(Value, kind="value.drawn"):
     """
 
     draws = True
+    sigma: Tensor
+    seed: Tensor
+    batch: Tensor
 
     def __init__(self, *, sigma: float | None, rectified: bool = True) -> None:
         super().__init__()

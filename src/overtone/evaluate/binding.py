@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from torch import Tensor
 from torch.nn.functional import normalize
 
 from overtone.data.synthetic import PlantedPairs
-from overtone.dictionaries.autoencoder import Autoencoder
+from overtone.dictionaries.dictionary import Dictionary
 from overtone.evaluate.separability import auroc
 from overtone.interpret.interactions import interactions
 
 MATCHED = 0.9  # cosine of a latent's linear part with a planted feature from which it counts as that feature
 
 
-def binding_auroc(dictionary: Autoencoder, x: Tensor, truth: PlantedPairs) -> dict[str, float]:
+def binding_auroc(dictionary: Dictionary, x: Tensor, truth: PlantedPairs) -> dict[str, float]:
     """AUROC in [0, 1] with which two readings of pairs of latents, strength and covariance, tell planted pairs that
     bind (vectors above 0) from planted pairs that do not, over states x (rows, width).
 
@@ -22,7 +24,8 @@ def binding_auroc(dictionary: Autoencoder, x: Tensor, truth: PlantedPairs) -> di
     CapabilityError for a dictionary without a polynomial decoder.
     """
     found = interactions(dictionary, dictionary.encode(x))
-    cosines = normalize(dictionary.decoder.rows().detach(), dim=1) @ truth.atoms.T
+    decoder: Any = dictionary.decoder
+    cosines = normalize(decoder.rows().detach(), dim=1) @ truth.atoms.T
     best = cosines.max(0)
     feature = {int(latent): a for a, latent in enumerate(best.indices) if best.values[a] > MATCHED}
     binds = {frozenset(p): bool(v.norm() > 0) for p, v in zip(truth.pairs.tolist(), truth.vectors, strict=True)}

@@ -55,7 +55,7 @@ def interactions(dictionary: Dictionary, codes: SparseCodes, *, least: int = 1) 
     Time and memory grow with the square of the number of latents in use. Raises CapabilityError for another decoder,
     DataError if fewer than two latents are active in `least` rows.
     """
-    decoder = _polynomial(dictionary)
+    decoder, unit = _polynomial(dictionary)
     dense = dictionary.checked_codes(codes).dense().detach().double()
     active = (dense != 0).double()
     used = (active.sum(0) >= max(least, 1)).nonzero().view(-1)
@@ -67,7 +67,6 @@ def interactions(dictionary: Dictionary, codes: SparseCodes, *, least: int = 1) 
     together = (active.T @ active)[i, j] / len(dense)
     first, second = used[i], used[j]
     parts = zip(first.split(_PAIRS), second.split(_PAIRS), strict=True)
-    unit = float(dictionary.outward.unit)
     with torch.no_grad():
         strength = torch.cat([decoder.bindings(*part).norm(dim=1) for part in parts]) * unit
     return Interactions(first, second, strength, together, covariance)
@@ -76,19 +75,20 @@ def interactions(dictionary: Dictionary, codes: SparseCodes, *, least: int = 1) 
 def interaction_vector(dictionary: Dictionary, first: int, second: int) -> Tensor:
     """(width,) what the reconstruction gains when two latents have value 1, beyond either alone and cubic terms, in
     states' units. Raises CapabilityError for a decoder that is not polynomial."""
-    decoder = _polynomial(dictionary)
+    decoder, unit = _polynomial(dictionary)
     with torch.no_grad():
         vector = decoder.bindings(torch.tensor([first]), torch.tensor([second]))[0]
-    return vector * dictionary.outward.unit
+    return vector * unit
 
 
-def _polynomial(dictionary: Dictionary) -> Polynomial:
+def _polynomial(dictionary: Dictionary) -> tuple[Polynomial, float]:
+    """The decoder, and the factor from the states' units to its own."""
     if not isinstance(dictionary, Autoencoder) or not isinstance(dictionary.decoder, Polynomial):
         raise CapabilityError(
             "this decoder is linear: what two latents add together is the sum of what each adds. Interactions need a "
             "polynomial decoder, as in the preset poly_sae."
         )
-    return dictionary.decoder
+    return dictionary.decoder, float(dictionary.outward.unit)
 
 
 def _correlation(a: Tensor, b: Tensor) -> float:

@@ -36,6 +36,7 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from overtone.core.catalogue import enrol
@@ -159,7 +160,7 @@ def resonance(found: Comparison) -> tuple[Finding, ...]:
     true, rates = sum(ACTIVE) / 2 / FEATURES, GBA(256).rates
     near = [found.values(OURS, f"group {k}") for k, p in enumerate(rates) if true / 3 < p < 3 * true]
     far = [found.values(OURS, f"group {k}") for k, p in enumerate(rates) if p < true / 10]
-    learns, idle = over_seeds(sum(near) / len(near)), over_seeds(sum(far) / len(far))
+    learns, idle = over_seeds(np.mean(near, axis=0)), over_seeds(np.mean(far, axis=0))
     kept = found.mean(OURS, "kept")
     return (
         Finding(
@@ -203,9 +204,7 @@ def frontier(found: Comparison) -> tuple[Finding, ...]:
     )  # fmt: skip
 
 
-def shared(found: Comparison, name: str):
+def shared(found: Comparison, name: str) -> np.ndarray:
     """(pairs of runs,) share of one-to-one matched atoms with a cosine above 0.9."""
-    import numpy as np
-
     atoms = [trial.dictionary.atoms() for trial in found.of(name)]
     return np.array([agreement(a, b).share for a, b in combinations(atoms, 2)])

@@ -112,7 +112,7 @@ def planted(size: Size, n_binding: int, max_cosine: float) -> Comparison:
         return rows
 
     def readings(dictionary: Dictionary, rows: Sample) -> dict[str, float]:
-        if dictionary.capabilities.linear_decoder or not n_binding or not len(dictionary.decoder.second):
+        if not n_binding or dictionary.origin["settings"].get("square", 0) == 0:
             return {}
         return binding_auroc(dictionary, rows.held_out, truths[rows])
 

@@ -36,12 +36,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
 from overtone.core.catalogue import enrol
 from overtone.core.errors import SettingError, nearest
 from overtone.core.report import Finding, Report
 from overtone.core.settings import Settings
 from overtone.data.synthetic import plant
+from overtone.dictionaries.autoencoder import Autoencoder
 from overtone.dictionaries.dictionary import Dictionary
 from overtone.dictionaries.presets.batch_top_k import BatchTopK
 from overtone.dictionaries.presets.top_k import TopK
@@ -106,8 +108,8 @@ def arms(n_latents: int, k: int) -> dict[str, VSAE]:
 
 def scales_of(dictionary: Dictionary, rows: Sample) -> dict[str, float]:
     """Mean size of active codes (in the dictionary's units) and mean length of the rows of latents in use."""
-    codes = dictionary.encode(rows.held_out)
-    size, used = codes.values[codes.is_active].mean() * dictionary.outward.unit, codes.frequencies() > 0
+    codes, model = dictionary.encode(rows.held_out), cast(Autoencoder, dictionary)
+    size, used = codes.values[codes.is_active].mean() * model.outward.unit, codes.frequencies() > 0
     return {"code": float(size), "row": float(dictionary.atom_norms()[used].mean())}
 
 

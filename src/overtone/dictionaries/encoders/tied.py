@@ -12,6 +12,7 @@ class Tied(Encoder, kind="encoder.tied"):
     b a constant of zeros, which training leaves alone. Gradients reach the rows from both sides."""
 
     per_latent = ("scale", "bias")
+    bias: Tensor
 
     def __init__(self, n_latents: int, *, scaled: bool = False) -> None:
         super().__init__()

@@ -1,5 +1,7 @@
 """New noise for each batch."""
 
+from typing import Any
+
 from overtone.dictionaries.autoencoder import Autoencoder
 from overtone.dictionaries.maintainers.base import Maintainer
 
@@ -9,4 +11,5 @@ class FreshNoise(Maintainer):
 
     def after_update(self, dictionary: Autoencoder) -> None:
         """One batch more."""
-        dictionary.value.batch += 1
+        value: Any = dictionary.value
+        value.batch += 1

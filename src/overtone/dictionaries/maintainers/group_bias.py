@@ -5,6 +5,7 @@ Source: "Taming polysemanticity in LLMs: provable feature recovery via sparse au
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -81,8 +82,8 @@ class GroupBias(Maintainer):
     @torch.no_grad()
     def observe(self, dictionary: Autoencoder, seen: Observation) -> None:
         """Take in a batch; at the end of a buffer, move the biases."""
-        assert seen.step is not None
-        y = self._peaks(seen) / dictionary.encoder.scale + self.state["bias"]
+        encoder: Any = dictionary.encoder
+        y = self._peaks(seen) / encoder.scale + self.state["bias"]
         new = {"rows": torch.tensor(seen.rows), "counts": _counts(seen), "highest": y}
         self.state |= merged(self.state, new)
         if seen.progress - float(self.state["last"]) < self.every - 1e-9:
@@ -94,7 +95,8 @@ class GroupBias(Maintainer):
     @torch.no_grad()
     def after_update(self, dictionary: Autoencoder) -> None:
         """Keep the factors positive and the thresholds with them."""
-        scale = dictionary.encoder.scale.clamp_min_(LEAST_SCALE)
+        encoder: Any = dictionary.encoder
+        scale = encoder.scale.clamp_min_(LEAST_SCALE)
         dictionary.selection.theta.copy_(-self.state["bias"] * scale)
 
     def renew(self, latents: Tensor) -> None:
@@ -105,9 +107,11 @@ class GroupBias(Maintainer):
 
     @staticmethod
     def _peaks(seen: Observation) -> Tensor:
-        if seen.chosen is None:
-            return seen.step.heads["u"].detach().amax(0)
-        return seen.chosen.peaks
+        peaks = None if seen.chosen is None else seen.chosen.peaks
+        if peaks is None:
+            assert seen.step is not None, "training shows its steps"
+            peaks = seen.step.heads["u"].detach().amax(0)
+        return peaks
 
     @staticmethod
     def _empty(like: Tensor) -> dict[str, Tensor]:
@@ -120,7 +124,7 @@ class GroupBias(Maintainer):
 
 def _counts(seen: Observation) -> Tensor:
     """(latents,) int64: rows in which each latent is active."""
-    step = seen.step
+    step: Any = seen.step
     active = step.values.detach() != 0
     if step.dense:
         return active.sum(0)

@@ -1,5 +1,7 @@
 """Columns of a mixing matrix kept orthonormal."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -18,7 +20,8 @@ class OrthonormalMix(Maintainer):
     @torch.no_grad()
     def after_update(self, dictionary: Autoencoder) -> None:
         """U <- Q sign(diag R)."""
-        dictionary.decoder.mix.copy_(retracted(dictionary.decoder.mix))
+        decoder: Any = dictionary.decoder
+        decoder.mix.copy_(retracted(decoder.mix))
 
 
 def retracted(mix: Tensor) -> Tensor:

@@ -82,8 +82,8 @@ class VSAE(Preset):
         score, value = (PreActivation(), Rectified()) if self.rectified else (Magnitude(), Signed())
         if self.noisy:
             score = DrawnMagnitude(rectified=self.rectified)
-            value = Drawn(sigma=None if self.noise == "learned" else self.sigma, rectified=self.rectified)
-            value.seed.copy_(torch.randint(2**62, (), generator=generator))
+            value = drawn = Drawn(sigma=None if self.noise == "learned" else self.sigma, rectified=self.rectified)
+            drawn.seed.copy_(torch.randint(2**62, (), generator=generator))
         return Autoencoder(Scale(), encoder, score, Rank("row", self.k), value, decoder).eval()
 
     def objectives(self) -> tuple[Objective, ...]:
