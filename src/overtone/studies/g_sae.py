@@ -155,8 +155,9 @@ def slopes(x: Tensor, labels: Tensor, readout: Mapping[str, Tensor]) -> Tensor:
 
 def toy(dictionary: Dictionary, x: Tensor, labels: Tensor | None, readout: Mapping[str, Tensor]) -> dict[str, float]:
     """KL, share of cross-entropy recovered and label knowledge of the readout on reconstructions."""
-    given = labels is not None and isinstance(dictionary, Autoencoder) and dictionary.origin["preset"] == "g_sae"
-    codes = dictionary.encode(x, {"g": slopes(x, labels, readout)}) if given else dictionary.encode(x)
+    codes = dictionary.encode(x)
+    if labels is not None and isinstance(dictionary, Autoencoder) and dictionary.origin["preset"] == "g_sae":
+        codes = dictionary.encode(x, {"g": slopes(x, labels, readout)})
     rebuilt = dictionary.decode(codes, x)
     clean, patched, true = logits(x, readout), logits(rebuilt, readout), readout["labels"]
     kl = float(kl_div(patched.log_softmax(1), clean.log_softmax(1), reduction="batchmean", log_target=True))
@@ -177,7 +178,7 @@ def on_states(size: Size, states: ReasonerStates, site: str) -> Comparison:
     trials = []
     for trial in found.trials:
         arms = {"": spliced(trial.dictionary)}
-        if trial.name in (SOME, MUCH):
+        if trial.name in (SOME, MUCH) and isinstance(trial.dictionary, Autoencoder):
             arms |= {kind: spliced_by_gradient(trial.dictionary, kind) for kind in ("true", "drawn")}
         texts = states.held_out_traces(trial.seed)[: size.spliced]
         told = faithfulness(states.model, texts, site, arms)
