@@ -126,7 +126,11 @@ def main() -> int:
                 lines.append(line)
                 continue
             theirs = SAE.load_from_disk(Path(folder) / "sae")
-            if theirs.cfg.architecture() not in ("topk", "abstopk"):  # where SAELens can: our rows are unit rows
+            if theirs.cfg.architecture() not in (
+                "topk",
+                "abstopk",
+                "matching_pursuit",
+            ):  # where SAELens can: our rows are unit rows
                 theirs.fold_W_dec_norm()
             lines.append({**line, "apart_from_saelens": apart(metrics, evaluated(theirs, model))})
     bad = [line for line in lines if not line["finite"] or line.get("apart_from_saelens", 0) > 1e-3]

@@ -7,7 +7,7 @@ from format_dictionaries import trained
 from overtone.core.errors import CapabilityError
 from overtone.formats.saebench import SAEBenchObject
 
-LINEAR = ["relu_l1", "top_k", "batch_top_k", "abs_top_k", "pca", "k_means"]
+LINEAR = ["relu_l1", "gated", "top_k", "batch_top_k", "abs_top_k", "pca", "k_means"]
 
 
 def made(name):
@@ -33,7 +33,7 @@ def test_its_attributes_are_those_that_sae_bench_reads(name):
     bench = made(name)
     assert bench.W_enc.shape == (8, 8) and bench.W_dec.shape == (bench.cfg.d_sae, bench.cfg.d_in) == (8, 8)
     assert bench.b_enc.shape == bench.b_dec.shape == (8,)
-    assert bench.check_decoder_norms()
+    assert bench.check_decoder_norms() and bench.cfg.architecture == f"overtone_{name}"
     assert bench.cfg.hook_name == "blocks.5.hook_resid_post" and bench.cfg.hook_layer == 5
     assert bench.cfg.to_dict()["model_name"] == "pythia-70m-deduped" and bench.cfg.dtype == "float32"
     assert (bench.device, bench.dtype) == (torch.device("cpu"), torch.float32)

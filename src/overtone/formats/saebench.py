@@ -22,7 +22,10 @@ from overtone.dictionaries.dictionary import Dictionary
 
 @dataclass
 class SAEBenchConfig:
-    """The fields that SAEBench reads from `cfg`, with its defaults. hook_name: the site's name in TransformerLens."""
+    """The fields that SAEBench reads from `cfg`, with its defaults. hook_name: the site's name in TransformerLens.
+
+    architecture: "overtone_" and the preset, since SAEBench expects a bias `b_mag` of what is called "gated".
+    """
 
     model_name: str
     d_in: int
@@ -79,7 +82,7 @@ class SAEBenchObject(nn.Module):
         self.device, self.dtype = self.W_dec.device, self.W_dec.dtype
         self.cfg = SAEBenchConfig(
             model, dictionary.width, dictionary.n_latents, place.layer, place.lens_name,
-            architecture=str(dictionary.origin.get("preset") or dictionary.origin.get("format") or "overtone"),
+            architecture=f"overtone_{dictionary.origin.get('preset') or dictionary.origin.get('format') or 'own'}",
             dtype=str(self.dtype).removeprefix("torch."), device=str(self.device),
         )  # fmt: skip
 
