@@ -126,13 +126,13 @@ def main() -> int:
                 lines.append(line)
                 continue
             theirs = SAE.load_from_disk(Path(folder) / "sae")
-            if theirs.cfg.architecture() not in (
-                "topk",
-                "abstopk",
-                "matching_pursuit",
-            ):  # where SAELens can: our rows are unit rows
+            ranked = theirs.cfg.architecture() in ("topk", "abstopk", "matching_pursuit")
+            if not ranked:  # where SAELens can make its rows unit rows, as ours are
                 theirs.fold_W_dec_norm()
-            lines.append({**line, "apart_from_saelens": apart(metrics, evaluated(theirs, model))})
+            compared = evaluated(theirs, model)
+            if ranked and not BaseSAE.check_decoder_norms(theirs):
+                del compared["l1"]  # the size of codes goes by the length of the rows
+            lines.append({**line, "apart_from_saelens": apart(metrics, compared)})
     bad = [line for line in lines if not line["finite"] or line.get("apart_from_saelens", 0) > 1e-3]
     if as_json:
         print(json.dumps({"checked": lines, "bad": len(bad)}, indent=1))
