@@ -51,8 +51,10 @@ def make_stream(n_tokens: int, buffer_rows: int):
         ids = tuple(rng.randrange(1000) for _ in range(length))
         traces.append(ReasoningTrace(ids, (), len(traces), str(len(traces))))
         left -= length
-    sizes = {"tokens_per_pass": TOKENS_PER_PASS, "buffer_rows": buffer_rows}
-    return ActivationStream(model, traces, Site("residual", 0), AllTokens(), quiet=True, **sizes)
+    return ActivationStream(
+        model, traces, Site("residual", 0), AllTokens(), quiet=True, tokens_per_pass=TOKENS_PER_PASS,
+        buffer_rows=buffer_rows,
+    )  # fmt: skip
 
 
 def child(way: str, args: argparse.Namespace) -> None:

@@ -58,13 +58,14 @@ def leave_with_owner() -> None:
     """Let this worker process end when the one that started it does, however that ends: a killed owner cannot say
     goodbye, and its workers would wait for tasks forever."""
     owner = multiprocessing.parent_process()
+    if owner is None:
+        return
 
     def wait() -> None:
         owner.join()
         os._exit(1)
 
-    if owner is not None:
-        threading.Thread(target=wait, daemon=True).start()
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def _work(bundle: list[Task], settings: dict[str, Any]) -> list[Answers]:

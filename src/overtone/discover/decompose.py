@@ -99,8 +99,8 @@ def _trained(
             batch_rows=min(BATCH_ROWS, len(fit_rows)),
             seed=settings.seed,
         )
-        for one in fitted:
-            one.save(folders[one.job.site], sources={"model": material.subject.model.fingerprint})
+        for site, one in zip(missing, fitted, strict=True):
+            one.save(folders[site], sources={"model": material.subject.model.fingerprint})
         run.spent(f"dictionaries {name} {rows.anchor}", time.monotonic() - started)
     else:
         run.reused.append(f"dictionaries {name} {rows.anchor}")
