@@ -282,6 +282,8 @@ def main() -> None:
     if o.worker:
         work(o)
         return
+    if unknown := set(o.methods.split(",")) - set(METHODS):
+        parser.error(f"--methods: no {', '.join(sorted(unknown))}; there are {', '.join(METHODS)}.")
     o.pythons = {name: sys.executable for name in OURS} | dict(item.split("=", 1) for item in o.python)
     found = {}
     for method in o.methods.split(","):
