@@ -1,6 +1,6 @@
-"""Compiles a C file of this package at first use and loads it: no build at installation, no headers of torch.
+"""Compiles the C files of this folder at first use and loads them: no build at installation, no headers of torch.
 
-The library lies in the user's cache folder under a name that holds the source, the compiler, its options and the
+The library lies in the user's cache folder under a name that holds the sources, the compiler, its options and the
 processor, so that an old one is never taken for a new one and machines may share a home. It is written under another
 name first and then renamed: processes that build at the same time do not disturb each other. Whatever goes wrong here
 is reported as `BuildError`; the caller then does without.
@@ -24,16 +24,17 @@ class BuildError(Exception):
     """There is no such library on this machine, and why. Never leaves the package."""
 
 
-def load(source: Path, options: Sequence[str]) -> ctypes.CDLL:
-    """The library of a C file, compiled with options beside the usual ones. Raises BuildError."""
+def load(options: Sequence[str], folder: Path = Path(__file__).parent) -> ctypes.CDLL:
+    """One library of all C files of a folder, compiled with options beside the usual ones. Raises BuildError."""
     compiler = next(filter(None, map(shutil.which, _compilers())), None)
     if compiler is None:
         raise BuildError("there is no C compiler (cc, gcc, clang, or what CC names)")
     command = [compiler, *OPTIONS, *options]
+    sources = sorted(folder.glob("*.c"))
     try:
-        library = cache_folder() / f"{source.stem}-{_key(source, command)}.so"
+        library = cache_folder() / f"kernels-{_key([*sources, *sorted(folder.glob('*.h'))], command)}.so"
         if not library.exists():
-            _build(source, command, library)
+            _build(sources, command, library)
         return ctypes.CDLL(str(library))
     except (OSError, RuntimeError) as error:  # no home, a folder that cannot be written, a library that does not load
         raise BuildError(f"the compiled library cannot be had: {error}") from error
@@ -49,12 +50,12 @@ def _compilers() -> list[str]:
     return said[:1] or ["cc", "gcc", "clang"]
 
 
-def _key(source: Path, command: Sequence[str]) -> str:
+def _key(sources: Sequence[Path], command: Sequence[str]) -> str:
     try:
         said = subprocess.run([command[0], "--version"], capture_output=True, timeout=TIMEOUT_S, check=True).stdout
     except (OSError, subprocess.SubprocessError) as error:
         raise BuildError(f"{command[0]} --version failed: {error}") from error
-    parts = [source.read_bytes(), said, " ".join(command).encode(), _processor().encode()]
+    parts = [*(source.read_bytes() for source in sources), said, " ".join(command).encode(), _processor().encode()]
     return hashlib.sha256(b"\0".join(parts)).hexdigest()[:20]
 
 
@@ -66,14 +67,15 @@ def _processor() -> str:
     return " ".join([platform.machine(), platform.processor(), *sorted(telling)])
 
 
-def _build(source: Path, command: Sequence[str], library: Path) -> None:
+def _build(sources: Sequence[Path], command: Sequence[str], library: Path) -> None:
     library.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     with tempfile.TemporaryDirectory(dir=library.parent) as folder:
         made = Path(folder) / library.name
         try:
             subprocess.run(
-                [*command, str(source), "-o", str(made), "-lm"], capture_output=True, timeout=TIMEOUT_S, check=True
-            )
+                [*command, *map(str, sources), "-o", str(made), "-lm"],
+                capture_output=True, timeout=TIMEOUT_S, check=True,
+            )  # fmt: skip
         except subprocess.CalledProcessError as error:
             raise BuildError(f"{command[0]} failed: {error.stderr.decode(errors='replace').strip()[:500]}") from error
         except subprocess.TimeoutExpired as error:

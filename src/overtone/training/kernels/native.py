@@ -1,14 +1,13 @@
-"""The kernels of `native.c`, on torch tensors: float32 on a CPU. Other dtypes take `sparse.py`.
+"""The kernels of the C files beside this one, on torch tensors: float32 on a CPU. Other dtypes take `sparse.py`.
 
 Besides the sparse products, `choose` is the encoder's product and the selection in one pass that keeps no
 (rows, latents) matrix. Where the processor multiplies bf16 numbers, that is how it nominates; the choice is exact all
-the same, see the head of `native.c`. Rows that had to be computed as a whole are counted in `whole_rows`.
+the same, see the head of `choose.c`. Rows that had to be computed as a whole are counted in `whole_rows`.
 """
 
 import ctypes
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,7 +18,6 @@ from overtone.dictionaries.codes import Support
 from overtone.dictionaries.selectors.base import Rule
 from overtone.training.kernels import compiler, memory, sparse, threads
 
-SOURCE = Path(__file__).with_name("native.c")
 LEVELS = ("portable C", "AVX2", "AVX-512", "AVX-512 bf16")
 MACHINE = "-march=native"
 ROOM = 256  # nominees of a row, beside k, before they are cut down; few rows ever need more (see `whole_rows`)
@@ -52,7 +50,7 @@ class Native:
     """The compiled library for some compiler options. Raises BuildError if it cannot be had."""
 
     def __init__(self, *options: str) -> None:
-        self.library = compiler.load(SOURCE, options)
+        self.library = compiler.load(options)
         for name, (result, arguments) in _SIGNATURES.items():
             function = getattr(self.library, name)
             function.restype, function.argtypes = result, arguments

@@ -1,41 +1,12 @@
-/* The training step's kernels in C: plain pointers, no headers but the standard ones, no state, no threads of its own.
+/* The encoder's product and the selection in one pass.
 
-   Matrices are row-major and contiguous, float32. Callers split rows, panels or latents over threads as they like. One
-   source serves all processors; what the compiler may use decides (bf16 dot products, AVX-512, AVX2, anything else).
-
-   choose: the encoder's product and the selection in one pass. The product is computed in tiles that stay in registers;
-   a row keeps a short list of candidates; no (rows, latents) matrix exists. With bf16 the product only nominates:
+   The product is computed in tiles that stay in registers; a row keeps a short list of candidates; no (rows, latents)
+   matrix exists. With bf16 the product only nominates:
        |<x,w> - <x',w'>| <= |x - x'| |w| + |x'| |w - w'| + rounding of the sum,        x', w' the rounded vectors,
    bounds every score from both sides. Dropped is what lies below the k-th largest lower bound; the rest is scored again
    in float32 and cut exactly. A row with more candidates than room is computed in float32 as a whole, and counted. */
 
-#include <math.h>
-#include <stdint.h>
-#include <stdlib.h>
-#include <string.h>
-
-#if defined(__AVX512F__)
-#include <immintrin.h>
-#endif
-#if defined(__AVX512BF16__) && defined(__AVX512BW__) && defined(__AVX512VL__) && !defined(SINGLE)
-#define BF16 1
-#endif
-#if defined(__AVX512F__)
-#define VL 16 /* floats in a vector */
-#define MR 12 /* rows in a tile */
-#elif defined(__AVX2__) && defined(__FMA__)
-#define VL 8
-#define MR 6
-#else
-#define VL 4
-#define MR 6
-#endif
-#define NR (2 * VL) /* latents in a tile, and in a panel of packed weights */
-
-typedef float vf __attribute__((vector_size(4 * VL)));
-typedef float vfu __attribute__((vector_size(4 * VL), aligned(4)));
-#define LOAD(p) ((vf) * (const vfu *)(p))
-#define STORE(p, v) (*(vfu *)(p) = (v))
+#include "vectors.h"
 
 #ifdef BF16
 typedef uint32_t cell; /* two bf16 numbers that follow each other along the width */
@@ -66,50 +37,6 @@ int64_t ot_packed_bytes(int64_t latents, int64_t width) {
 }
 int64_t ot_panels(int64_t latents) { return panels_of(latents); }
 int64_t ot_padded(int64_t latents) { return panels_of(latents) * NR; }
-
-static inline float total(vf v) {
-#if defined(__AVX512F__)
-  return _mm512_reduce_add_ps((__m512)v);
-#else
-  float sum = 0;
-  for (int i = 0; i < VL; i++) sum += v[i];
-  return sum;
-#endif
-}
-
-static inline float dot(const float *a, const float *b, int64_t n) {
-  vf s0 = {0}, s1 = {0}, s2 = {0}, s3 = {0};
-  int64_t i = 0;
-  for (; i + 4 * VL <= n; i += 4 * VL) {
-    s0 += LOAD(a + i) * LOAD(b + i);
-    s1 += LOAD(a + i + VL) * LOAD(b + i + VL);
-    s2 += LOAD(a + i + 2 * VL) * LOAD(b + i + 2 * VL);
-    s3 += LOAD(a + i + 3 * VL) * LOAD(b + i + 3 * VL);
-  }
-  for (; i + VL <= n; i += VL) s0 += LOAD(a + i) * LOAD(b + i);
-  float rest = 0;
-  for (; i < n; i++) rest += a[i] * b[i];
-  return total((s0 + s1) + (s2 + s3)) + rest;
-}
-
-#define TOGETHER 4 /* rows whose products with one state are made at once, so that memory is asked for in parallel */
-
-/* out = inner products of a with TOGETHER rows. */
-static inline void dots(const float *a, const float *const rows[TOGETHER], int64_t n, float *out) {
-  vf s[TOGETHER][2];
-  for (int r = 0; r < TOGETHER; r++) s[r][0] = s[r][1] = (vf){0};
-  int64_t i = 0;
-  for (; i + 2 * VL <= n; i += 2 * VL) {
-    vf a0 = LOAD(a + i), a1 = LOAD(a + i + VL);
-#pragma GCC unroll 4
-    for (int r = 0; r < TOGETHER; r++) s[r][0] += a0 * LOAD(rows[r] + i), s[r][1] += a1 * LOAD(rows[r] + i + VL);
-  }
-  for (int r = 0; r < TOGETHER; r++) {
-    float rest = 0;
-    for (int64_t j = i; j < n; j++) rest += a[j] * rows[r][j];
-    out[r] = total(s[r][0] + s[r][1]) + rest;
-  }
-}
 
 /* ------------------------------------------------------------------------------------------------------- rounding */
 
@@ -565,70 +492,4 @@ int64_t ot_choose(const float *x, int64_t rows, int64_t width, int64_t latents, 
   }
   release(&s);
   return n;
-}
-
-/* ------------------------------------------------------------------------------------------------ sparse products */
-
-#define CHUNK 16 /* vectors of a sum that stay in registers */
-
-/* sum (width) = sum over n places of value x the matrix row of the place; `index` and `order` name rows and values. */
-#define SUM_ROWS(INDEX, VALUE)                                                                                      \
-  int64_t i = 0;                                                                                                    \
-  for (; i + CHUNK * VL <= width; i += CHUNK * VL) {                                                                \
-    vf s[CHUNK];                                                                                                    \
-    _Pragma("GCC unroll 16") for (int c = 0; c < CHUNK; c++) s[c] = (vf){0};                                        \
-    for (int64_t j = from; j < to; j++) {                                                                           \
-      const float *row = matrix + (int64_t)(INDEX) * width + i;                                                     \
-      float v = (VALUE);                                                                                            \
-      _Pragma("GCC unroll 16") for (int c = 0; c < CHUNK; c++) s[c] += v * LOAD(row + c * VL);                      \
-    }                                                                                                               \
-    _Pragma("GCC unroll 16") for (int c = 0; c < CHUNK; c++) STORE(sum + i + c * VL, s[c]);                         \
-  }                                                                                                                 \
-  for (; i + VL <= width; i += VL) {                                                                                \
-    vf s = {0};                                                                                                     \
-    for (int64_t j = from; j < to; j++) s += (VALUE) * LOAD(matrix + (int64_t)(INDEX) * width + i);                 \
-    STORE(sum + i, s);                                                                                              \
-  }                                                                                                                 \
-  for (; i < width; i++) {                                                                                          \
-    float s = 0;                                                                                                    \
-    for (int64_t j = from; j < to; j++) s += (VALUE) * matrix[(int64_t)(INDEX) * width + i];                        \
-    sum[i] = s;                                                                                                     \
-  }
-
-/* out (rows first..last, width) = sum over each row's places of value x matrix row. The places of row r begin at
-   starts[r] and end where the next row's begin, at n for the last of n_rows. */
-void ot_decode(const float *values, const float *matrix, const int64_t *latents, const int64_t *starts, int64_t n_rows,
-               int64_t n, int64_t first, int64_t last, int64_t width, float *out) {
-  for (int64_t r = first; r < last; r++) {
-    float *sum = out + r * width;
-    int64_t from = starts[r], to = r + 1 < n_rows ? starts[r + 1] : n;
-    SUM_ROWS(latents[j], values[j])
-  }
-}
-
-/* out (latents first..last, width) = sum over each latent's places of value x matrix row of the place's row; sums
-   (latents) the sum of the values alone, or null. order, rows, starts: the places by latent. */
-void ot_sum_by_latent(const float *values, const float *matrix, const int32_t *order, const int32_t *rows,
-                      const int32_t *starts, int64_t n_latents, int64_t n, int64_t first, int64_t last, int64_t width,
-                      float *out, float *sums) {
-  for (int64_t l = first; l < last; l++) {
-    float *sum = out + l * width, all = 0;
-    int64_t from = starts[l], to = l + 1 < n_latents ? starts[l + 1] : n;
-    SUM_ROWS(rows[j], values[order[j]])
-    for (int64_t j = from; j < to; j++) all += values[order[j]];
-    if (sums) sums[l] = all;
-  }
-}
-
-/* out (places of rows first..last) = inner product of the row's state with the matrix row of the place's latent. */
-void ot_products(const float *states, const float *matrix, const int64_t *latents, const int64_t *starts,
-                 int64_t n_rows, int64_t n, int64_t first, int64_t last, int64_t width, float *out) {
-  for (int64_t r = first; r < last; r++)
-    for (int64_t j = starts[r], to = r + 1 < n_rows ? starts[r + 1] : n; j < to; j += TOGETHER) {
-      const float *rows[TOGETHER];
-      float found[TOGETHER];
-      for (int64_t i = 0; i < TOGETHER; i++) rows[i] = matrix + latents[j + i < to ? j + i : to - 1] * width;
-      dots(states + r * width, rows, width, found);
-      for (int64_t i = 0; i < TOGETHER && j + i < to; i++) out[j + i] = found[i];
-    }
 }

@@ -1,0 +1,67 @@
+/* The three products of a sparse training step, see sparse.py. */
+
+#include "vectors.h"
+
+#define CHUNK 16 /* vectors of a sum that stay in registers */
+
+/* sum (width) = sum over n places of value x the matrix row of the place; `index` and `order` name rows and values. */
+#define SUM_ROWS(INDEX, VALUE)                                                                                      \
+  int64_t i = 0;                                                                                                    \
+  for (; i + CHUNK * VL <= width; i += CHUNK * VL) {                                                                \
+    vf s[CHUNK];                                                                                                    \
+    _Pragma("GCC unroll 16") for (int c = 0; c < CHUNK; c++) s[c] = (vf){0};                                        \
+    for (int64_t j = from; j < to; j++) {                                                                           \
+      const float *row = matrix + (int64_t)(INDEX) * width + i;                                                     \
+      float v = (VALUE);                                                                                            \
+      _Pragma("GCC unroll 16") for (int c = 0; c < CHUNK; c++) s[c] += v * LOAD(row + c * VL);                      \
+    }                                                                                                               \
+    _Pragma("GCC unroll 16") for (int c = 0; c < CHUNK; c++) STORE(sum + i + c * VL, s[c]);                         \
+  }                                                                                                                 \
+  for (; i + VL <= width; i += VL) {                                                                                \
+    vf s = {0};                                                                                                     \
+    for (int64_t j = from; j < to; j++) s += (VALUE) * LOAD(matrix + (int64_t)(INDEX) * width + i);                 \
+    STORE(sum + i, s);                                                                                              \
+  }                                                                                                                 \
+  for (; i < width; i++) {                                                                                          \
+    float s = 0;                                                                                                    \
+    for (int64_t j = from; j < to; j++) s += (VALUE) * matrix[(int64_t)(INDEX) * width + i];                        \
+    sum[i] = s;                                                                                                     \
+  }
+
+/* out (rows first..last, width) = sum over each row's places of value x matrix row. The places of row r begin at
+   starts[r] and end where the next row's begin, at n for the last of n_rows. */
+void ot_decode(const float *values, const float *matrix, const int64_t *latents, const int64_t *starts, int64_t n_rows,
+               int64_t n, int64_t first, int64_t last, int64_t width, float *out) {
+  for (int64_t r = first; r < last; r++) {
+    float *sum = out + r * width;
+    int64_t from = starts[r], to = r + 1 < n_rows ? starts[r + 1] : n;
+    SUM_ROWS(latents[j], values[j])
+  }
+}
+
+/* out (latents first..last, width) = sum over each latent's places of value x matrix row of the place's row; sums
+   (latents) the sum of the values alone, or null. order, rows, starts: the places by latent. */
+void ot_sum_by_latent(const float *values, const float *matrix, const int32_t *order, const int32_t *rows,
+                      const int32_t *starts, int64_t n_latents, int64_t n, int64_t first, int64_t last, int64_t width,
+                      float *out, float *sums) {
+  for (int64_t l = first; l < last; l++) {
+    float *sum = out + l * width, all = 0;
+    int64_t from = starts[l], to = l + 1 < n_latents ? starts[l + 1] : n;
+    SUM_ROWS(rows[j], values[order[j]])
+    for (int64_t j = from; j < to; j++) all += values[order[j]];
+    if (sums) sums[l] = all;
+  }
+}
+
+/* out (places of rows first..last) = inner product of the row's state with the matrix row of the place's latent. */
+void ot_products(const float *states, const float *matrix, const int64_t *latents, const int64_t *starts,
+                 int64_t n_rows, int64_t n, int64_t first, int64_t last, int64_t width, float *out) {
+  for (int64_t r = first; r < last; r++)
+    for (int64_t j = starts[r], to = r + 1 < n_rows ? starts[r + 1] : n; j < to; j += TOGETHER) {
+      const float *rows[TOGETHER];
+      float found[TOGETHER];
+      for (int64_t i = 0; i < TOGETHER; i++) rows[i] = matrix + latents[j + i < to ? j + i : to - 1] * width;
+      dots(states + r * width, rows, width, found);
+      for (int64_t i = 0; i < TOGETHER && j + i < to; i++) out[j + i] = found[i];
+    }
+}

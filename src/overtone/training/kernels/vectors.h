@@ -1,0 +1,82 @@
+/* Vectors of float32 numbers for all processors, and the inner products that several files use.
+
+   The kernels are plain C: plain pointers, no headers but the standard ones, no state, no threads of their own. Matrices
+   are row-major and contiguous, float32. Callers split rows, panels or latents over threads as they like. One source
+   serves all processors; what the compiler may use decides (bf16 dot products, AVX-512, AVX2, anything else). */
+
+#ifndef VECTORS_H
+#define VECTORS_H
+
+#include <math.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#if defined(__AVX512F__)
+#include <immintrin.h>
+#endif
+#if defined(__AVX512BF16__) && defined(__AVX512BW__) && defined(__AVX512VL__) && !defined(SINGLE)
+#define BF16 1
+#endif
+#if defined(__AVX512F__)
+#define VL 16 /* floats in a vector */
+#define MR 12 /* rows in a tile */
+#elif defined(__AVX2__) && defined(__FMA__)
+#define VL 8
+#define MR 6
+#else
+#define VL 4
+#define MR 6
+#endif
+#define NR (2 * VL) /* latents in a tile, and in a panel of packed weights */
+
+typedef float vf __attribute__((vector_size(4 * VL)));
+typedef float vfu __attribute__((vector_size(4 * VL), aligned(4)));
+#define LOAD(p) ((vf) * (const vfu *)(p))
+#define STORE(p, v) (*(vfu *)(p) = (v))
+
+static inline float total(vf v) {
+#if defined(__AVX512F__)
+  return _mm512_reduce_add_ps((__m512)v);
+#else
+  float sum = 0;
+  for (int i = 0; i < VL; i++) sum += v[i];
+  return sum;
+#endif
+}
+
+static inline float dot(const float *a, const float *b, int64_t n) {
+  vf s0 = {0}, s1 = {0}, s2 = {0}, s3 = {0};
+  int64_t i = 0;
+  for (; i + 4 * VL <= n; i += 4 * VL) {
+    s0 += LOAD(a + i) * LOAD(b + i);
+    s1 += LOAD(a + i + VL) * LOAD(b + i + VL);
+    s2 += LOAD(a + i + 2 * VL) * LOAD(b + i + 2 * VL);
+    s3 += LOAD(a + i + 3 * VL) * LOAD(b + i + 3 * VL);
+  }
+  for (; i + VL <= n; i += VL) s0 += LOAD(a + i) * LOAD(b + i);
+  float rest = 0;
+  for (; i < n; i++) rest += a[i] * b[i];
+  return total((s0 + s1) + (s2 + s3)) + rest;
+}
+
+#define TOGETHER 4 /* rows whose products with one state are made at once, so that memory is asked for in parallel */
+
+/* out = inner products of a with TOGETHER rows. */
+static inline void dots(const float *a, const float *const rows[TOGETHER], int64_t n, float *out) {
+  vf s[TOGETHER][2];
+  for (int r = 0; r < TOGETHER; r++) s[r][0] = s[r][1] = (vf){0};
+  int64_t i = 0;
+  for (; i + 2 * VL <= n; i += 2 * VL) {
+    vf a0 = LOAD(a + i), a1 = LOAD(a + i + VL);
+#pragma GCC unroll 4
+    for (int r = 0; r < TOGETHER; r++) s[r][0] += a0 * LOAD(rows[r] + i), s[r][1] += a1 * LOAD(rows[r] + i + VL);
+  }
+  for (int r = 0; r < TOGETHER; r++) {
+    float rest = 0;
+    for (int64_t j = i; j < n; j++) rest += a[j] * rows[r][j];
+    out[r] = total(s[r][0] + s[r][1]) + rest;
+  }
+}
+
+#endif
