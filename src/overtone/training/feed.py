@@ -57,6 +57,9 @@ class Rows(NamedTuple):
 
 Batch = dict[Ask, Rows]
 
+FIRST_ROWS = 16_384
+"""Rows on which scale and centre are fitted."""
+
 
 class Feed(Protocol):
     """Batches without end. `position` after a batch is all that is needed to go on from there."""
@@ -146,12 +149,15 @@ class MatrixFeed:
 
 
 class SourceFeed:
-    """A feed over an activation source, epoch by epoch."""
+    """A feed over an activation source, epoch by epoch. What is looked at before the training is kept for it, so that a
+    live stream does not compute it again."""
 
     def __init__(self, source: Any, asks: Sequence[Ask], batch_rows: int, seed: int) -> None:
         self.source, self.batch_rows, self.seed, self.asks = source, batch_rows, seed, list(asks)
         self.only = _only(list(source.sites), asks)
         self.position = {"epoch": 0, "batch": 0}
+        self._seen: list[Any] = []  # the first batches of the first epoch,
+        self._rest: Iterator[Any] | None = None  # and what follows them
 
     @property
     def fingerprint(self) -> str:
@@ -160,32 +166,21 @@ class SourceFeed:
 
     def widths(self) -> dict[Ask, int]:
         """Width of each ask's states, seen in the first batch."""
-        return {ask: rows.x.shape[1] for ask, rows in next(self._epoch(0)).items()}
+        return {ask: rows.x.shape[1] for ask, rows in self._rows(next(self._first(1))).items()}
 
     def sample(self, ask: Ask, rows: int) -> Rows:
         """The first rows of the first epoch."""
-        parts, found = [], 0
-        for batch in self._epoch(0):
-            parts.append(batch[ask])
-            found += len(batch[ask].x)
-            if found >= rows:
-                break
+        parts = [self._rows(batch)[ask] for batch in self._first(rows)]
         x, y, g = (None if column[0] is None else torch.cat(column) for column in zip(*parts, strict=True))
         assert x is not None
         return Rows(x, y, g).pick(slice(rows))
 
     def origins(self, rows: int) -> Where:
         """As the source says."""
-        parts, found = [], 0
-        for batch in self._raw(0):
-            parts.append(batch.where)
-            found += len(batch.where)
-            if found >= rows:
-                break
+        parts = [batch.where for batch in self._first(rows)]
         names = ("document", "token", "step")
-        return Where(*(torch.cat([getattr(part, name) for part in parts]) for name in names)).select(
-            torch.arange(min(rows, found))
-        )
+        where = Where(*(torch.cat([getattr(part, name) for part in parts]) for name in names))
+        return where.select(torch.arange(min(rows, len(where))))
 
     def batches(self) -> Iterator[Batch]:
         """Batches of one epoch after the other; those before the position are skipped."""
@@ -194,19 +189,46 @@ class SourceFeed:
             for number, batch in enumerate(self._epoch(epoch)):
                 if number >= skip:
                     self.position = {"epoch": epoch, "batch": number + 1}
-                    yield batch
+                    yield self._rows(batch)
             self.position = {"epoch": epoch + 1, "batch": 0}
 
-    def _epoch(self, epoch: int) -> Iterator[Batch]:
+    def _rows(self, batch: Any) -> Batch:
+        return {ask: _checked(rows_of(batch, ask, self.only), ask).pick(slice(None)) for ask in self.asks}
+
+    def _first(self, rows: int) -> Iterator[Any]:
+        """The first batches of the first epoch, until they hold so many rows or it ends; up to FIRST_ROWS are kept."""
+        kept = rows <= FIRST_ROWS
+        if kept and self._rest is None:
+            self._rest = self._drawn(0)
+        found, source = 0, self._again() if kept else self._drawn(0)
+        for batch in source:
+            found += len(rows_of(batch, self.asks[0], self.only).x)
+            yield batch
+            if found >= rows:
+                return
+
+    def _again(self) -> Iterator[Any]:
+        yield from self._seen
+        for batch in self._rest or ():
+            self._seen.append(batch)
+            yield batch
+
+    def _epoch(self, epoch: int) -> Iterator[Any]:
+        if epoch or self._rest is None:
+            yield from self._drawn(epoch)
+            return
+        (seen, rest), self._seen, self._rest = (self._seen, self._rest), [], None
+        while seen:
+            yield seen.pop(0)
+        yield from rest
+
+    def _drawn(self, epoch: int) -> Iterator[Any]:
         empty = True
-        for batch in self._raw(epoch):
+        for batch in self.source.batches(self.batch_rows, seed=derive(self.seed, "epoch", epoch), epochs=1):
             empty = False
-            yield {ask: _checked(rows_of(batch, ask, self.only), ask).pick(slice(None)) for ask in self.asks}
+            yield batch
         if empty:
             raise DataError("the source yields no rows. Check the texts and the positions that select from them.")
-
-    def _raw(self, epoch: int) -> Iterator[Any]:
-        yield from self.source.batches(self.batch_rows, seed=derive(self.seed, "epoch", epoch), epochs=1)
 
 
 def rows_of(batch: ActivationBatch, ask: Ask, only: Site | None = None) -> Rows:

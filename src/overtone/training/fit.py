@@ -31,14 +31,13 @@ from overtone.training.checkpoint import load_checkpoint, save_checkpoint
 from overtone.training.distributed.join import join, share_of
 from overtone.training.distributed.share import Share
 from overtone.training.distributed.world import World
-from overtone.training.feed import Ask, Feed, make_feed
+from overtone.training.feed import FIRST_ROWS, Ask, Feed, make_feed
 from overtone.training.kernels import memory
 from overtone.training.kernels.dispatch import kernels_for
 from overtone.training.record import Display, Record
 from overtone.training.run import Run
 from overtone.training.schedules import Schedule
 
-FIRST_ROWS = 16_384  # rows on which scale and centre are fitted
 RECORDS = 50  # records per training unless asked otherwise
 
 
