@@ -19,7 +19,7 @@ def states():
 
 def test_rows_are_the_tokens_of_the_responses(states):
     n = sum(len(t.response_ids) for t in states.traces)
-    assert {len(x) for x in states.x.values()} == {n} == {len(states.behaviours)}
+    assert {len(x) for x in states.x.values()} == {n} == {len(states.labels)}
     assert states.x[Site.parse("mlp_neurons.1")].shape[1] > states.x[Site.parse("residual.1")].shape[1]
 
 
@@ -34,8 +34,8 @@ def test_each_row_has_the_behaviour_of_the_step_it_lies_in(states):
         span = spans[document][step]
         if token < span.end:
             assert span.start <= token, "a row before its step"
-        assert states.behaviours[row] == states.traces[document].meta["behaviours"][step]
-        seen.add(states.behaviours[row])
+        assert states.labels[row] == states.traces[document].meta["behaviours"][step]
+        seen.add(states.labels[row])
     assert len(seen) >= 3
 
 
@@ -54,7 +54,7 @@ def test_latents_recognise_behaviours_and_shuffled_behaviours_are_not_recognised
     dictionary = PCA(16).fitted(x, torch.Generator().manual_seed(0))
     found = states.recognition(dictionary, "residual.1", 0)
     assert found == states.recognition(dictionary, "residual.1", 0)
-    names = list(states.behaviours)
+    names = list(states.labels)
     Random(0).shuffle(names)
-    by_chance = replace(states, behaviours=tuple(names)).recognition(dictionary, "residual.1", 0)
+    by_chance = replace(states, labels=tuple(names)).recognition(dictionary, "residual.1", 0)
     assert abs(by_chance - 0.5) < 0.06 and found > by_chance + 0.05

@@ -1,7 +1,8 @@
-"""Real states to try dictionaries on: those of the bundled reasoner while it reads written traces.
+"""Real states to try dictionaries on, with something known about each: `reasoner_states`, those of the bundled reasoner
+while it reads written traces. (`real_text.encoder_states`: those of a sentence encoder over documentation.)
 
 The traces come from the generator whose texts the model was trained on, so nothing is sampled and the parser knows the
-behaviour of every step. Splits are by problem: no problem lies on two sides.
+behaviour of every step. Splits are by group (problem, document): none lies on two sides.
 """
 
 from __future__ import annotations
@@ -36,21 +37,21 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
-class ReasonerStates:
-    """States at some sites, one row per token of the responses. x: site -> (rows, width) float32; where: origin of each
-    row, its step too (the delimiter that ends a step belongs to it); behaviours: the step's behaviour, by row; traces:
-    by document; model: the reasoner that was read; g: site -> (rows, width) loss gradients, where asked for."""
+class LabelledStates:
+    """States at some sites, one row per token. x: site -> (rows, width) float32; where: origin of each row; labels: the
+    behaviour of its step or the subject of its text, by row, None where nothing is known; traces: by document, with the
+    groups that splits go by; model: what was read; g: site -> (rows, width) loss gradients, where asked for."""
 
     x: dict[Site, Tensor]
     where: Where
-    behaviours: tuple[str, ...]
+    labels: tuple[str | None, ...]
     traces: tuple[ReasoningTrace, ...]
     model: HookedModel
     g: dict[Site, Tensor] | None = None
 
     @property
     def groups(self) -> tuple[str, ...]:
-        """The problem of each row."""
+        """The group of each row: its problem or document."""
         return tuple(self.traces[d].group for d in self.where.document.tolist())
 
     @cached_property
@@ -66,14 +67,14 @@ class ReasonerStates:
         return ContextFinder(codes, tokens, self.traces, {}, lambda token: decode([token]) + " ")
 
     def split(self, seed: int, share: float = 0.7) -> tuple[Tensor, Tensor]:
-        """Row indices of two parts that share no problem, the first with that share of the problems."""
+        """Row indices of two parts that share no group, the first with that share of the groups."""
         parts = split_groups(self.traces, {"train": share, "held_out": 1 - share}, seed)
         train = torch.tensor([t.document for t in parts["train"]])
         inside = torch.isin(self.where.document, train)
         return inside.nonzero().view(-1), (~inside).nonzero().view(-1)
 
     def sample(self, site: Site | str, seed: int, share: float = 0.7) -> Sample:
-        """The states of a site, split by problem anew for each seed: what `compare` asks for."""
+        """The states of a site, split by group anew for each seed: what `compare` asks for."""
         site = Site.parse(site)
         x, (train, held_out) = self.x[site], self.split(seed, share)
         return Sample(x[train], x[held_out], g=None if self.g is None else self.g[site][train])
@@ -84,15 +85,15 @@ class ReasonerStates:
         return [self.traces[d] for d in self.where.document[rows].unique().tolist()]
 
     def recognition(self, dictionary: Dictionary, site: Site | str, seed: int, *, every: int = 5) -> float:
-        """Mean over behaviours of the AUROC, in [0, 1], with which the best single latent tells it from the others:
-        chosen on every `every`-th row of one part of `split(seed)`, measured on the other."""
+        """Mean over labels of the AUROC, in [0, 1], with which the best single latent tells it from the others: chosen
+        on every `every`-th row of one part of `split(seed)`, measured on the other."""
         parts = (self._labelled(dictionary, site, part[::every]) for part in self.split(seed))
         return mean_auroc(best_latents(*parts, rng=np.random.default_rng(seed), draws=10))
 
     def recognisers(
         self, dictionary: Dictionary, site: Site | str, seed: int, *, rows: int = 4000
     ) -> dict[str, Recogniser]:
-        """The best latent for each behaviour, chosen on the first part of `split(seed)` and measured on the second, on
+        """The best latent for each label, chosen on the first part of `split(seed)` and measured on the second, on
         up to `rows` random rows of each."""
         orders = (torch.randperm(len(part), generator=torch_generator(seed, "recognised")) for part in self.split(seed))
         parts = (
@@ -104,18 +105,19 @@ class ReasonerStates:
     def _labelled(self, dictionary: Dictionary, site: Site | str, rows: Tensor) -> LabelledCodes:
         groups, codes = self.groups, dictionary.encode(self.x[Site.parse(site)][rows])
         return LabelledCodes(
-            codes, tuple(self.behaviours[i] for i in rows.tolist()), tuple(groups[i] for i in rows.tolist())
+            codes, tuple(self.labels[i] for i in rows.tolist()), tuple(groups[i] for i in rows.tolist())
         )
 
 
 def reasoner_states(
     sites: Sequence[Site | str], n_traces: int, *, seed: int = 0, model: HookedModel | None = None,
     gradient: str | None = None,
-) -> ReasonerStates:  # fmt: skip
+) -> LabelledStates:  # fmt: skip
     """States of the bundled reasoner (or `model`, one of its kind) at some sites over n_traces written traces.
 
-    About 150 rows per trace. gradient: as for `ActivationStream`. Raises ModelError if the bundled model is absent,
-    SiteError for a site it lacks.
+    One row per token of the responses, about 150 per trace, with its step (the delimiter that ends a step belongs to
+    it); labelled with the step's behaviour. gradient: as for `ActivationStream`. Raises ModelError if the bundled model
+    is absent, SiteError for a site it lacks.
     """
     model = model or bundled_reasoner()
     vocabulary = model.tokenizer.get_vocab()
@@ -130,7 +132,7 @@ def reasoner_states(
         traces[d].meta["behaviours"][s] for d, s in zip(batch.where.document.tolist(), steps.tolist(), strict=True)
     )
     where = Where(batch.where.document, batch.where.token, steps)
-    return ReasonerStates(dict(batch.x), where, names, tuple(traces), model, None if batch.g is None else dict(batch.g))
+    return LabelledStates(dict(batch.x), where, names, tuple(traces), model, None if batch.g is None else dict(batch.g))
 
 
 def _steps(traces: Sequence[ReasoningTrace], where: Where, delimiters: frozenset[int]) -> Tensor:

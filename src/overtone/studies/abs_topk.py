@@ -43,7 +43,8 @@ from overtone.dictionaries.presets.batch_top_k import BatchTopK
 from overtone.dictionaries.presets.top_k import TopK
 from overtone.evaluate.compare import Comparison, Sample, compare
 from overtone.evaluate.intervals import over_seeds
-from overtone.evaluate.testbed import reasoner_states
+from overtone.evaluate.real_text import on_real_states
+from overtone.evaluate.testbed import LabelledStates
 
 PAPER = "AbsTopK: Rethinking Sparse Autoencoders For Bidirectional Features, arXiv 2510.00404"
 ABS, LOOSE, ROW, BATCH, WIDE = "abs_top_k", "abs_top_k, batch", "top_k", "batch_top_k", "top_k, twice the latents"
@@ -81,11 +82,12 @@ def run(scale: str = "small", out: str | Path = "") -> Report:
     if scale not in SCALES:
         raise SettingError(f"scale={scale!r}.{nearest(scale, SCALES)} Use {', '.join(SCALES)}.")
     size = SCALES[scale]
-    planted, control, real = on_planted(size, signed=True), on_planted(size, signed=False), on_states(size)
-    findings = (*axes(planted, control), *on_real(real))
+    planted, control = on_planted(size, signed=True), on_planted(size, signed=False)
+    real = on_real_states([size.site], size.traces, lambda x: (found := on_states(size, x), on_real(found)))
+    findings = (*axes(planted, control), *real.findings)
     told = {"study": "abs_topk", "scale": scale, "paper": PAPER, "settings": size.to_dict(), "seeds": size.seeds}
-    tables = {"rows with both signs": planted, "rows with one sign": control, "states of the reasoner": real}
-    return Report("AbsTopK: one latent for both poles", findings, told, {k: v.table() for k, v in tables.items()})
+    tables = {"rows with both signs": planted.table(), "rows with one sign": control.table(), **real.tables}
+    return Report("AbsTopK: one latent for both poles", findings, {**told, **real.told}, tables)
 
 
 def on_planted(size: Size, *, signed: bool) -> Comparison:
@@ -111,9 +113,8 @@ def on_planted(size: Size, *, signed: bool) -> Comparison:
     return compare(presets, sample, seeds=range(size.seeds), **options)
 
 
-def on_states(size: Size) -> Comparison:
-    """Presets on states split by problem, a split per seed; twins and the share of bidirectional latents."""
-    states = reasoner_states([size.site], size.traces)
+def on_states(size: Size, states: LabelledStates) -> Comparison:
+    """Presets on states split by group, a split per seed; twins and the share of bidirectional latents."""
     presets = {
         ABS: AbsTopK(size.latents, k=size.k), LOOSE: AbsTopK(size.latents, k=size.k, scope="batch"),
         ROW: TopK(size.latents, k=size.k), BATCH: BatchTopK(size.latents, k=size.k),

@@ -52,7 +52,7 @@ from overtone.dictionaries.presets.top_k import TopK
 from overtone.evaluate.compare import Comparison, Sample, compare
 from overtone.evaluate.faithfulness import faithfulness, spliced, spliced_by_gradient
 from overtone.evaluate.intervals import over_seeds
-from overtone.evaluate.testbed import ReasonerStates, reasoner_states
+from overtone.evaluate.testbed import LabelledStates, reasoner_states
 
 PAPER = "Features that Make a Difference: Leveraging Gradients for Improved Dictionary Learning, arXiv 2411.10397"
 ROW, BATCH, SOME, MUCH = "top_k", "batch_top_k", "g_sae, beta 1", "g_sae, beta 4"
@@ -171,7 +171,7 @@ def measures(found: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
     return {f"{name}{named[kind]}": value for kind, values in found.items() for name, value in values.items()}
 
 
-def on_states(size: Size, states: ReasonerStates, site: str) -> Comparison:
+def on_states(size: Size, states: LabelledStates, site: str) -> Comparison:
     """The presets on states with gradients, a split by problem per seed, spliced into the model on held-out traces."""
     sample = lambda seed: states.sample(site, seed)  # noqa: E731
     found = compare(presets(size.latents, size.k), sample, seeds=range(size.seeds), n_tokens=size.tokens, lr=2e-3)

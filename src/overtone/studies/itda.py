@@ -59,7 +59,7 @@ from overtone.evaluate.intervals import over_seeds
 from overtone.evaluate.recognition import mean_auroc
 from overtone.evaluate.reconstruction import fvu
 from overtone.evaluate.similarity import MEASURES, label_overlap, matched_by_pair
-from overtone.evaluate.testbed import ReasonerStates, reasoner_states
+from overtone.evaluate.testbed import LabelledStates, reasoner_states
 from overtone.evaluate.twins import layer_states, train_twin
 from overtone.training.fit import fit
 
@@ -158,7 +158,7 @@ def explaining(real: Comparison, planted: Comparison) -> tuple[Finding, ...]:
     )  # fmt: skip
 
 
-def duration(states: ReasonerStates, size: Size) -> Finding:
+def duration(states: LabelledStates, size: Size) -> Finding:
     """(b): processor time of one construction, its threshold given, and of one training, on the same rows."""
     x, spent = states.x[Site.parse(size.site)], {}
     threshold, _ = tightest(x, k=size.k, most=size.latents, batch_rows=256)
@@ -173,7 +173,7 @@ def duration(states: ReasonerStates, size: Size) -> Finding:
     )  # fmt: skip
 
 
-def twins(states: ReasonerStates, size: Size) -> tuple[list[Finding], list[float]]:
+def twins(states: LabelledStates, size: Size) -> tuple[list[Finding], list[float]]:
     """(d) and (e), and the twins' last losses. Dictionaries are built on the first 70 % of the texts."""
     trained = [train_twin(seed, states.model.tokenizer, updates=size.updates) for seed in range(size.twins)]
     batches = [layer_states(model, states.traces[: size.twin_traces]) for model, _ in trained]

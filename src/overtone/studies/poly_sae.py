@@ -47,7 +47,7 @@ from overtone.dictionaries.presets.top_k import TopK
 from overtone.evaluate.binding import binding_auroc
 from overtone.evaluate.compare import Comparison, Sample, compare
 from overtone.evaluate.intervals import over_seeds
-from overtone.evaluate.testbed import ReasonerStates, reasoner_states
+from overtone.evaluate.testbed import LabelledStates, reasoner_states
 from overtone.interpret.interactions import interactions
 
 PAPER = "PolySAE: Modeling Feature Interactions via Polynomial Decoding, arXiv 2602.01322"
@@ -125,7 +125,7 @@ def planted(size: Size, n_binding: int, max_cosine: float) -> Comparison:
     return compare(presets, sample, seeds=range(size.seeds), **options)
 
 
-def on_states(size: Size, states: ReasonerStates) -> Comparison:
+def on_states(size: Size, states: LabelledStates) -> Comparison:
     """PolySAE, TopK and BatchTopK on states split by problem, a split per seed; probing and interactions too."""
     samples = {seed: states.sample(size.site, seed) for seed in range(size.seeds)}
     seeds = {rows: seed for seed, rows in samples.items()}

@@ -55,7 +55,7 @@ from overtone.evaluate.families import family_agreement
 from overtone.evaluate.propensity import effect_at_kl, openings
 from overtone.evaluate.recognition import mean_auroc
 from overtone.evaluate.recovery import planted_recovery
-from overtone.evaluate.testbed import ReasonerStates, reasoner_states
+from overtone.evaluate.testbed import LabelledStates, reasoner_states
 
 PAPER = "Decomposing MLP Activations into Interpretable Features via Semi-NMF, arXiv 2506.10920"
 OWN, ROW, BATCH, MEANS, FREE = "snmf", "top_k", "batch_top_k", "difference of means", "snmf without winners"
@@ -135,7 +135,7 @@ def recovery(size: Size) -> tuple[Finding, ...]:
     )  # fmt: skip
 
 
-def on_neurons(states: ReasonerStates, size: Size) -> Comparison:
+def on_neurons(states: LabelledStates, size: Size) -> Comparison:
     """All presets on the neurons, a split by problem per seed; measures `auroc` and `steering` beside the usual."""
     samples = {seed: states.sample(size.site, seed) for seed in range(size.seeds)}
     few = {seed: Sample(s.train[:: max(1, len(s.train) // size.rows)], s.held_out) for seed, s in samples.items()}
@@ -148,13 +148,13 @@ def on_neurons(states: ReasonerStates, size: Size) -> Comparison:
             *compare(stepped, lambda s: samples[s], **options).trials,
         )
     )
-    kinds = {seed: [states.behaviours[i] for i in states.split(seed)[0].tolist()] for seed in samples}
+    kinds = {seed: [states.labels[i] for i in states.split(seed)[0].tolist()] for seed in samples}
     found = found.with_derived(MEANS, OWN, lambda t, rows: mean_differences(rows.train, kinds[t.seed]), samples)
     found = found.with_measure("auroc", lambda t: mean_auroc(states.recognisers(t.dictionary, size.site, t.seed)))
     return found.with_measure("steering", lambda t: steering(states, t, size))
 
 
-def steering(states: ReasonerStates, trial: Trial, size: Size) -> float:
+def steering(states: LabelledStates, trial: Trial, size: Size) -> float:
     """Mean over concepts of the change in log probability of their openings, at equal KL, on held-out problems."""
     kinds = openings(states.traces, states.spans, {t.document: t.meta["behaviours"] for t in states.traces})
     inside = set(states.where.document[states.split(trial.seed)[1]].tolist())
@@ -185,11 +185,11 @@ def telling(found: Comparison, size: Size) -> tuple[Finding, ...]:
     )  # fmt: skip
 
 
-def hierarchy(states: ReasonerStates, trial: Trial, size: Size) -> Finding:
+def hierarchy(states: LabelledStates, trial: Trial, size: Size) -> Finding:
     """(d): do features of one parent have the same main behaviour?"""
     rows = states.split(trial.seed)[0]
     rows = rows[:: max(1, len(rows) // size.rows)]
-    x, names = states.x[Site.parse(size.site)][rows], np.array([states.behaviours[i] for i in rows.tolist()])
+    x, names = states.x[Site.parse(size.site)][rows], np.array([states.labels[i] for i in rows.tolist()])
     assert isinstance(trial.dictionary, NonNegative)
     tree = feature_tree(
         x, trial.dictionary, size.levels, torch_generator(0, "tree"), iterations=size.rounds, tuning=100
@@ -205,7 +205,7 @@ def hierarchy(states: ReasonerStates, trial: Trial, size: Size) -> Finding:
     )  # fmt: skip
 
 
-def contexts(states: ReasonerStates, trial: Trial, size: Size) -> list[dict[str, str | int]]:
+def contexts(states: LabelledStates, trial: Trial, size: Size) -> list[dict[str, str | int]]:
     """The inputs that activate the strongest features, from held-out problems."""
     rows = states.split(trial.seed)[1]
     codes = trial.dictionary.encode(states.x[Site.parse(size.site)][rows]).dense()
