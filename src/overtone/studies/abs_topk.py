@@ -87,7 +87,7 @@ def run(scale: str = "small", out: str | Path = "") -> Report:
     findings = (*axes(planted, control), *real.findings)
     told = {"study": "abs_topk", "scale": scale, "paper": PAPER, "settings": size.to_dict(), "seeds": size.seeds}
     tables = {"rows with both signs": planted.table(), "rows with one sign": control.table(), **real.tables}
-    return Report("AbsTopK: one latent for both poles", findings, {**told, **real.told}, tables)
+    return Report("AbsTopK: one latent for both poles", findings, told | real.told, tables)
 
 
 def on_planted(size: Size, *, signed: bool) -> Comparison:

@@ -45,7 +45,8 @@ from overtone.dictionaries.presets.mutual_choice import MutualChoice
 from overtone.dictionaries.presets.top_k import TopK
 from overtone.evaluate.compare import Comparison, Sample, compare
 from overtone.evaluate.intervals import over_seeds
-from overtone.evaluate.testbed import reasoner_states
+from overtone.evaluate.real_text import on_real_states
+from overtone.evaluate.testbed import LabelledStates
 
 PAPER = "Adaptive Sparse Allocation with Mutual Choice and Feature Choice Sparse Autoencoders, arXiv 2411.02124"
 TOKEN, BATCH, MUTUAL, FEATURE = "top_k", "batch_top_k", "mutual_choice", "feature_choice"
@@ -84,11 +85,12 @@ def run(scale: str = "small", out: str | Path = "") -> Report:
     if scale not in SCALES:
         raise SettingError(f"scale={scale!r}.{nearest(scale, SCALES)} Use {', '.join(SCALES)}.")
     size = SCALES[scale]
-    planted, real = on_planted(size), on_states(size)
-    findings = (*allocation(planted), *laws(planted), *on_real(real, size))
+    planted = on_planted(size)
+    real = on_real_states([size.site], size.traces, lambda x: (found := on_states(size, x), on_real(found)))
+    findings = (*allocation(planted), *laws(planted), *real.findings)
     told = {"study": "feature_choice", "scale": scale, "paper": PAPER, "settings": size.to_dict(), "seeds": size.seeds}
-    sections = {"planted rows": planted.table(), "states of the reasoner": real.table()}
-    return Report("Feature Choice and Mutual Choice: whose budget is it?", findings, told, sections)
+    sections = {"planted rows": planted.table(), **real.tables}
+    return Report("Feature Choice and Mutual Choice: whose budget is it?", findings, told | real.told, sections)
 
 
 def on_planted(size: Size) -> Comparison:
@@ -114,9 +116,8 @@ def on_planted(size: Size) -> Comparison:
     return compare(presets, sample, seeds=range(size.seeds), **options)
 
 
-def on_states(size: Size) -> Comparison:
-    """All presets with their defaults on states split by problem, a split per seed."""
-    states = reasoner_states([size.site], size.traces)
+def on_states(size: Size, states: LabelledStates) -> Comparison:
+    """All presets with their defaults on states split by group, a split per seed."""
     kinds = {TOKEN: TopK, BATCH: BatchTopK, MUTUAL: MutualChoice, FEATURE: FeatureChoice}
     presets = {name: kind(n_latents=size.latents, k=size.k) for name, kind in kinds.items()}
     presets[EVEN] = FeatureChoice(size.latents, k=size.k, exponent=0.0)
@@ -148,7 +149,7 @@ def laws(found: Comparison) -> tuple[Finding, ...]:
     )  # fmt: skip
 
 
-def on_real(found: Comparison, size: Size) -> tuple[Finding, ...]:
+def on_real(found: Comparison) -> tuple[Finding, ...]:
     """(f)."""
     sparsity = ", ".join(f"{name} {found.mean(name, 'l0').value:.2f}" for name in found.names)
     return (

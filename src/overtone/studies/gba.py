@@ -50,8 +50,9 @@ from overtone.dictionaries.presets.gba import GBA
 from overtone.dictionaries.presets.top_k import TopK
 from overtone.evaluate.compare import Comparison, Sample, compare
 from overtone.evaluate.intervals import over_seeds
+from overtone.evaluate.real_text import on_real_states
 from overtone.evaluate.stability import agreement
-from overtone.evaluate.testbed import reasoner_states
+from overtone.evaluate.testbed import LabelledStates
 
 PAPER = "Taming Polysemanticity in LLMs, arXiv 2506.14002"
 OURS, ONE, WRONG, FIT, MANY, BATCH = "gba", "one group", "wrong range", "top_k, true k", "top_k, k = 30", "batch_top_k"
@@ -89,12 +90,13 @@ def run(scale: str = "small", out: str | Path = "") -> Report:
     if scale not in SCALES:
         raise SettingError(f"scale={scale!r}.{nearest(scale, SCALES)} Use {', '.join(SCALES)}.")
     size = SCALES[scale]
-    planted, real = on_planted(size), on_states(size)
-    findings = (*recovery(planted), *resonance(planted), *frontier(real))
+    planted = on_planted(size)
+    real = on_real_states([size.site], size.traces, lambda x: (found := on_states(size, x), frontier(found)))
+    findings = (*recovery(planted), *resonance(planted), *real.findings)
     told = {"study": "gba", "scale": scale, "paper": PAPER, "settings": size.to_dict(), "seeds": size.seeds}
     table = [{key: value for key, value in row.items() if "group " not in key} for row in planted.table()]
-    sections = {"planted rows": table, "best cosine by group": by_group(planted), "states": real.table()}
-    return Report("GBA: sparsity by feedback on firing rates", findings, told, sections)
+    sections = {"planted rows": table, "best cosine by group": by_group(planted), **real.tables}
+    return Report("GBA: sparsity by feedback on firing rates", findings, told | real.told, sections)
 
 
 def on_planted(size: Size) -> Comparison:
@@ -129,9 +131,9 @@ def groups_of(dictionary: Dictionary, rows: Sample) -> dict[str, float]:
     }
 
 
-def on_states(size: Size) -> Comparison:
-    """GBA on states split by problem, then TopK and BatchTopK with its own L0. All seeds see one split."""
-    one = reasoner_states([size.site], size.traces).sample(size.site, seed=0)
+def on_states(size: Size, states: LabelledStates) -> Comparison:
+    """GBA on states split by group, then TopK and BatchTopK with its own L0. All seeds see one split."""
+    one = states.sample(size.site, seed=0)
     options = {"seeds": range(size.seeds), "n_tokens": size.tokens}
     ours = compare({OURS: GBA(size.real_latents)}, lambda seed: one, **options)
     k = max(1, round(float(ours.values(OURS, "l0")[0])))

@@ -56,6 +56,7 @@ from overtone.dictionaries.presets.itda import ITDA
 from overtone.dictionaries.presets.top_k import TopK
 from overtone.evaluate.compare import Comparison, Sample, Trial, compare
 from overtone.evaluate.intervals import over_seeds
+from overtone.evaluate.real_text import on_real_states
 from overtone.evaluate.recognition import mean_auroc
 from overtone.evaluate.reconstruction import fvu
 from overtone.evaluate.similarity import MEASURES, label_overlap, matched_by_pair
@@ -102,17 +103,21 @@ def run(scale: str = "small", out: str | Path = "") -> Report:
     if scale not in SCALES:
         raise SettingError(f"scale={scale!r}.{nearest(scale, SCALES)} Use {', '.join(SCALES)}.")
     size = SCALES[scale]
-    states = reasoner_states([size.site], size.traces)
-    real = compared({seed: states.sample(size.site, seed) for seed in range(size.seeds)}, size.latents, size.k, size)
-    real = real.with_measure(
-        "auroc", lambda trial: mean_auroc(states.recognisers(trial.dictionary, size.site, trial.seed))
-    )
+    real = on_real_states([size.site], size.traces, lambda states: on_states(size, states))
     planted = compared({seed: planted_rows(seed) for seed in range(size.seeds)}, 200, 4, size, lr=4e-3)
-    similar, losses = twins(states, size)
-    findings = (*explaining(real, planted), duration(states, size), *similar)
+    similar, losses = twins(reasoner_states([size.site], size.twin_traces), size)
+    findings = (*real.findings, *on_planted(planted), *similar)
     told = {"study": "itda", "scale": scale, "paper": PAPER, "settings": size.to_dict(), "twins' losses": losses}
-    sections = {"states of the reasoner": real.table(), "planted rows": planted.table()}
-    return Report("ITDA: states as atoms, without gradients", findings, told, sections)
+    sections = {**real.tables, "planted rows": planted.table()}
+    return Report("ITDA: states as atoms, without gradients", findings, told | real.told, sections)
+
+
+def on_states(size: Size, states: LabelledStates) -> tuple[Comparison, tuple[Finding, ...]]:
+    """All on states split by group, a split per seed: (a) to (c)."""
+    samples = {seed: states.sample(size.site, seed) for seed in range(size.seeds)}
+    found = compared(samples, size.latents, size.k, size)
+    found = found.with_measure("auroc", lambda t: mean_auroc(states.recognisers(t.dictionary, size.site, t.seed)))
+    return found, (*explaining(found), duration(states, size))
 
 
 def random_states(trial: Trial, rows: Sample) -> StateAtoms:
@@ -136,7 +141,7 @@ def planted_rows(seed: int) -> Sample:
     return Sample(x, held_out, truth.atoms)
 
 
-def explaining(real: Comparison, planted: Comparison) -> tuple[Finding, ...]:
+def explaining(real: Comparison) -> tuple[Finding, ...]:
     """(a) and (c)."""
     ratio = over_seeds(real.values(OWN, "fvu") / real.values(ROW, "fvu"))
     near = Finding(
@@ -146,16 +151,20 @@ def explaining(real: Comparison, planted: Comparison) -> tuple[Finding, ...]:
     )  # fmt: skip
     tells, gap = real.mean(OWN, "auroc"), real.difference(OWN, ROW, "auroc")
     equal = Finding(
-        "c.auroc", "its best latents recognise behaviours as well as TopK's", tells.value, "mean AUROC", tells.n,
+        "c.auroc", "its best latents recognise labels as well as TopK's", tells.value, "mean AUROC", tells.n,
         gap.low > -0.02, "on par in automated interpretation", "higher", tells.interval,
         real.mean(ROW, "auroc").value, ROW, "seeds", f"difference {gap.value:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}]",
     )  # fmt: skip
+    claim = "states chosen for their error explain more than random ones"
+    return near, equal, real.against("a.chosen", claim, OWN, RANDOM, "fvu")
+
+
+def on_planted(planted: Comparison) -> tuple[Finding, ...]:
+    """(a) where the truth is known."""
     return (
-        near, equal,
-        real.against("a.chosen", "states chosen for their error explain more than random ones", OWN, RANDOM, "fvu"),
         planted.against("a.planted", "the same on planted rows", OWN, RANDOM, "fvu"),
         planted.against("a.trained", "on planted rows it explains more than TopK", OWN, ROW, "fvu"),
-    )  # fmt: skip
+    )
 
 
 def duration(states: LabelledStates, size: Size) -> Finding:

@@ -51,8 +51,9 @@ from overtone.dictionaries.pursuit import Pursuit
 from overtone.evaluate.coherence import babel, selected_coherence
 from overtone.evaluate.compare import Comparison, Sample, Trial, compare
 from overtone.evaluate.intervals import over_seeds
+from overtone.evaluate.real_text import on_real_states
 from overtone.evaluate.reconstruction import fvu
-from overtone.evaluate.testbed import reasoner_states
+from overtone.evaluate.testbed import LabelledStates
 from overtone.training.schedules import Schedule
 
 PAPER = "From Flat to Hierarchical: Extracting Sparse Representations with Matching Pursuit, arXiv 2506.03093"
@@ -90,18 +91,17 @@ def run(scale: str = "small", out: str | Path = "") -> Report:
     if scale not in SCALES:
         raise SettingError(f"scale={scale!r}.{nearest(scale, SCALES)} Use {', '.join(SCALES)}.")
     size = SCALES[scale]
-    states = reasoner_states([size.site], size.traces)
-    samples = {seed: states.sample(size.site, seed) for seed in range(size.seeds)}
     presets = {
         MP: MPSAE(20, k=6, tolerance=0.03), BATCH: BatchTopK(20, k=2), ROW: TopK(20, k=2), FIXED: MPSAE(20, k=2),
         MORE: BatchTopK(20, k=3),
     }  # fmt: skip
-    trees, real = on_trees(size, presets, 0.2, 0.02), on_states(size, samples)
+    trees = on_trees(size, presets, 0.2, 0.02)
     even = on_trees(size, {name: presets[name] for name in (MP, BATCH)}, 0.1, 0.1)
-    findings = (*hierarchy(trees, even), *reconstruction(real), more_steps(real, samples, size))
+    real = on_real_states([size.site], size.traces, lambda states: on_states(size, states))
+    findings = (*hierarchy(trees, even), *real.findings)
     told = {"study": "mp_sae", "scale": scale, "paper": PAPER, "settings": size.to_dict(), "seeds": size.seeds}
-    sections = {"planted trees": trees.table(), "even trees": even.table(), "states of the reasoner": real.table()}
-    return Report("MP-SAE: matching pursuit as a trained encoder", findings, told, sections)
+    sections = {"planted trees": trees.table(), "even trees": even.table(), **real.tables}
+    return Report("MP-SAE: matching pursuit as a trained encoder", findings, told | real.told, sections)
 
 
 def on_trees(size: Size, presets: dict[str, Preset], p_parent: float, p_solo: float) -> Comparison:
@@ -120,8 +120,9 @@ def on_trees(size: Size, presets: dict[str, Preset], p_parent: float, p_solo: fl
     return found.with_measure("merged", lambda trial: merging(trial.dictionary.atoms(), trees[trial.seed]))
 
 
-def on_states(size: Size, samples: dict[int, Sample]) -> Comparison:
-    """MP-SAE, TopK and BatchTopK at equal k and width on states split by problem, a split per seed."""
+def on_states(size: Size, states: LabelledStates) -> tuple[Comparison, tuple[Finding, ...]]:
+    """MP-SAE, TopK and BatchTopK at equal k and width on states split by group, a split per seed; (c) to (e)."""
+    samples = {seed: states.sample(size.site, seed) for seed in range(size.seeds)}
     kinds = {MP: MPSAE, ROW: TopK, BATCH: BatchTopK}
     presets = {name: kind(n_latents=size.latents, k=size.k) for name, kind in kinds.items()}
     found = compare(presets, lambda seed: samples[seed], seeds=range(size.seeds), n_tokens=size.tokens)
@@ -132,7 +133,8 @@ def on_states(size: Size, samples: dict[int, Sample]) -> Comparison:
         )
 
     found = found.with_measure("babel", lambda trial: babel(trial.dictionary.atoms(), size.k))
-    return found.with_measure("overlap of active atoms", together)
+    found = found.with_measure("overlap of active atoms", together)
+    return found, (*reconstruction(found), more_steps(found, samples, size))
 
 
 def at_steps(trial: Trial, x: Tensor, k: int) -> float:

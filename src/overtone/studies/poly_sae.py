@@ -47,7 +47,8 @@ from overtone.dictionaries.presets.top_k import TopK
 from overtone.evaluate.binding import binding_auroc
 from overtone.evaluate.compare import Comparison, Sample, compare
 from overtone.evaluate.intervals import over_seeds
-from overtone.evaluate.testbed import LabelledStates, reasoner_states
+from overtone.evaluate.real_text import on_real_states
+from overtone.evaluate.testbed import LabelledStates
 from overtone.interpret.interactions import interactions
 
 PAPER = "PolySAE: Modeling Feature Interactions via Polynomial Decoding, arXiv 2602.01322"
@@ -87,15 +88,14 @@ def run(scale: str = "small", out: str | Path = "") -> Report:
         raise SettingError(f"scale={scale!r}.{nearest(scale, SCALES)} Use {', '.join(SCALES)}.")
     size = SCALES[scale]
     binding, plain, overlapping = (planted(size, n, c) for n, c in ((12, 0.01), (0, 0.01), (0, 0.5)))
-    states = reasoner_states([size.site], size.traces)
-    real = on_states(size, states)
-    findings = (*error(binding, plain, overlapping), *readout(binding), *reality(real))
+    real = on_real_states([size.site], size.traces, lambda x: (found := on_states(size, x), reality(found)))
+    findings = (*error(binding, plain, overlapping), *readout(binding), *real.findings)
     told = {"study": "poly_sae", "scale": scale, "paper": PAPER, "settings": size.to_dict(), "seeds": size.seeds}
     sections = {
         "pairs bind": binding.table(), "pairs only occur together": plain.table(),
-        "overlapping, no binding": overlapping.table(), "states of the reasoner": real.table(),
+        "overlapping, no binding": overlapping.table(), **real.tables,
     }  # fmt: skip
-    return Report("PolySAE: decoding a sparse code by a polynomial", findings, told, sections)
+    return Report("PolySAE: decoding a sparse code by a polynomial", findings, told | real.told, sections)
 
 
 def planted(size: Size, n_binding: int, max_cosine: float) -> Comparison:
@@ -126,7 +126,7 @@ def planted(size: Size, n_binding: int, max_cosine: float) -> Comparison:
 
 
 def on_states(size: Size, states: LabelledStates) -> Comparison:
-    """PolySAE, TopK and BatchTopK on states split by problem, a split per seed; probing and interactions too."""
+    """PolySAE, TopK and BatchTopK on states split by group, a split per seed; probing and interactions too."""
     samples = {seed: states.sample(size.site, seed) for seed in range(size.seeds)}
     seeds = {rows: seed for seed, rows in samples.items()}
 
@@ -184,7 +184,7 @@ def reality(found: Comparison) -> tuple[Finding, ...]:
     return (
         _ratio("d.top_k", claim.format("TopK"), found, ROW, None, 1.05, "MSE 0.52 to 0.55 (GPT-2)"),
         _ratio("d.batch", claim.format("BatchTopK"), found, BATCH, None, 1.05, "MSE 1.58 to 1.68 (Gemma-2-2B)"),
-        found.against("e.probing", "its latents recognise behaviours better than TopK's", POLY, ROW, "probing",
+        found.against("e.probing", "its latents recognise labels better than TopK's", POLY, ROW, "probing",
                       better="higher", paper="F1 67.1 to 77.9 (GPT-2)"),
         found.against("e.batch", "and better than BatchTopK's", POLY, BATCH, "probing", better="higher",
                       paper="F1 65.7 to 78.0 (GPT-2)"),

@@ -53,6 +53,7 @@ from overtone.directions.direction import unit_direction
 from overtone.evaluate.compare import Comparison, Sample, Trial, compare
 from overtone.evaluate.families import family_agreement
 from overtone.evaluate.propensity import effect_at_kl, openings
+from overtone.evaluate.real_text import on_real_text
 from overtone.evaluate.recognition import mean_auroc
 from overtone.evaluate.recovery import planted_recovery
 from overtone.evaluate.testbed import LabelledStates, reasoner_states
@@ -100,12 +101,14 @@ def run(scale: str = "small", out: str | Path = "") -> Report:
         raise SettingError(f"scale={scale!r}.{nearest(scale, SCALES)} Use {', '.join(SCALES)}.")
     size = SCALES[scale]
     states = reasoner_states([size.site], size.traces)
-    found = on_neurons(states, size)
-    findings = (*recovery(size), *telling(found, size), hierarchy(states, found.of(OWN)[0], size))
+    found, judged = on_neurons(size, states)
+    found = found.with_measure("steering", lambda t: steering(states, t, size))
+    text = on_real_text([size.site], 2 * size.traces, lambda x: on_neurons(size, x))
+    findings = (*recovery(size), *judged, *steers(found, size), *text.findings)
     told = {"study": "snmf", "scale": scale, "paper": PAPER, "settings": size.to_dict()}
     shown = contexts(states, found.of(OWN)[0], size)
-    sections = {"neurons of the reasoner": found.table(), "features and their contexts": shown}
-    return Report("SNMF: sparse groups of neurons as features", findings, told, sections)
+    sections = {"neurons of the reasoner": found.table(), "features and their contexts": shown, **text.tables}
+    return Report("SNMF: sparse groups of neurons as features", findings, told | text.told, sections)
 
 
 def recovery(size: Size) -> tuple[Finding, ...]:
@@ -135,23 +138,19 @@ def recovery(size: Size) -> tuple[Finding, ...]:
     )  # fmt: skip
 
 
-def on_neurons(states: LabelledStates, size: Size) -> Comparison:
-    """All presets on the neurons, a split by problem per seed; measures `auroc` and `steering` beside the usual."""
+def on_neurons(size: Size, states: LabelledStates) -> tuple[Comparison, tuple[Finding, ...]]:
+    """All presets on the neurons, a split by group per seed; `auroc` beside the usual measures; (b) and (d)."""
     samples = {seed: states.sample(size.site, seed) for seed in range(size.seeds)}
     few = {seed: Sample(s.train[:: max(1, len(s.train) // size.rows)], s.held_out) for seed, s in samples.items()}
     fitted = {OWN: SNMF(size.latents, iterations=size.rounds)}
     stepped = {ROW: TopK(size.latents, k=8), BATCH: BatchTopK(size.latents, k=8)}
     options = {"seeds": list(samples), "n_tokens": size.tokens}
-    found = Comparison(
-        (
-            *compare(fitted, lambda s: few[s], **options).trials,
-            *compare(stepped, lambda s: samples[s], **options).trials,
-        )
-    )
+    made = compare(fitted, few.__getitem__, **options), compare(stepped, samples.__getitem__, **options)
+    found = Comparison((*made[0].trials, *made[1].trials))
     kinds = {seed: [states.labels[i] for i in states.split(seed)[0].tolist()] for seed in samples}
     found = found.with_derived(MEANS, OWN, lambda t, rows: mean_differences(rows.train, kinds[t.seed]), samples)
     found = found.with_measure("auroc", lambda t: mean_auroc(states.recognisers(t.dictionary, size.site, t.seed)))
-    return found.with_measure("steering", lambda t: steering(states, t, size))
+    return found, (telling(found), hierarchy(states, found.of(OWN)[0], size))
 
 
 def steering(states: LabelledStates, trial: Trial, size: Size) -> float:
@@ -167,17 +166,20 @@ def steering(states: LabelledStates, trial: Trial, size: Size) -> float:
     return float(np.mean(gains))
 
 
-def telling(found: Comparison, size: Size) -> tuple[Finding, ...]:
-    """(b) and (c)."""
+def telling(found: Comparison) -> Finding:
+    """(b)."""
     mean, gap = found.mean(OWN, "auroc"), found.difference(OWN, ROW, "auroc")
-    equal = Finding(
-        "b.auroc", "its best latents recognise behaviours as well as TopK's", mean.value, "mean AUROC", mean.n,
+    return Finding(
+        "b.auroc", "its best latents recognise labels as well as TopK's", mean.value, "mean AUROC", mean.n,
         gap.low > -0.02, "on par", "higher", mean.interval, found.mean(ROW, "auroc").value, ROW, "seeds",
         f"difference {gap.value:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}]",
     )  # fmt: skip
+
+
+def steers(found: Comparison, size: Size) -> tuple[Finding, ...]:
+    """(c)."""
     claim = f"at {size.nats} nats it brings the concept more than"
     return (
-        equal,
         found.against("c.top_k", f"{claim} TopK's atoms", OWN, ROW, "steering", better="higher", paper="0.45, 0.37"),
         found.against("c.batch", f"{claim} BatchTopK's atoms", OWN, BATCH, "steering", better="higher"),
         found.against("c.means", f"{claim} a difference of means", OWN, MEANS, "steering", better="higher",
@@ -186,7 +188,7 @@ def telling(found: Comparison, size: Size) -> tuple[Finding, ...]:
 
 
 def hierarchy(states: LabelledStates, trial: Trial, size: Size) -> Finding:
-    """(d): do features of one parent have the same main behaviour?"""
+    """(d): do features of one parent have the same main label?"""
     rows = states.split(trial.seed)[0]
     rows = rows[:: max(1, len(rows) // size.rows)]
     x, names = states.x[Site.parse(size.site)][rows], np.array([states.labels[i] for i in rows.tolist()])
@@ -199,7 +201,7 @@ def hierarchy(states: LabelledStates, trial: Trial, size: Size) -> Finding:
     main = np.array([codes[names == kind].mean(0) for kind in kinds]).argmax(0)
     found = family_agreement(tree.parents(0).numpy(), main, rng=numpy_generator(0, "families"))
     return Finding(
-        "d.siblings", "children of one parent have the same main behaviour", found.share, "share of sibling pairs",
+        "d.siblings", "children of one parent have the same main label", found.share, "share of sibling pairs",
         found.n_pairs, found.share > found.chance, "", "higher", None, found.chance, "95 % of shuffled families",
         "pairs", f"tuning all levels: {tree.missed[0]:.3f} -> {tree.missed[1]:.3f} missed",
     )  # fmt: skip

@@ -50,7 +50,8 @@ from overtone.dictionaries.selectors.energy import Energy
 from overtone.evaluate.afa import quasi_orthogonality
 from overtone.evaluate.compare import Comparison, Sample, compare
 from overtone.evaluate.intervals import over_seeds
-from overtone.evaluate.testbed import reasoner_states
+from overtone.evaluate.real_text import on_real_states
+from overtone.evaluate.testbed import LabelledStates
 
 PAPER = "Evaluating and Designing Sparse Autoencoders by Approximating Quasi-Orthogonality, arXiv 2503.24277"
 LAMBDAS = {"1/128": 1 / 128, "1/32": 1 / 32, "1/8": 1 / 8}  # the paper's range, and four times its largest but one
@@ -88,13 +89,12 @@ def run(scale: str = "small", out: str | Path = "") -> Report:
     if scale not in SCALES:
         raise SettingError(f"scale={scale!r}.{nearest(scale, SCALES)} Use {', '.join(SCALES)}.")
     size = SCALES[scale]
-    rule, planted, real = known_codes(size), on_planted(size), on_states(size)
-    both = {"planted rows": planted, "states": real}
-    trained = [f for where, found in both.items() for f in (*settings(found, where), *rivals(found, where))]
-    findings = (*law(rule), *trained)
+    rule, planted = known_codes(size), on_planted(size)
+    real = on_real_states([size.site], size.traces, lambda x: (found := on_states(size, x), trained(found, "states")))
+    findings = (*law(rule), *trained(planted, "planted rows"), *real.findings)
     told = {"study": "top_afa", "scale": scale, "paper": PAPER, "settings": size.to_dict(), "seeds": size.seeds}
-    sections = {"known codes": rule, "planted rows": planted.table(), "states of the reasoner": real.table()}
-    return Report("top-AFA: sparsity from the length of states", findings, told, sections)
+    sections = {"known codes": rule, "planted rows": planted.table(), **real.tables}
+    return Report("top-AFA: sparsity from the length of states", findings, told | real.told, sections)
 
 
 def known_codes(size: Size) -> list[dict[str, float | str]]:
@@ -131,10 +131,11 @@ def on_planted(size: Size) -> Comparison:
     return _compared(sample, size, 64, width=32, n_tokens=size.planted_tokens, lr=3e-3)
 
 
-def on_states(size: Size) -> Comparison:
-    """The same on states split by problem, a split per seed."""
-    states = reasoner_states([size.site], size.traces)
-    return _compared(lambda seed: states.sample(size.site, seed), size, size.latents, width=160, n_tokens=size.tokens)
+def on_states(size: Size, states: LabelledStates) -> Comparison:
+    """The same on states split by group, a split per seed."""
+    width = states.model.width(size.site)
+    sample = lambda seed: states.sample(size.site, seed)  # noqa: E731
+    return _compared(sample, size, size.latents, width=width, n_tokens=size.tokens)
 
 
 def _compared(sample, size: Size, n_latents: int, *, width: int, **options) -> Comparison:
@@ -166,6 +167,11 @@ def law(rule: list[dict[str, float | str]]) -> tuple[Finding, ...]:
             for i, claim in enumerate(claims)
         ),
     )  # fmt: skip
+
+
+def trained(found: Comparison, where: str) -> tuple[Finding, ...]:
+    """(c), (d), (e)."""
+    return *settings(found, where), *rivals(found, where)
 
 
 def settings(found: Comparison, where: str) -> tuple[Finding, ...]:

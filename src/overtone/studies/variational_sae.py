@@ -50,7 +50,8 @@ from overtone.dictionaries.presets.top_k import TopK
 from overtone.dictionaries.presets.v_sae import VSAE
 from overtone.evaluate.compare import Comparison, Sample, compare
 from overtone.evaluate.intervals import over_seeds
-from overtone.evaluate.testbed import reasoner_states
+from overtone.evaluate.real_text import on_real_states
+from overtone.evaluate.testbed import LabelledStates
 
 PAPER = "Analysis of Variational Sparse Autoencoders, arXiv 2509.22994"
 HOST, PRICE, UNIT, SELECTED, NOISE = "neither", "price", "price, unit rows", "price on selected", "noise"
@@ -89,11 +90,12 @@ def run(scale: str = "small", out: str | Path = "") -> Report:
     if scale not in SCALES:
         raise SettingError(f"scale={scale!r}.{nearest(scale, SCALES)} Use {', '.join(SCALES)}.")
     size = SCALES[scale]
-    planted, real = on_planted(size), on_states(size)
-    findings = (*against_host(planted), *causes(planted), *escapes(planted), *collapse(planted), *reality(real))
+    planted = on_planted(size)
+    real = on_real_states([size.site], size.traces, lambda x: (found := on_states(size, x), reality(found)))
+    findings = (*against_host(planted), *causes(planted), *escapes(planted), *collapse(planted), *real.findings)
     told = {"study": "variational_sae", "scale": scale, "paper": PAPER, "settings": size.to_dict(), "seeds": size.seeds}
-    sections = {"planted rows": planted.table(), "states of the reasoner": real.table()}
-    return Report("vSAE: sampling and a prior in a TopK autoencoder", findings, told, sections)
+    sections = {"planted rows": planted.table(), **real.tables}
+    return Report("vSAE: sampling and a prior in a TopK autoencoder", findings, told | real.told, sections)
 
 
 def arms(n_latents: int, k: int) -> dict[str, VSAE]:
@@ -127,9 +129,8 @@ def on_planted(size: Size) -> Comparison:
     return compare(presets, sample, seeds=range(size.seeds), **options)
 
 
-def on_states(size: Size) -> Comparison:
-    """The arms that do not collapse, TopK and BatchTopK on states split by problem, a split per seed."""
-    states = reasoner_states([size.site], size.traces)
+def on_states(size: Size, states: LabelledStates) -> Comparison:
+    """The arms that do not collapse, TopK and BatchTopK on states split by group, a split per seed."""
     samples = {seed: states.sample(size.site, seed) for seed in range(size.seeds)}
     seeds = {rows: seed for seed, rows in samples.items()}
     some = {name: preset for name, preset in arms(size.latents, size.k).items() if name in (HOST, PRICE, SMALL)}
@@ -202,7 +203,7 @@ def reality(found: Comparison) -> tuple[Finding, ...]:
                           "dead_share", better="higher") for i, (one, other) in enumerate(pairs))  # fmt: skip
     error = (not_below(found, f"f.error.{i}", f"{one} explains no more than {other}", one, other, "fvu")
              for i, (one, other) in enumerate(pairs))  # fmt: skip
-    probes = (found.against(f"f.probing.{i}", f"latents of {one} recognise behaviours better than those of TopK", one,
+    probes = (found.against(f"f.probing.{i}", f"latents of {one} recognise labels better than those of TopK", one,
                             ROW, "probing", better="higher", paper="0.70, TopK 0.65 (k = 64); 0.70, TopK 0.73 (512)")
               for i, one in enumerate((PRICE, SMALL)))  # fmt: skip
     return (*dead, *error, *probes)
