@@ -3,13 +3,14 @@
 One step on the same rows (width 512, 8192 latents, 32 active, 4096 rows by default), each library's own code for it:
 forward, loss, backward, bound on the gradient or projection where it has one, Adam, unit rows where it has them.
   overtone, overtone-torch   this library with its fastest kernels, and without a compiler
-  sae-lens                   SAETrainer._train_step of the TopK, BatchTopK, Standard or JumpReLU training SAE
+  sae-lens                   SAETrainer._train_step of the TopK, BatchTopK, Standard, JumpReLU or Gated training SAE
   eai-sparsify               SparseCoder.forward and the trainer's update (TopK only)
   dictionary-learning        update() of its trainer
-  overcomplete               the body of train_sae's loop, with Adam
+  overcomplete               the body of train_sae's loop, with Adam (no gated kind)
   product, product-bf16      the encoder's product alone, in torch: floors
-relu and jumprelu are timed twice: from the initial weights, where half of the latents are active and everybody's step
-is dense, and, for those libraries whose bias or threshold is a parameter, with one that leaves about k active per row.
+relu, jumprelu and gated are timed twice: from the initial weights, where half of the latents are active and everybody's
+step is dense, and, for those libraries whose bias or threshold is a parameter, with one that leaves about k active per
+row.
 
 Each library runs in a process of its own, in the Python that `--python NAME=PATH` names (make one per peer:
 `python -m venv X && X/bin/pip install torch==2.13.0 sae-lens`); peers without a Python are left out. The processes take
@@ -35,7 +36,7 @@ from importlib import metadata
 
 import torch
 
-METHODS = ("top_k", "batch_top_k", "relu", "jumprelu")
+METHODS = ("top_k", "batch_top_k", "relu", "jumprelu", "gated")
 PEERS = ("sae-lens", "eai-sparsify", "dictionary-learning", "overcomplete")
 OURS = ("overtone", "overtone-torch", "product", "product-bf16")
 Step = Callable[[torch.Tensor], object]
@@ -78,6 +79,7 @@ def product(o: argparse.Namespace, x: torch.Tensor) -> Step:
 def sae_lens(o: argparse.Namespace, x: torch.Tensor) -> Step:
     from sae_lens.config import SAETrainerConfig
     from sae_lens.saes.batchtopk_sae import BatchTopKTrainingSAE, BatchTopKTrainingSAEConfig
+    from sae_lens.saes.gated_sae import GatedTrainingSAE, GatedTrainingSAEConfig
     from sae_lens.saes.jumprelu_sae import JumpReLUTrainingSAE, JumpReLUTrainingSAEConfig
     from sae_lens.saes.standard_sae import StandardTrainingSAE, StandardTrainingSAEConfig
     from sae_lens.saes.topk_sae import TopKTrainingSAE, TopKTrainingSAEConfig
@@ -89,9 +91,11 @@ def sae_lens(o: argparse.Namespace, x: torch.Tensor) -> Step:
         "batch_top_k": lambda: BatchTopKTrainingSAE(BatchTopKTrainingSAEConfig(k=o.active, **size)),
         "relu": lambda: StandardTrainingSAE(StandardTrainingSAEConfig(**size)),
         "jumprelu": lambda: JumpReLUTrainingSAE(JumpReLUTrainingSAEConfig(**size)),
+        "gated": lambda: GatedTrainingSAE(GatedTrainingSAEConfig(**size)),
     }[o.method]()
     if o.sparse:
-        sae.b_enc.data.sub_(threshold(o, sae.encode_with_hidden_pre(x[:512])[1]))
+        bias = sae.b_gate if o.method == "gated" else sae.b_enc
+        bias.data.sub_(threshold(o, sae.encode_with_hidden_pre(x[:512])[1]))
     settings = SAETrainerConfig(total_training_samples=10**9, train_batch_size_samples=o.rows, lr_end=3e-5)
     trainer = SAETrainer(settings, sae, iter(()))
     return lambda rows: trainer._train_step(sae, rows)
@@ -120,6 +124,7 @@ def eai_sparsify(o: argparse.Namespace, x: torch.Tensor) -> Step:
 
 def dictionary_learning(o: argparse.Namespace, x: torch.Tensor) -> Step:
     from dictionary_learning.trainers.batch_top_k import BatchTopKTrainer
+    from dictionary_learning.trainers.gdm import GatedSAETrainer
     from dictionary_learning.trainers.jumprelu import JumpReluTrainer
     from dictionary_learning.trainers.standard import StandardTrainer
     from dictionary_learning.trainers.top_k import TopKTrainer
@@ -129,6 +134,7 @@ def dictionary_learning(o: argparse.Namespace, x: torch.Tensor) -> Step:
         "batch_top_k": BatchTopKTrainer,
         "relu": StandardTrainer,
         "jumprelu": JumpReluTrainer,
+        "gated": GatedSAETrainer,
     }
     more = {"k": o.active} if "top_k" in o.method else {}
     trainer = kinds[o.method](
@@ -136,6 +142,8 @@ def dictionary_learning(o: argparse.Namespace, x: torch.Tensor) -> Step:
     )
     if o.sparse and o.method == "relu":
         trainer.ae.encoder.bias.data.sub_(threshold(o, trainer.ae.encoder(x[:512] - trainer.ae.bias)))
+    elif o.sparse and o.method == "gated":
+        trainer.ae.gate_bias.data.sub_(threshold(o, trainer.ae.encoder(x[:512] - trainer.ae.decoder_bias)))
     elif o.sparse:
         trainer.ae.b_enc.data.sub_(threshold(o, x[:512] @ trainer.ae.W_enc))
     return lambda rows: trainer.update(1, rows)  # number 0 computes a geometric median first
@@ -240,7 +248,8 @@ class Worker:
 
 
 def compare(o: argparse.Namespace, method: str, sparse: bool) -> dict[str, dict]:
-    names = [name for name in (*OURS, *PEERS) if name in o.pythons and not (sparse and name == "overcomplete")]
+    names = [name for name in (*OURS, *PEERS) if name in o.pythons]
+    names = [name for name in names if name != "overcomplete" or not (sparse or method == "gated")]
     names = [name for name in names if name != "eai-sparsify" or method == "top_k"]
     workers = [Worker(name, o.pythons[name], o, method, sparse) for name in names]
     try:

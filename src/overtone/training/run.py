@@ -3,8 +3,8 @@
 import math
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
-import torch
 from torch import Tensor
 
 from overtone.core.errors import CapabilityError, DivergenceError
@@ -14,10 +14,11 @@ from overtone.dictionaries.maintainers.base import Observation
 from overtone.dictionaries.maintainers.firing import Firing
 from overtone.dictionaries.preset import Preset
 from overtone.training.adam import Adam
-from overtone.training.distributed.share import Alone, Share, SharedStep
+from overtone.training.distributed.share import Alone, Share
+from overtone.training.passes import Passed, divisible, in_blocks, whole
 from overtone.training.record import Record
 from overtone.training.schedules import Schedule
-from overtone.training.step import Given
+from overtone.training.step import Given, takes_dense_way
 from overtone.training.surgery import operate
 
 CLIP = 1.0  # gradient norm; losses are dimensionless, so one number serves all data
@@ -44,7 +45,8 @@ class Run:
         self.lr, self.tokens, self.records = lr, 0, list[Record]()
         trained = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
         self.adam = Adam(trained, CLIP, preset.betas, self.share.norm)
-        self._latest: tuple[Tensor, SharedStep] | None = None
+        self.divisible = self.share.alone and divisible(self.model, self.objectives, self.maintainers)
+        self._latest: Passed | None = None
         self._clock = (time.perf_counter(), 0)
 
     def begin(self, x: Tensor, y: Tensor | None = None) -> None:
@@ -57,21 +59,27 @@ class Run:
         """One update on a batch of raw states (rows, width), with targets and gradients as in `Given`."""
         progress = self.tokens / self.n_tokens
         dead = self.share.dead(self.firing.dead)
-        step = self.share.forward(Given(x, dead, progress, y, g, self.published(), self.all_latents, self.peaks))
-        loss = torch.stack([objective(step) for objective in self.objectives]).sum()
-        loss.backward()
+        given = Given(x, dead, progress, y, g, self.published(), self.all_latents, self.peaks)
+        if self.divisible:
+            given = replace(given, dense=takes_dense_way(self.model, given))
+        if self.divisible and given.dense:
+            passed = in_blocks(self.model, self.objectives, given)
+        else:
+            passed = whole(self.share, self.objectives, given)
         self.share.reduce(self.adam.gradients())
-        self._observe(step)
+        self._observe(passed, progress)
         self._update(self.schedule.factor((self.tokens + len(x) / 2) / self.n_tokens))
         self.tokens += len(x)
-        self._latest = loss.detach(), step
+        self._latest = passed
 
     def published(self) -> dict[str, Tensor]:
         """What the maintainers let objectives see."""
         return {f"{m.name}.{key}": value for m in self.maintainers if m.name for key, value in m.state.items()}
 
-    def _observe(self, step: SharedStep) -> None:
-        seen = Observation(len(step.x), step.fired(), step.chosen, step.progress, step, step.scores)
+    def _observe(self, passed: Passed, progress: float) -> None:
+        step, rows = passed.step, len(passed.x)
+        chosen, scores = (None, None) if step is None else (step.chosen, step.scores)
+        seen = Observation(rows, passed.fired, chosen, progress, step, scores, passed.active)
         for maintainer in self.maintainers:
             maintainer.observe(self.model, seen)
 
@@ -89,14 +97,14 @@ class Run:
     def measure(self) -> Record:
         """The record of the last update, which is also kept. Raises DivergenceError if the loss is not finite."""
         assert self._latest is not None, "measure() follows advance()"
-        loss, step = self._latest
+        passed = self._latest
         now, (then, tokens) = time.perf_counter(), self._clock
         self._clock = now, self.tokens
-        error = (step.x - step.x_hat.detach()).square().sum() / (step.x - step.x.mean(0)).square().sum()
-        active = float((step.values.detach() != 0).sum()) / len(step.x)
+        error = (passed.x - passed.x_hat).square().sum() / (passed.x - passed.x.mean(0)).square().sum()
+        active = float(passed.active) / len(passed.x)
         speed = (self.tokens - tokens) / max(now - then, 1e-9)
         dead = self.share.mean_over_latents(self.firing.share())
-        record = Record(self.job, self.tokens, float(loss), float(error), active, dead, speed)
+        record = Record(self.job, self.tokens, float(passed.loss), float(error), active, dead, speed)
         if not math.isfinite(record.loss):
             raise DivergenceError(
                 f"training {self.job} diverged after {self.tokens} tokens: the loss is {record.loss}"

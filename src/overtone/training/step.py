@@ -32,8 +32,10 @@ class Given:
     x: (rows, width) raw states; y: (rows, width_out) raw targets, for transcoders; g: (rows, width) gradients of a loss
     with respect to the states, where asked for; dead, progress, state: as in StepView; all_latents: objectives look at
     latents that are not selected; peaks: maintainers want the largest pre-activations.
+    norms: the lengths of the decoder's rows, where they are known already.
     Where several processes share a batch: settle, what makes the cut among the nominees of all of them; dense, whether
-    all of them take the dense way; first, the number of this one's first row.
+    all of them take the dense way; first, the number of this one's first row. `dense` and `first` also serve where a
+    batch is cut into blocks.
     """
 
     x: Tensor
@@ -47,6 +49,7 @@ class Given:
     settle: Settle | None = None
     dense: bool | None = None
     first: int = 0
+    norms: Tensor | None = None
 
 
 @dataclass(eq=False)
@@ -70,6 +73,12 @@ class Step:
     chosen: Chosen | None
     at: Callable[[Tensor], Tensor]
     scores: Tensor | None = None
+    known_norms: Tensor | None = None
+
+    @property
+    def norms(self) -> Tensor:
+        """(latents,) lengths of the decoder's rows, with gradients."""
+        return self.dictionary.decoder.norms() if self.known_norms is None else self.known_norms
 
     @property
     def kernels(self) -> Kernels:
@@ -142,10 +151,7 @@ class Step:
 
 def forward(dictionary: Autoencoder, given: Given) -> Step:
     """The step of a dictionary on raw states."""
-    with torch.no_grad():
-        inputs = dictionary.normaliser(given.x)
-        target = inputs if dictionary.target is None else dictionary.target(dictionary.checked_targets(given.y))
-        centred = inputs - dictionary.centre()
+    inputs, target, centred = in_units(dictionary, given)
     beside = {} if given.g is None else {"g": given.g}
     if given.all_latents and dictionary.encoder.unrolled:
         raise CapabilityError(
@@ -158,6 +164,14 @@ def forward(dictionary: Autoencoder, given: Given) -> Step:
         dictionary, centred, beside=beside, peaks=given.peaks, settle=given.settle, first=given.first
     )
     return _sparse(dictionary, given, inputs, target, centred, chosen)
+
+
+@torch.no_grad()
+def in_units(dictionary: Autoencoder, given: Given) -> tuple[Tensor, Tensor, Tensor]:
+    """States, what is to be reconstructed, and states less the centre, in the dictionary's units."""
+    inputs = dictionary.normaliser(given.x)
+    target = inputs if dictionary.target is None else dictionary.target(dictionary.checked_targets(given.y))
+    return inputs, target, inputs - dictionary.centre()
 
 
 @torch.no_grad()
@@ -208,8 +222,9 @@ def _dense(
     else:
         x_hat = model.decoder(SparseCodes.from_dense(values), inputs)
     return Step(
-        model, target, x_hat, inputs, centred, values, heads, given.dead, given.progress, given.state, None, everywhere
-    )
+        model, target, x_hat, inputs, centred, values, heads, given.dead, given.progress, given.state, None, everywhere,
+        known_norms=given.norms,
+    )  # fmt: skip
 
 
 def _reaches_beyond(values: Tensor, mask: Tensor) -> bool:

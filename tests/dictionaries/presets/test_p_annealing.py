@@ -39,7 +39,7 @@ def test_the_price_does_not_jump_when_the_power_falls(generator):
     for i in range(200):
         before = {name: value.clone() for name, value in run.published().items()}
         run.advance(x[(i % 20) * 150 :][:150])
-        after, step = run.published(), run._latest[1]
+        after, step = run.published(), run._latest.step
         if after["annealing.p"] != before["annealing.p"]:
             sizes = []
             for step.state in (before, after):

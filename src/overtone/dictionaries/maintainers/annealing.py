@@ -16,6 +16,7 @@ class Annealing(Maintainer):
 
     name = "annealing"
     sliceable = True
+    wants_step = True
 
     def __init__(self, end: float, start: float, updates: int) -> None:
         super().__init__()

@@ -16,8 +16,9 @@ class Observation:
 
     rows: tokens in the batch; fired: (latents,) bool, which latents were active in it; chosen: the active places and
     their pre-activations (None where a dense pass did not list them); progress: as in StepView; step: the step itself,
-    whose tensors must not be changed; scores: those of all active places, where the dictionary is a slice of the
-    latents, and `fired` and `chosen` are about these alone.
+    whose tensors must not be changed, None where its rows went by in blocks; scores: those of all active places, where
+    the dictionary is a slice of the latents, and `fired` and `chosen` are about these alone; active: () number of
+    active places in the batch.
     """
 
     rows: int
@@ -26,6 +27,7 @@ class Observation:
     progress: float
     step: StepView | None = None
     scores: Tensor | None = None
+    active: Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,13 +49,15 @@ class Maintainer:
 
     Statistics must be mergeable over workers (counts, sums, extremes); per-latent state has latents first and is listed
     in `per_latent`, so that row surgery can move it with the rows it belongs to; `lists` are states that name latents
-    by number. `wants_peaks`: `observe` needs `chosen.peaks`. `sliceable`: works the same on a slice of the latents.
+    by number. `wants_peaks`: `observe` needs `chosen.peaks`; `wants_step`: it looks at `step`, of all rows at once.
+    `sliceable`: works the same on a slice of the latents.
     """
 
     name: ClassVar[str] = ""
     per_latent: ClassVar[tuple[str, ...]] = ()
     lists: ClassVar[tuple[str, ...]] = ()
     wants_peaks: ClassVar[bool] = False
+    wants_step: ClassVar[bool] = False
     sliceable: ClassVar[bool] = False
     state: dict[str, Tensor]
 

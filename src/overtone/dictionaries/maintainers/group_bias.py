@@ -65,6 +65,7 @@ class GroupBias(Maintainer):
     name = "group_bias"
     per_latent = ("bias", "group", "counts", "highest")
     wants_peaks = True
+    wants_step = True
 
     def __init__(self, rule: BiasRule, every: float) -> None:
         super().__init__()

@@ -19,6 +19,7 @@ class SampledPrefixes(Maintainer):
 
     name = "prefixes"
     per_latent = ("contribution",)
+    wants_step = True
 
     def __init__(self, n: int) -> None:
         super().__init__()

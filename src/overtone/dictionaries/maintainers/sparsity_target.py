@@ -45,10 +45,10 @@ class SparsityTarget(Maintainer):
     @torch.no_grad()
     def observe(self, dictionary: Autoencoder, seen: Observation) -> None:
         """Count the active latents of this batch and move the price."""
-        assert seen.step is not None
+        assert seen.active is not None
         passed = seen.progress - float(self.state["seen"])
         self.state["seen"].fill_(seen.progress)
-        active = (seen.step.values != 0).sum() / seen.rows
+        active = seen.active / seen.rows
         self.state["active"].lerp_(active, 1.0 if passed <= 0 else min(1.0, passed / SMOOTH))
         if seen.progress <= SETTLED:
             self.state["first"].copy_(self.state["active"])

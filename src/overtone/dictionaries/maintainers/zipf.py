@@ -38,6 +38,7 @@ class ZipfDensity(Maintainer):
 
     name = "zipf"
     per_latent = ("density", "demand")
+    wants_step = True
 
     def __init__(self, k: float, *, exponent: float, shift: float, margin: float, memory: int) -> None:
         super().__init__()

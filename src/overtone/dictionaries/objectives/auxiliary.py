@@ -18,6 +18,7 @@ class ResidualAux(Objective):
     """
 
     sliceable = True
+    needs_values = False
 
     weight: float = 1 / 32
     k_aux: int | None = None

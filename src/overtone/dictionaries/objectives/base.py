@@ -17,9 +17,9 @@ class StepView(Protocol):
     x, x_hat: (rows, width) states to be reconstructed (for a transcoder the targets) and their reconstruction; centred:
     (rows, width) encoded states less the centre, without gradients; values, heads: the codes' values and the heads they
     come from, with gradients, in whatever layout the step uses: the places of a support, or, after a dense pass, (rows,
-    latents), where `dense` is true; `at` brings a (latents,) vector into that layout; dead: (n,) int64 latents that
-    count as dead; progress: share of the training's tokens seen before this step, in [0, 1); state: what the
-    maintainers publish, "name.key" -> tensor.
+    latents), where `dense` is true; `at` brings a (latents,) vector into that layout; norms: (latents,) lengths of the
+    decoder's rows, with gradients; dead: (n,) int64 latents that count as dead; progress: share of the training's
+    tokens seen before this step, in [0, 1); state: what the maintainers publish, "name.key" -> tensor.
     """
 
     dictionary: "Autoencoder"
@@ -35,6 +35,11 @@ class StepView(Protocol):
     @property
     def dense(self) -> bool:
         """Whether values and heads are (rows, latents)."""
+        ...
+
+    @property
+    def norms(self) -> Tensor:
+        """(latents,) lengths of the decoder's rows, with gradients."""
         ...
 
     @property
@@ -65,11 +70,32 @@ class StepView(Protocol):
 class Objective:
     """Base of the terms: called with a step, returns a scalar that is added to the loss. `needs_all`: it looks at
     latents that were not selected, so the step must be a dense one, which is slower. `sliceable`: it sees latents
-    through the step alone, so that processes can hold slices of them."""
+    through the step alone, so that processes can hold slices of them.
+
+    A dense step may go through its rows block by block if each of its terms allows it in one of two ways. `separable`:
+    the term is `of_mean` of the mean over rows of something that each row has by itself; for most that is all it is,
+    `bent` says that it is not, and `mean` is then that mean. Not `needs_values`: it looks at no values and no heads and
+    sends no gradient through x_hat, so it can be computed at the end, with the whole batch.
+    """
 
     needs_all: ClassVar[bool] = False
     sliceable: ClassVar[bool] = False
+    separable: ClassVar[bool] = False
+    needs_values: ClassVar[bool] = True
 
     def __call__(self, step: StepView) -> Tensor:
         """The term's value, dimensionless: it does not change when all states are multiplied by a constant."""
+        raise NotImplementedError
+
+    @property
+    def bent(self) -> bool:
+        """Whether a separable term is no mean itself but a function of one."""
+        return False
+
+    def mean(self, step: StepView) -> Tensor:
+        """The mean over rows of which a bent term is a function."""
+        raise NotImplementedError
+
+    def of_mean(self, mean: Tensor, progress: float, state: Mapping[str, Tensor]) -> Tensor:
+        """A bent term as a function of the mean of a whole batch; progress, state: as in StepView."""
         raise NotImplementedError

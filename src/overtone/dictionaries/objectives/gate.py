@@ -13,6 +13,7 @@ class GateReconstruction(Objective):
     pre-activations by a decoder (rows and constant) that gets no gradient. Source: arXiv 2404.16014."""
 
     sliceable = True
+    separable = True
 
     def __call__(self, step: StepView) -> Tensor:
         """The unexplained share, 0 or more."""

@@ -17,6 +17,7 @@ class NestedReconstruction(Objective):
     """
 
     prefixes: tuple[int, ...] | None
+    separable = True
 
     def __call__(self, step: StepView) -> Tensor:
         """The mean share, 0 or more."""

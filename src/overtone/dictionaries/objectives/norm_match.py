@@ -13,10 +13,11 @@ class NormMatch(Objective):
     centre that is subtracted before encoding. Source: Lee et al. 2025, arXiv 2503.24277 (L_AFA)."""
 
     weight: float
+    separable = True
 
     def __call__(self, step: StepView) -> Tensor:
         """The term, 0 or more."""
-        parts = step.values * step.at(step.dictionary.decoder.norms())
+        parts = step.values * step.at(step.norms)
         lengths = (step.summed(parts.square()) + 1e-12).sqrt()  # the root of 0 has no gradient
         gap = (lengths - step.centred.norm(dim=1)).square().mean()
         return self.weight * gap / step.dictionary.spread

@@ -1,5 +1,6 @@
 """Prices on active latents: by their size, by their number, or in between."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -17,15 +18,23 @@ class Price(Objective):
     of the tokens, times `price.factor` where a maintainer steers it (maintainers/sparsity_target)."""
 
     sliceable = True
+    separable = True
 
     weight: float
     ramp: float = 0.05
 
     def __call__(self, step: StepView) -> Tensor:
         """The price, 0 or more."""
-        now = self.weight * (min(1.0, step.progress / self.ramp) if self.ramp else 1.0)
-        price = now * self.total(step) / len(step.x)
-        return price * step.state["price.factor"] if "price.factor" in step.state else price
+        return self.of_mean(self.mean(step), step.progress, step.state)
+
+    def mean(self, step: StepView) -> Tensor:
+        """The mean over rows before weighting."""
+        return self.total(step) / len(step.x)
+
+    def of_mean(self, mean: Tensor, progress: float, state: Mapping[str, Tensor]) -> Tensor:
+        """The mean times what it costs now."""
+        price = self.weight * (min(1.0, progress / self.ramp) if self.ramp else 1.0) * mean
+        return price * state["price.factor"] if "price.factor" in state else price
 
     def total(self, step: StepView) -> Tensor:
         """The sum over rows and latents before weighting."""
@@ -83,12 +92,19 @@ class L0(Price):
 
     target: float | None = None
 
+    @property
+    def bent(self) -> bool:
+        """With a target."""
+        return self.target is not None
+
     def total(self, step: StepView) -> Tensor:
-        """The number of active places, or `rows` times the squared miss."""
-        count = is_above(step.heads["u"], step.heads["theta"], step.heads["window"]).sum()
-        if self.target is None:
-            return count
-        return len(step.x) * (count / len(step.x) / self.target - 1).square()
+        """The number of active places."""
+        return is_above(step.heads["u"], step.heads["theta"], step.heads["window"]).sum()
+
+    def of_mean(self, mean: Tensor, progress: float, state: Mapping[str, Tensor]) -> Tensor:
+        """The price of the mean, or of how far it is from the target."""
+        miss = mean if self.target is None else (mean / self.target - 1).square()
+        return super().of_mean(miss, progress, state)
 
 
 @dataclass(frozen=True)
@@ -97,6 +113,7 @@ class Revive(Objective):
     of a centred state: it pulls them up until they fire. Source: Anthropic Circuits Updates, January 2025."""
 
     weight: float
+    needs_values = False
 
     def __call__(self, step: StepView) -> Tensor:
         """The term, 0 or more."""
@@ -107,13 +124,13 @@ class Revive(Objective):
         centre = model.centre()
         states = step.centred + (centre.detach() - centre if isinstance(centre, Tensor) else 0.0)
         u = torch.nn.functional.linear(states, weight[dead], bias[dead])
-        short = (model.selection.theta[dead] - u).relu() * model.decoder.norms()[dead]
+        short = (model.selection.theta[dead] - u).relu() * step.norms[dead]
         return self.weight * short.sum() / len(step.x) / model.spread.sqrt()
 
 
 def amounts(step: StepView, values: Tensor) -> Tensor:
     """Value x row norm / typical length of a centred state, in the layout of `values`."""
-    return values * step.at(step.dictionary.decoder.norms() / step.dictionary.spread.sqrt())
+    return values * step.at(step.norms / step.dictionary.spread.sqrt())
 
 
 def magnitudes(step: StepView) -> Tensor:
@@ -125,7 +142,7 @@ def total_amount(step: StepView, values: Tensor) -> Tensor:
     """The sum of `amounts` over rows and latents; after a dense pass without a matrix of them."""
     if not step.dense:
         return amounts(step, values).sum()
-    return (values.sum(0) * step.dictionary.decoder.norms()).sum() / step.dictionary.spread.sqrt()
+    return (values.sum(0) * step.norms).sum() / step.dictionary.spread.sqrt()
 
 
 def powers(amounts: Tensor, p: float) -> Tensor:

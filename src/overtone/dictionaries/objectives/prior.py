@@ -21,6 +21,7 @@ class Prior(Objective):
     selected: bool = False
     ramp: float = 0.1
     needs_all = True
+    separable = True
 
     def __call__(self, step: StepView) -> Tensor:
         """The penalty, 0 or more."""

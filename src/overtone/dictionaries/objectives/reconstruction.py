@@ -13,6 +13,7 @@ class Reconstruction(Objective):
     """mean over rows of ||x - x_hat||^2, divided by E||x - mean||^2 (a constant fitted before training)."""
 
     sliceable = True
+    separable = True
 
     def __call__(self, step: StepView) -> Tensor:
         """The unexplained share, 0 or more."""

@@ -18,6 +18,7 @@ class Revival(Objective):
     """
 
     weight: float = 1.0
+    needs_values = False
 
     def __call__(self, step: StepView) -> Tensor:
         """The term, usually 0 or less."""

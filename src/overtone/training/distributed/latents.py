@@ -31,6 +31,8 @@ from overtone.training.surgery import per_latent
 class LatentShare:
     """A slice of the latents of a dictionary, which is cut down to it."""
 
+    alone = False
+
     def __init__(self, whole: Autoencoder, world: World) -> None:
         """Raises CapabilityError if the dictionary has a part that cannot work on a slice, or too few latents."""
         _refuse_unsliceable(part for part in whole.modules() if isinstance(part, Part) and part is not whole)
@@ -193,6 +195,11 @@ class _SliceStep:
     cut: _Cut
 
     dense = False
+
+    @property
+    def norms(self) -> Tensor:
+        """(latents,) lengths of the decoder's rows, those of this process."""
+        return self.dictionary.decoder.norms()
 
     @property
     def latents(self) -> Tensor:

@@ -28,6 +28,8 @@ from overtone.training.step import Given, Step, forward, takes_dense_way
 class RowShare:
     """Some rows of each batch. Of a batch with fewer rows than processes everyone does all."""
 
+    alone = False
+
     def __init__(self, model: Autoencoder, world: World) -> None:
         self.model, self.world = model, world
         model.selection.widen()  # hints that processes took from their own rows would differ
@@ -137,6 +139,11 @@ class _RowStep:
     def dense(self) -> bool:
         """Whether values and heads are (rows, latents)."""
         return self.chosen is None
+
+    @property
+    def norms(self) -> Tensor:
+        """(latents,) lengths of the decoder's rows."""
+        return self.local.norms
 
     @property
     def latents(self) -> Tensor:

@@ -28,10 +28,11 @@ class SharedStep(StepView, Protocol):
 class Share(Protocol):
     """The seam between a run and the other processes. All of them call the same methods in the same order.
 
-    model: what this process trains.
+    model: what this process trains; alone: whether that is the whole dictionary, on all rows.
     """
 
     model: Autoencoder
+    alone: bool
 
     def accept(self, objectives: Sequence[Objective], maintainers: Sequence[Maintainer]) -> None:
         """Raise CapabilityError if one of them cannot work on what this process has."""
@@ -75,6 +76,7 @@ class Alone:
     """Everything: there is one process."""
 
     model: Autoencoder
+    alone: bool = True
 
     def accept(self, objectives: Sequence[Objective], maintainers: Sequence[Maintainer]) -> None:
         """All can."""
