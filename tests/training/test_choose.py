@@ -18,9 +18,11 @@ from overtone.training.kernels import candidates, memory
 from overtone.training.kernels import native as native_module
 from overtone.training.kernels.choose import choose
 from overtone.training.kernels.compiler import BuildError
-from overtone.training.kernels.native import MACHINE, Native
+from overtone.training.kernels.native import FEW, MACHINE, NOMINEES, Native
 
-BUILDS = {"machine": (MACHINE,), "single": (MACHINE, "-DSINGLE"), "avx2": ("-mavx2", "-mfma"), "portable": ()}
+BUILDS = {
+    "int8": (MACHINE,), "bf16": (MACHINE,), "single": (MACHINE,), "avx2": ("-mavx2", "-mfma"), "portable": (),
+}  # fmt: skip
 SELECTS = [*BUILDS, "torch"]
 SIZES = st.one_of(st.integers(1, 150), st.integers(1, 9).map(lambda n: n * candidates.GROUP))
 
@@ -31,7 +33,7 @@ def library(build):
     if build == "avx2" and torch.backends.cpu.get_cpu_capability() not in ("AVX2", "AVX512"):
         pytest.skip("this processor has no AVX2")
     try:
-        return Native(*BUILDS[build])
+        return Native(*BUILDS[build], nominees=build if build in NOMINEES else None)
     except BuildError as error:
         pytest.skip(f"no compiled kernels here: {error}")
 
@@ -97,7 +99,7 @@ def test_all_that_exceed_a_threshold(build, two_sided, rows, width, latents, flo
     check(select(build, x, weight, bias, rule, two_sided), x, weight, bias, rule, two_sided)
 
 
-@pytest.mark.parametrize("build", ["machine", "portable"])
+@pytest.mark.parametrize("build", ["int8", "bf16", "portable"])
 @pytest.mark.parametrize("threads", [2, 3])
 def test_the_number_of_threads_changes_no_bit(build, threads):
     x, weight, bias = states_and_matrix(700, 33, 300)
@@ -113,28 +115,105 @@ def test_the_number_of_threads_changes_no_bit(build, threads):
     assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
 
 
-@pytest.mark.parametrize("build", ["machine", "portable"])
-def test_rows_with_more_nominees_than_room_are_computed_as_a_whole_and_counted(build, monkeypatch):
+def awkward(kind, rows, width, latents):
+    """States and a matrix of small integers, whose scores float32 holds exactly."""
+    generator = torch.Generator().manual_seed(rows + 31 * width + 977 * latents)
+    x = torch.randint(-8, 9, (rows, width), generator=generator).float()
+    weight = torch.randint(-8, 9, (latents, width), generator=generator).float()
+    bias = torch.randint(-20, 21, (latents,), generator=generator).float()
+    if kind == "extreme coordinates":
+        x[:, 0] *= 512
+        weight[:, -1] *= 64
+    elif kind == "extreme rows":
+        x[::3] *= 2**10
+        weight[::5] *= 2
+    elif kind == "constant":
+        x[:] = x[0, 0]
+        weight[:] = weight[:, :1].clone()
+    elif kind == "zeros":
+        x[::2], weight[1::2], bias[:] = 0, 0, 0
+    elif kind == "twins":
+        weight[:] = weight[0].clone()
+    return x, weight, bias
+
+
+@pytest.mark.parametrize("build", BUILDS)
+@pytest.mark.parametrize("two_sided", [False, True])
+@pytest.mark.parametrize(
+    "kind", ["ordinary", "extreme coordinates", "extreme rows", "constant", "zeros", "twins"]
+)  # fmt: skip
+@settings(max_examples=8, deadline=None)
+@given(rows=st.integers(1, 150), width=st.integers(1, 90), latents=st.integers(1, 200), share=st.floats(0, 1))
+def test_where_float32_is_exact_so_is_the_choice_ties_included(build, two_sided, kind, rows, width, latents, share):
+    x, weight, bias = awkward(kind, rows, width, latents)
+    scores = x.double() @ weight.double().T + bias.double()
+    order = (scores.abs() if two_sided else scores).sort(dim=1, descending=True, stable=True).indices
+    for k in {1, max(1, round(share**3 * latents)), latents}:
+        support, u = select(build, x, weight, bias, Rule(k=k), two_sided)
+        expected = order[:, :k].sort(dim=1).values
+        assert torch.equal(support.latents.view(rows, k), expected)
+        assert torch.equal(u.double().view(rows, k), scores.gather(1, expected))
+    found, _ = select(build, x, weight, bias, Rule(floor=3.0), two_sided)
+    assert torch.equal(found.rows * latents + found.latents, above(scores, 3.0, two_sided))
+
+
+def above(scores, floor, two_sided):
+    return ((scores.abs() if two_sided else scores) > floor).flatten().nonzero().view(-1)
+
+
+def test_all_kinds_of_nomination_give_the_same_bits():
+    x, weight, bias = states_and_matrix(500, 96, 1024)
+    x[:, 7] *= 300
+    found = [select(build, x, weight, bias, Rule(k=12), False) for build in ("int8", "bf16")]
+    assert torch.equal(found[0][0].latents, found[1][0].latents)
+    assert torch.equal(found[0][1], found[1][1])
+
+
+def test_few_scores_are_made_in_float32_even_where_coordinates_are_extreme():
+    native, (x, weight, bias) = library("int8"), states_and_matrix(500, 96, 4096)
+    weight, bias = torch.nn.functional.normalize(weight, dim=1), 0 * bias
+    for scale in (1, 300):
+        x[:, 7] *= scale
+        before = native.scored
+        check(native.select(x, weight, bias, Rule(k=12), False), x, weight, bias, Rule(k=12), False)
+        assert 12 * len(x) <= native.scored - before < FEW * x.shape[0] * len(weight)
+
+
+def test_int8_rests_where_its_bounds_tell_little_and_comes_back():
+    if library("int8").kinds != [2] or library("bf16").kinds != [1]:
+        pytest.skip("no int8 and bf16 products here")
+    native, (x, weight, bias) = Native(MACHINE), states_and_matrix(200, 96, 1024)
+    good, weight[:] = weight.clone(), weight[0]  # all latents are equal but for their biases
+    kinds = []
+    for _ in range(2 + 16 + 2):
+        check(native.select(x, weight, bias, Rule(k=5), False), x, weight, bias, Rule(k=5), False)
+        kinds.append(native.kept[weight].kind)
+    weight[:] = good
+    for _ in range(31):
+        native.select(x, weight, bias, Rule(k=5), False)
+        kinds.append(native.kept[weight].kind)
+    assert kinds == [2] + 16 * [1] + [2] + 32 * [1] + [2], "a longer rest after the second time; then it serves again"
+    assert native.whole_rows == 0
+
+
+@pytest.mark.parametrize("build", ["int8", "portable"])
+def test_rows_with_more_places_than_room_are_computed_as_a_whole_and_counted(build, monkeypatch):
     monkeypatch.setattr(native_module, "ROOM", 128)
     native, (x, weight, bias) = library(build), states_and_matrix(20, 8, 2000)
-    weight[:] = weight[0]  # all latents are equal but for the bias: no rounded score can tell them apart
-    bias = bias * 1e-3
+    before, rule = native.whole_rows, Rule(floor=0.5)
+    bias[:] -= 3
     x[0] = 100 * x[0]
-    before = native.whole_rows
-    rule = Rule(k=3)
     check(native.select(x, weight, bias, rule, False), x, weight, bias, rule, False)
-    if native.level == 3:
-        assert native.whole_rows > before
-    assert native.whole_rows <= before + len(x)
+    assert before < native.whole_rows < before + len(x)
 
 
-@pytest.mark.parametrize("build", ["machine", "portable"])
+@pytest.mark.parametrize("build", BUILDS)
 def test_equal_scores_go_to_earlier_latents(build):
     support, _ = library(build).select(torch.ones(2, 4), torch.ones(50, 4), torch.zeros(50), Rule(k=3), False)
     assert support.latents.tolist() == [0, 1, 2] * 2
 
 
-@pytest.mark.parametrize("build", ["machine", "portable"])
+@pytest.mark.parametrize("build", BUILDS)
 def test_what_is_not_a_number_is_passed_on(build):
     x, weight, bias = states_and_matrix(3, 8, 60)
     x[1, 2] = torch.nan
@@ -142,7 +221,7 @@ def test_what_is_not_a_number_is_passed_on(build):
     assert u.view(3, 4).isnan().all(1).tolist() == [False, True, False]
 
 
-@pytest.mark.parametrize("build", ["machine", "portable", "torch"])
+@pytest.mark.parametrize("build", ["int8", "bf16", "portable", "torch"])
 @pytest.mark.parametrize(
     "preset",
     [
@@ -197,7 +276,7 @@ def test_a_compiler_that_fails_is_a_build_error_and_leaves_nothing_behind(tmp_pa
 
 
 def test_a_cache_folder_that_cannot_be_made_is_a_build_error(tmp_path, monkeypatch):
-    library("machine")  # skips where there is no compiler
+    library("single")  # skips where there is no compiler
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     with pytest.raises(BuildError, match="cannot be had"):
@@ -205,7 +284,7 @@ def test_a_cache_folder_that_cannot_be_made_is_a_build_error(tmp_path, monkeypat
 
 
 def test_what_is_kept_for_a_weight_goes_with_it_and_with_a_release():
-    native = library("machine")
+    native = library("single")
     x, weight, bias = states_and_matrix(5, 8, 40)
     native.select(x, weight, bias, Rule(k=2), False)
     assert weight in native.kept

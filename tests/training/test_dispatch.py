@@ -34,6 +34,15 @@ def test_an_unknown_kind_is_refused_with_those_that_there_are(monkeypatch):
         dispatch.kernels_for("cpu")
 
 
+def test_what_compiled_kernels_nominate_with_can_be_forced(monkeypatch):
+    monkeypatch.setenv("OVERTONE_NOMINEES", "single")
+    assert "nominees" not in dispatch.kernels_for("cpu").name
+    dispatch._of_kind.cache_clear()
+    monkeypatch.setenv("OVERTONE_NOMINEES", "int4")
+    with pytest.raises(SettingError, match="single, bf16, int8"):
+        dispatch.kernels_for("cpu")
+
+
 def test_without_a_compiler_training_takes_torch_unless_the_compiled_kernels_are_demanded(monkeypatch, tmp_path):
     monkeypatch.setenv("CC", str(tmp_path / "missing"))
     monkeypatch.setenv("OVERTONE_KERNELS", "auto")
@@ -53,10 +62,12 @@ def test_without_triton_an_accelerator_gets_plain_torch(monkeypatch):
 def test_trainings_on_all_kinds_of_kernels_take_the_same_course(make, monkeypatch):
     states = torch.randn(600, 24, generator=torch_generator(0, "kinds"))
     losses = {}
-    for kind in ("plain", "torch", "auto"):
-        monkeypatch.setenv("OVERTONE_KERNELS", kind)
+    for kind in ("plain", "torch", "auto", "single"):
+        monkeypatch.setenv("OVERTONE_KERNELS", "auto" if kind == "single" else kind)
+        monkeypatch.setenv("OVERTONE_NOMINEES", "single" if kind == "single" else "")
+        dispatch._of_kind.cache_clear()
         fitted = fit(make(160, k=6), states, n_tokens=12_000, batch_rows=200, record_every=1000, quiet=True)
         losses[kind] = torch.tensor([record.loss for record in fitted.record])
     assert losses["plain"][-1] < 0.8 * losses["plain"][0]
-    for kind in ("torch", "auto"):
+    for kind in ("torch", "auto", "single"):
         torch.testing.assert_close(losses[kind], losses["plain"], rtol=1e-4, atol=0)

@@ -1,25 +1,28 @@
 /* The encoder's product and the selection in one pass.
 
-   The product is computed in tiles that stay in registers; a row keeps a short list of candidates; no (rows, latents)
-   matrix exists. With bf16 the product only nominates:
-       |<x,w> - <x',w'>| <= |x - x'| |w| + |x'| |w - w'| + rounding of the sum,        x', w' the rounded vectors,
-   bounds every score from both sides. Dropped is what lies below the k-th largest lower bound; the rest is scored again
-   in float32 and cut exactly. A row with more candidates than room is computed in float32 as a whole, and counted. */
+   The product is computed in tiles that stay in registers; a row keeps a short list of what may be chosen; no (rows,
+   latents) matrix exists. In bf16 and int8 the product only nominates:
+       |<x,w> - <x',w'>| <= |x - x'| |w| + |x'| |w - w'| + rounding of the sums,       x', w' the rounded vectors,
+   bounds each score from above. What may exceed the row's k-th best score so far (or the floor) is at once scored in
+   float32, while its weights are near, and so the choice is exact: nothing is missed on any data, bad data only take
+   longer. How many scores that took is counted. */
 
-#include "vectors.h"
+#include "tiles.h"
 
-#ifdef BF16
-typedef uint32_t cell; /* two bf16 numbers that follow each other along the width */
-#define PAIR 2
-#else
-typedef float cell;
-#define PAIR 1
+/* Which kinds of nomination this library has: 1, plus 2 for bf16, plus 4 for int8. And the level of its vectors. */
+int64_t ot_kinds(void) {
+  int64_t kinds = 1;
+#ifdef HAS_BF16
+  kinds += 2;
 #endif
+#ifdef HAS_INT8
+  kinds += 4;
+#endif
+  return kinds;
+}
 
 int64_t ot_level(void) {
-#if defined(BF16)
-  return 3;
-#elif defined(__AVX512F__)
+#if defined(__AVX512F__)
   return 2;
 #elif defined(__AVX2__) && defined(__FMA__)
   return 1;
@@ -28,135 +31,104 @@ int64_t ot_level(void) {
 #endif
 }
 
-static int64_t depth_of(int64_t width) { return (width + PAIR - 1) / PAIR; }
 static int64_t panels_of(int64_t latents) { return (latents + NR - 1) / NR; }
 
 /* Size of the packed weights in bytes, their number of panels, and the padded number of latents. */
-int64_t ot_packed_bytes(int64_t latents, int64_t width) {
-  return panels_of(latents) * depth_of(width) * NR * (int64_t)sizeof(cell);
+int64_t ot_packed_bytes(int64_t kind, int64_t latents, int64_t width) {
+  return panels_of(latents) * depth_of(kind, width) * NR * (int64_t)sizeof(cell);
 }
 int64_t ot_panels(int64_t latents) { return panels_of(latents); }
 int64_t ot_padded(int64_t latents) { return panels_of(latents) * NR; }
 
-/* ------------------------------------------------------------------------------------------------------- rounding */
+#define SAMPLED 256 /* rows that stand for all */
 
-typedef struct {
-  float rounded, error; /* lengths of the rounded vector and of what rounding took away */
-} lengths;
-
-/* Write a row of `width` numbers as cells that lie `step` cells apart, padded with zero. */
-static lengths pack_row(const float *row, int64_t width, cell *out, int64_t step) {
-  lengths found = {0, 0};
-#ifdef BF16
-  vf of_rounded = {0}, of_error = {0};
-  for (int64_t i = 0; i < width; i += 32) {
-    int64_t left = width - i;
-    __mmask16 low = left >= 16 ? 0xFFFF : (__mmask16)((1u << left) - 1);
-    __mmask16 high = left >= 32 ? 0xFFFF : left <= 16 ? 0 : (__mmask16)((1u << (left - 16)) - 1);
-    __m512 a = _mm512_maskz_loadu_ps(low, row + i), b = _mm512_maskz_loadu_ps(high, row + i + 16);
-    __m512i both = (__m512i)_mm512_cvtne2ps_pbh(b, a);
-    __m512i ia = _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm512_castsi512_si256(both)), 16);
-    __m512i ib = _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm512_extracti64x4_epi64(both, 1)), 16);
-    vf ra = (vf)ia, rb = (vf)ib, ea = (vf)a - ra, eb = (vf)b - rb;
-    of_rounded += ra * ra + rb * rb;
-    of_error += ea * ea + eb * eb;
-    uint32_t cells[16];
-    _mm512_storeu_si512(cells, both);
-    int64_t n = left >= 32 ? 16 : (left + 1) / 2;
-    for (int64_t j = 0; j < n; j++) out[(i / 2 + j) * step] = cells[j];
+/* factors (width): powers of two by which states are multiplied and weights divided for int8, so that a coordinate is of
+   about the same size in both. Whatever they are, the choice is the same. squares: 2 x width of working memory. */
+void ot_balance(const float *x, int64_t rows, const float *weight, int64_t latents, int64_t width, float *factors,
+                float *inverse, float *squares) {
+  memset(squares, 0, 8 * (size_t)width);
+  for (int side = 0; side < 2; side++) {
+    int64_t n = side ? latents : rows, step = n > SAMPLED ? n / SAMPLED : 1;
+    for (int64_t r = 0; r < n; r += step) {
+      const float *row = (side ? weight : x) + r * width;
+      for (int64_t i = 0; i < width; i++) squares[side * width + i] += row[i] * row[i];
+    }
   }
-  found.rounded = sqrtf(total(of_rounded)), found.error = sqrtf(total(of_error));
-#else
-  for (int64_t i = 0; i < width; i++) out[i * step] = row[i];
-#endif
-  return found;
+  for (int64_t i = 0; i < width; i++) {
+    float ratio = squares[width + i] / squares[i]; /* its fourth root brings both to the same size */
+    float power = ratio > 0 && ratio < INFINITY ? rintf(0.25f * log2f(ratio)) : 0;
+    power = power > 20 ? 20 : power < -20 ? -20 : power;
+    factors[i] = exp2f(power), inverse[i] = exp2f(-power);
+  }
 }
 
-/* Pack the weights' panels first <= p < last. norms (padded latents): length of each row, 0 where none is;
-   returns the largest ratio of rounding error to length. */
-float ot_pack(const float *weight, int64_t latents, int64_t width, int64_t first, int64_t last, void *packed,
-              float *norms) {
-  int64_t depth = depth_of(width);
-  float worst = 0;
+/* Pack the weights' panels first <= p < last. norms (3, padded latents): scale of each row, its length and its rounding
+   error, 0 where none is. */
+void ot_pack(int64_t kind, const float *weight, int64_t latents, int64_t width, const float *factors, int64_t first,
+             int64_t last, void *packed, float *norms) {
+  int64_t depth = depth_of(kind, width), padded = ot_padded(latents);
   for (int64_t p = first; p < last; p++) {
     cell *panel = (cell *)packed + p * depth * NR;
     for (int64_t j = 0; j < NR; j++) {
       int64_t i = p * NR + j;
-      norms[i] = 0;
+      norms[i] = norms[padded + i] = norms[2 * padded + i] = 0;
       if (i >= latents) {
         for (int64_t q = 0; q < depth; q++) panel[q * NR + j] = 0;
         continue;
       }
-      lengths found = pack_row(weight + i * width, width, panel + j, NR);
-      norms[i] = found.rounded + found.error;
-      if (found.error > worst * found.rounded && found.rounded > 0) worst = found.error / found.rounded;
+      facts found = pack_row(kind, weight + i * width, factors, width, 0x80808080u, panel + j, NR);
+      norms[i] = found.scale, norms[padded + i] = found.length, norms[2 * padded + i] = found.error;
     }
   }
-  return worst;
-}
-
-/* ----------------------------------------------------------------------------------------------------------- tiles */
-
-static inline void tile(const cell *rows, const cell *panel, int64_t depth, vf acc[MR][2]) {
-  vf s[MR][2];
-#pragma GCC unroll 12
-  for (int r = 0; r < MR; r++) s[r][0] = (vf){0}, s[r][1] = (vf){0};
-  for (int64_t q = 0; q < depth; q++) {
-#ifdef BF16
-    __m512bh w0 = (__m512bh)_mm512_loadu_si512(panel + q * NR);
-    __m512bh w1 = (__m512bh)_mm512_loadu_si512(panel + q * NR + VL);
-#pragma GCC unroll 12
-    for (int r = 0; r < MR; r++) {
-      __m512bh x = (__m512bh)_mm512_set1_epi32((int)rows[q * MR + r]);
-      s[r][0] = (vf)_mm512_dpbf16_ps((__m512)s[r][0], x, w0);
-      s[r][1] = (vf)_mm512_dpbf16_ps((__m512)s[r][1], x, w1);
-    }
-#else
-    vf w0 = LOAD(panel + q * NR), w1 = LOAD(panel + q * NR + VL);
-#pragma GCC unroll 12
-    for (int r = 0; r < MR; r++) {
-      float x = rows[q * MR + r];
-      s[r][0] += x * w0;
-      s[r][1] += x * w1;
-    }
-#endif
-  }
-#pragma GCC unroll 12
-  for (int r = 0; r < MR; r++) acc[r][0] = s[r][0], acc[r][1] = s[r][1];
 }
 
 /* ------------------------------------------------------------------------------------------------------- selection */
 
 typedef struct { /* what is the same for all rows */
-  const float *weight, *bias, *shift, *norms;
-  const void *packed;
-  int64_t width, latents, k, room;
-  float ratio, floor;
-  int two_sided;
+  const float *x, *weight, *bias, *shift, *norms;
+  const cell *packed;
+  const float *factors;
+  int64_t width, latents, padded, k, room;
+  float floor;
+  int kind, two_sided;
 } problem;
 
-typedef struct { /* one row's candidates, in the order of their latents */
-  float *value, *score; /* shifted pre-activation as computed so far; scratch */
+typedef struct { /* one row's list, in the order of its latents, with shifted pre-activations */
+  float *value;
   int32_t *latent;
   int64_t n;
-  float least, slack; /* smallest upper bound that is still of interest; error per unit of a weight row's length */
-  float length;       /* of the state */
-  int sure, full;     /* whether k lower bounds reach `least`; whether there was not enough room */
-  int64_t at;         /* where the list is kept */
+  float length; /* of the state */
+  int full;     /* whether there was not enough room */
 } list;
+
+typedef struct { /* working memory for one block of rows */
+  cell *cells;
+  list *lists;
+  float *values, *bias, *work, *states;
+  float *scale, *of_length, *of_error; /* by row: factors of its products and of their bounds */
+  float *least, *limit; /* what scores must exceed; the same less a margin for the rounding of sums with biases */
+  int32_t *sum, *latents, *keys;
+  uint32_t *marks; /* by row: which latents of a panel may exceed the limit */
+  float *scores;   /* (rows, NR) of a panel, where they are exact */
+  int32_t *marked; /* rows of one latent, and what they scored */
+  float *found, margin;
+  int64_t *again, n_again; /* rows that are put off */
+  int64_t n_scored;
+} scratch;
 
 static inline float sided(const problem *p, float v) { return p->two_sided ? fabsf(v) : v; }
 
-/* The k-th largest of n numbers, or what is at most 2^-coarse of an octave's mantissa steps below it: bit by bit, since
-   floats order like integers once negative ones are turned over. `keys` holds n. */
-static float kth_largest(const float *values, int64_t n, int64_t k, int coarse, int32_t *keys) {
+/* The k-th largest of n numbers, bit by bit: floats order like integers once negative ones are turned over. `keys` holds
+   n. */
+static float kth_largest(const float *values, int64_t n, int64_t k, int two_sided, int32_t *keys) {
   for (int64_t i = 0; i < n; i++) {
     int32_t bits;
     memcpy(&bits, values + i, 4);
+    bits = two_sided ? bits & 0x7FFFFFFF : bits;
     keys[i] = bits ^ ((bits >> 31) & 0x7FFFFFFF);
   }
   int64_t found = INT32_MIN;
-  for (int64_t step = 1ll << 31; step >> coarse; step >>= 1) {
+  for (int64_t step = 1ll << 31; step; step >>= 1) {
     int64_t tried = found + step;
     if (tried > INT32_MAX) continue;
     int32_t at = (int32_t)tried, count = 0;
@@ -169,327 +141,306 @@ static float kth_largest(const float *values, int64_t n, int64_t k, int coarse, 
   return value;
 }
 
-/* Raise the row's limit to its k-th largest lower bound and drop what lies below it. */
-static void shrink(const problem *p, list *l, int32_t *keys) {
-  if (p->k && l->n > p->k) {
-    for (int64_t i = 0; i < l->n; i++) l->score[i] = sided(p, l->value[i]) - l->slack * p->norms[l->latent[i]];
-    float cut = kth_largest(l->score, l->n, p->k, 10, keys);
-    if (cut >= l->least) l->least = cut, l->sure = 1;
-  }
-  int64_t kept = 0, i = 0;
-#if defined(__AVX512F__)
-  for (; i + VL <= l->n; i += VL) {
-    __m512 v = _mm512_loadu_ps(l->value + i);
-    __m512i places = _mm512_loadu_si512(l->latent + i);
-    vf upper = (vf)(p->two_sided ? _mm512_abs_ps(v) : v) + l->slack * (vf)_mm512_i32gather_ps(places, p->norms, 4);
-    __mmask16 keep = _mm512_cmp_ps_mask((__m512)upper, _mm512_set1_ps(l->least), _CMP_GE_OQ);
-    _mm512_storeu_ps(l->value + kept, _mm512_maskz_compress_ps(keep, v));
-    _mm512_storeu_si512(l->latent + kept, _mm512_maskz_compress_epi32(keep, places));
-    kept += __builtin_popcount(keep);
-  }
-#endif
-  for (; i < l->n; i++) {
-    float v = l->value[i];
-    int32_t place = l->latent[i];
-    l->value[kept] = v, l->latent[kept] = place;
-    kept += sided(p, v) + l->slack * p->norms[place] >= l->least;
-  }
-  l->n = kept;
-}
-
-static inline void push(const problem *p, list *l, vf v0, vf v1, int64_t first, int32_t *keys) {
-  vf b0 = LOAD(p->norms + first) * l->slack, b1 = LOAD(p->norms + first + VL) * l->slack;
-#if defined(__AVX512F__)
-  __m512 u0 = p->two_sided ? _mm512_abs_ps((__m512)v0) : (__m512)v0;
-  __m512 u1 = p->two_sided ? _mm512_abs_ps((__m512)v1) : (__m512)v1;
-  __m512 least = _mm512_set1_ps(l->least);
-  __mmask16 m0 = _mm512_cmp_ps_mask((__m512)((vf)u0 + b0), least, _CMP_GE_OQ);
-  __mmask16 m1 = _mm512_cmp_ps_mask((__m512)((vf)u1 + b1), least, _CMP_GE_OQ);
-  if (__builtin_expect((m0 | m1) == 0, 1)) return;
-  __m512i places = _mm512_add_epi32(_mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15),
-                                    _mm512_set1_epi32((int)first));
-  _mm512_storeu_ps(l->value + l->n, _mm512_maskz_compress_ps(m0, (__m512)v0));
-  _mm512_storeu_si512(l->latent + l->n, _mm512_maskz_compress_epi32(m0, places));
-  l->n += __builtin_popcount(m0);
-  _mm512_storeu_ps(l->value + l->n, _mm512_maskz_compress_ps(m1, (__m512)v1));
-  _mm512_storeu_si512(l->latent + l->n, _mm512_maskz_compress_epi32(m1, _mm512_add_epi32(places, _mm512_set1_epi32(VL))));
-  l->n += __builtin_popcount(m1);
-#else
-  for (int j = 0; j < NR; j++) {
-    float v = j < VL ? v0[j] : v1[j - VL], b = j < VL ? b0[j] : b1[j - VL];
-    if (sided(p, v) + b >= l->least) {
-      l->value[l->n] = v;
-      l->latent[l->n++] = (int32_t)(first + j);
-    }
-  }
-#endif
-  if (l->n > p->room - NR) {
-    shrink(p, l, keys);
-    if (l->n > p->room - 2 * NR) l->full = 1, l->least = INFINITY, l->n = 0;
-  }
-}
-
-/* Shifted pre-activations of n places in float32. Whatever places are asked for together, each is summed alike. */
-static void exact(const problem *p, const float *row, const int32_t *latents, int64_t n, float *out) {
-  for (int64_t j = 0; j < n; j += TOGETHER) {
-    const float *rows[TOGETHER];
-    float u[TOGETHER];
-    for (int64_t r = 0; r < TOGETHER; r++) rows[r] = p->weight + latents[j + r < n ? j + r : n - 1] * p->width;
-    dots(row, rows, p->width, u);
-    for (int64_t r = 0; r < TOGETHER && j + r < n; r++) {
-      int32_t i = latents[j + r];
-      out[j + r] = u[r] + p->bias[i];
-      if (p->shift) out[j + r] -= p->shift[i];
-    }
-  }
-}
-
-/* Score the n places of the list that `picks` names again, in float32; out: their scores. `work` holds 2 n. */
-static void rescore(const problem *p, list *l, const float *row, const int32_t *picks, int64_t n, float *out,
-                    int32_t *work) {
-  float *values = (float *)(work + n);
-  for (int64_t j = 0; j < n; j++) work[j] = l->latent[picks[j]];
-  exact(p, row, work, n, values);
-  for (int64_t j = 0; j < n; j++) {
-    l->value[picks[j]] = values[j];
-    out[j] = sided(p, values[j]);
-  }
-}
-
-/* Turn nominees into the exact choice, in place; returns how many. The likely ones are scored again first: the k-th best
-   of them shows which others cannot matter. Loops are free of branches where a guess would often be wrong. */
-static int64_t settle(const problem *p, list *l, const float *row, int32_t *keys) {
-  int64_t k = p->k, n = l->n, kept = 0;
-  int32_t *picks = keys + p->room, *sure = picks + p->room, *work = sure + p->room;
-  for (int64_t i = 0; i < n; i++) l->score[i] = sided(p, l->value[i]), sure[i] = 1;
-  if (l->slack > 0) {
-    float cut = k && n > k ? kth_largest(l->score, n, k, 10, keys) : -INFINITY;
-    int64_t first = 0, others = 0;
-    for (int64_t i = 0; i < n; i++) {
-      sure[i] = l->score[i] >= cut;
-      picks[first] = (int32_t)i;
-      first += sure[i];
-    }
-    rescore(p, l, row, picks, first, l->score, work);
-    if (first < n) {
-      float least = kth_largest(l->score, first, k, 10, keys);
-      for (int64_t i = 0; i < n; i++) {
-        int matters = !sure[i] && sided(p, l->value[i]) + l->slack * p->norms[l->latent[i]] >= least;
-        sure[i] += matters;
-        picks[others] = (int32_t)i;
-        others += matters;
-      }
-      rescore(p, l, row, picks, others, l->score, work);
-      int64_t m = 0;
-      for (int64_t i = 0; i < n; i++) {
-        l->value[m] = l->value[i], l->latent[m] = l->latent[i];
-        m += sure[i];
-      }
-      n = m;
-    }
-    for (int64_t i = 0; i < n; i++) l->score[i] = sided(p, l->value[i]);
-  }
-  float cut = !k ? p->floor : n > k ? kth_largest(l->score, n, k, 0, keys) : -INFINITY;
-  int64_t ties = k;
-  for (int64_t i = 0; i < n; i++) ties -= l->score[i] > cut;
-  if (!k) ties = 0;
-  for (int64_t i = 0; i < n; i++) {
-    int tie = l->score[i] == cut && ties > 0;
+/* Cut a list to its k best; equal scores go to earlier latents. Returns the k-th score. */
+static float cut(const problem *p, list *l, int32_t *keys) {
+  float least = kth_largest(l->value, l->n, p->k, p->two_sided, keys);
+  int64_t ties = p->k, kept = 0;
+  for (int64_t i = 0; i < l->n; i++) ties -= sided(p, l->value[i]) > least;
+  for (int64_t i = 0; i < l->n; i++) {
+    float score = sided(p, l->value[i]);
+    int tie = score == least && ties > 0;
     ties -= tie;
     l->value[kept] = l->value[i], l->latent[kept] = l->latent[i];
-    kept += tie || l->score[i] > cut;
+    kept += tie || score > least;
   }
-  return kept;
+  l->n = kept;
+  return least;
 }
 
-/* A row whose candidates did not fit, or that is not finite: all latents in float32. `work` holds 8 x latents. */
-static int64_t whole_row(const problem *p, const float *row, list *l, float *work) {
-  problem whole = *p;
-  whole.room = p->latents;
-  list all = {.value = work, .score = work + p->latents, .latent = (int32_t *)(work + 2 * p->latents), .n = p->latents};
-  for (int64_t i = 0; i < p->latents; i++) all.latent[i] = (int32_t)i;
-  exact(p, row, all.latent, p->latents, all.value);
-  int64_t n = settle(&whole, &all, row, (int32_t *)(work + 3 * p->latents));
-  *l = all;
-  if (p->k && n < p->k) { /* not a number somewhere: any k places will do, the loss shows it */
-    for (int64_t i = 0; i < p->k; i++) l->latent[i] = (int32_t)i, l->value[i] = NAN;
-    n = p->k;
+/* Shifted pre-activations of a latent for some rows of x in float32. Whatever is asked for together, each is summed
+   alike. */
+static inline void exact(const problem *p, const float *x, const int32_t *rows, int64_t n, int64_t latent, float *out) {
+  const float *states[TOGETHER], *weights = p->weight + latent * p->width;
+  for (int64_t i = 0; i < n; i += TOGETHER) {
+    int64_t here = n - i < TOGETHER ? n - i : TOGETHER;
+    for (int64_t j = 0; j < here; j++) states[j] = x + rows[i + j] * p->width;
+    dots(here, weights, states, p->width, out + i);
   }
+  for (int64_t i = 0; i < n; i++) {
+    out[i] += p->bias[latent];
+    if (p->shift) out[i] -= p->shift[latent];
+  }
+}
+
+/* Mark which of a row's scores with a panel may exceed its limit. */
+ALWAYS void sift(int kind, const problem *p, scratch *s, int64_t row, int64_t first, vf v0, vf v1) {
+#if defined(__AVX512F__)
+  __m512 limit = _mm512_set1_ps(s->limit[row]), u[2] = {(__m512)v0, (__m512)v1};
+  __mmask16 m[2];
+#pragma GCC unroll 2
+  for (int h = 0; h < 2; h++) {
+    const float *norms = p->norms + first + h * VL;
+    if (kind == INT8) {
+      __m512 product = _mm512_cvtepi32_ps(_mm512_sub_epi32((__m512i)u[h], _mm512_set1_epi32(s->sum[row])));
+      u[h] = _mm512_mul_ps(product, _mm512_mul_ps(_mm512_set1_ps(s->scale[row]), _mm512_loadu_ps(norms)));
+    }
+    u[h] = _mm512_add_ps(u[h], _mm512_loadu_ps(s->bias + first + h * VL));
+    if (kind == SINGLE) _mm512_storeu_ps(s->scores + row * NR + h * VL, u[h]);
+    __m512 upper = p->two_sided ? _mm512_abs_ps(u[h]) : u[h];
+    if (kind != SINGLE) {
+      upper = _mm512_fmadd_ps(_mm512_set1_ps(s->of_length[row]), _mm512_loadu_ps(norms + p->padded), upper);
+      upper = _mm512_fmadd_ps(_mm512_set1_ps(s->of_error[row]), _mm512_loadu_ps(norms + 2 * p->padded), upper);
+    }
+    m[h] = _mm512_cmp_ps_mask(upper, limit, _CMP_GT_OQ);
+  }
+  s->marks[row] = (uint32_t)m[0] | (uint32_t)m[1] << 16;
+#else
+  uint32_t marks = 0;
+  for (int j = 0; j < NR; j++) {
+    float v = (j < VL ? v0[j] : v1[j - VL]) + s->bias[first + j];
+    s->scores[row * NR + j] = v;
+    marks |= (uint32_t)(sided(p, v) > s->limit[row]) << j;
+  }
+  s->marks[row] = marks;
+#endif
+}
+
+/* The rows, of `rows`, that are marked for latent j of the panel; returns how many. `found` has room for 16 more. */
+static inline int64_t marked(const scratch *s, int64_t rows, int j, int32_t *found) {
+  int64_t n = 0;
+#if defined(__AVX512F__)
+  __m512i numbers = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+  for (int64_t r = 0; r < rows; r += 16) {
+    __mmask16 m = _mm512_test_epi32_mask(_mm512_loadu_si512(s->marks + r), _mm512_set1_epi32((int)(1u << j)));
+    _mm512_storeu_si512(found + n, _mm512_maskz_compress_epi32(m, numbers));
+    n += __builtin_popcount(m);
+    numbers = _mm512_add_epi32(numbers, _mm512_set1_epi32(16));
+  }
+#else
+  for (int64_t r = 0; r < rows; r++) {
+    found[n] = (int32_t)r;
+    n += s->marks[r] >> j & 1;
+  }
+#endif
   return n;
 }
 
-typedef struct { /* working memory: the lists of one block of rows, and what of them is kept for all rows */
-  cell *rows;
-  list *lists;
-  float *values, *scores, *work, *bias, *kept_values;
-  int32_t *latents, *keys, *kept_latents;
-  int64_t n_kept, size_kept;
-  list *second; /* of rows that are nominated twice: their lists, states and numbers */
-  float *states;
-  int32_t *again;
-} scratch;
+/* Score what is marked of a panel and enter it in the rows' lists. */
+ALWAYS void take(int kind, const problem *p, scratch *s, const float *x, int64_t rows, int64_t first) {
+  for (int j = 0; j < NR; j++) {
+    int64_t n = marked(s, rows, j, s->marked);
+    if (kind != SINGLE) exact(p, x, s->marked, n, first + j, s->found), s->n_scored += n;
+    for (int64_t i = 0; i < n; i++) {
+      int64_t row = s->marked[i];
+      list *l = s->lists + row;
+      float v = kind == SINGLE ? s->scores[row * NR + j] : s->found[i];
+      l->value[l->n] = v, l->latent[l->n] = (int32_t)(first + j);
+      l->n += sided(p, v) > s->least[row];
+      if (l->n < p->room) continue;
+      if (p->k)
+        s->least[row] = cut(p, l, s->keys);
+      else
+        l->full = 1, l->n = 0, s->least[row] = INFINITY;
+      s->limit[row] = s->least[row] - s->margin;
+    }
+  }
+}
 
-static int64_t block_of(int64_t width) { /* rows whose cells fill half of a typical second-level cache */
-  int64_t rows = 512 * 1024 / (depth_of(width) * (int64_t)sizeof(cell)) / MR * MR;
+/* A row whose places did not fit, or that is not finite: all latents in float32. `work` holds 3 x latents. */
+static void whole_row(const problem *p, const float *row, list *l, float *work) {
+  *l = (list){.value = work, .latent = (int32_t *)(work + p->latents)};
+  for (int64_t i = 0; i < p->latents; i++) {
+    float v;
+    exact(p, row, &(int32_t){0}, 1, i, &v);
+    work[l->n] = v, l->latent[l->n] = (int32_t)i;
+    l->n += p->k ? v == v : sided(p, v) > p->floor;
+  }
+  if (p->k && l->n > p->k) cut(p, l, (int32_t *)(work + 2 * p->latents));
+  if (l->n >= p->k) return;
+  for (int64_t i = 0; i < p->k; i++) l->latent[i] = (int32_t)i, work[i] = NAN; /* any will do, the loss shows it */
+  l->n = p->k;
+}
+
+static int64_t block_of(int64_t kind, int64_t width) { /* rows whose cells fill half of a typical second-level cache */
+  int64_t rows = 512 * 1024 / (depth_of(kind, width) * (int64_t)sizeof(cell)) / MR * MR;
   return rows < MR ? MR : rows > 20 * MR ? 20 * MR : rows;
 }
 
-static int reserve(scratch *s, const problem *p, int64_t rows, int64_t block) {
-  size_t padded = (size_t)ot_padded(p->latents), room = (size_t)p->room;
+static int reserve(scratch *s, const problem *p, int64_t n_rows, int64_t block) {
+  size_t rows = (size_t)block, room = (size_t)p->room + NR;
   memset(s, 0, sizeof(scratch));
-  s->rows = malloc(sizeof(cell) * (size_t)(block * depth_of(p->width)));
-  s->lists = malloc(sizeof(list) * (size_t)(rows > block ? rows : block));
-  s->values = malloc(4 * (size_t)block * room);
-  s->latents = malloc(4 * (size_t)block * room);
-  s->scores = malloc(4 * room);
-  s->keys = malloc(20 * room);
-  s->work = malloc(32 * (size_t)p->latents);
-  s->bias = malloc(4 * padded);
-  s->second = malloc(sizeof(list) * (size_t)block);
-  s->states = malloc(4 * (size_t)(block * p->width));
-  s->again = malloc(4 * (size_t)block);
-  return s->second && s->states && s->again && s->rows && s->lists && s->values && s->latents && s->scores && s->keys && s->work && s->bias;
+  struct {
+    void *at;
+    size_t bytes;
+  } wanted[] = {
+      {&s->cells, sizeof(cell) * (size_t)(block * depth_of(p->kind, p->width))},
+      {&s->lists, sizeof(list) * rows}, {&s->values, 4 * rows * room}, {&s->latents, 4 * rows * room},
+      {&s->bias, 4 * (size_t)p->padded}, {&s->work, 12 * (size_t)p->latents},
+      {&s->states, 4 * rows * (size_t)p->width}, {&s->again, 8 * (size_t)n_rows}, {&s->keys, 4 * room},
+      {&s->scale, 4 * rows}, {&s->of_length, 4 * rows}, {&s->of_error, 4 * rows}, {&s->limit, 4 * rows},
+      {&s->least, 4 * rows}, {&s->sum, 4 * rows},
+      {&s->marks, 4 * (rows + 16)}, {&s->marked, 4 * (rows + 16)}, {&s->found, 4 * rows}, {&s->scores, 4 * rows * NR},
+  };
+  int good = 1;
+  for (size_t i = 0; i < sizeof(wanted) / sizeof(wanted[0]); i++) {
+    void *memory = malloc(wanted[i].bytes);
+    memcpy(wanted[i].at, &memory, sizeof(memory));
+    good = good && memory;
+  }
+  return good;
 }
 
 static void release(scratch *s) {
-  free(s->rows), free(s->lists), free(s->values), free(s->latents), free(s->scores);
-  free(s->keys), free(s->work), free(s->bias), free(s->kept_values), free(s->kept_latents);
-  free(s->second), free(s->states), free(s->again);
+  void *all[] = {s->cells, s->lists, s->values, s->latents, s->bias, s->work, s->states, s->again, s->keys, s->scale,
+                 s->of_length, s->of_error, s->limit, s->least, s->sum, s->marks, s->marked, s->found, s->scores};
+  for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++) free(all[i]);
 }
 
-/* Fill the lists of `rows` states. `start`: what limits are set to beforehand, per unit of a state's length. */
-static void nominate(const problem *p, scratch *s, list *lists, const float *x, int64_t rows, int64_t block,
-                     float start) {
-  int64_t depth = depth_of(p->width), groups = (rows + MR - 1) / MR, panels = panels_of(p->latents);
+/* Make the cells, the bounds and the empty lists of a block of rows. `start`: what limits are beforehand, per unit of a
+   state's length. */
+static void begin(const problem *p, scratch *s, const float *x, int64_t rows, int64_t block, float start) {
+  int64_t depth = depth_of(p->kind, p->width), room = p->room + NR;
   float rounding = 2.0f * (float)(p->width + 4) * 0x1p-24f; /* of the sums: here, and again in float32 */
-  memset(s->rows, 0, sizeof(cell) * (size_t)(block * depth));
+  memset(s->cells, 0, sizeof(cell) * (size_t)(block * depth));
+  memset(s->marks, 0, 4 * (size_t)(block + 16));
   for (int64_t r = 0; r < rows; r++) {
-    lengths found = pack_row(x + r * p->width, p->width, s->rows + (r / MR) * depth * MR + r % MR, MR);
-    lists[r] = (list){.value = s->values + r * p->room, .score = s->scores, .latent = s->latents + r * p->room};
-    lists[r].length = PAIR == 2 ? found.rounded : sqrtf(dot(x + r * p->width, x + r * p->width, p->width));
-    lists[r].least = !p->k ? p->floor : start == -INFINITY ? start : start * lists[r].length;
-    lists[r].sure = !p->k || start == -INFINITY;
-    if (PAIR == 2) lists[r].slack = 1.001f * (found.error + found.rounded * (p->ratio + rounding)) + 1e-30f;
+    cell *cells = s->cells + (r / MR) * depth * MR + r % MR;
+    facts found = pack_row(p->kind, x + r * p->width, p->factors, p->width, 0, cells, MR);
+    s->lists[r] = (list){s->values + r * room, s->latents + r * room, 0, found.plain, 0};
+    s->scale[r] = found.scale, s->sum[r] = 128 * found.sum;
+    s->of_length[r] = 1.001f * (found.error + rounding * (found.rounded + found.error)) + 1e-30f;
+    s->of_error[r] = 1.001f * found.rounded;
+    s->least[r] = !p->k ? p->floor : start == -INFINITY ? start : start * found.plain;
+    s->limit[r] = s->least[r] - s->margin;
   }
+}
+
+/* Fill the lists of a block of rows. */
+ALWAYS void nominate_as(int kind, const problem *p, scratch *s, const float *x, int64_t rows) {
+  int64_t depth = depth_of(kind, p->width), groups = (rows + MR - 1) / MR, panels = panels_of(p->latents);
+  int64_t bytes = NR * p->width * 4, near = (bytes / groups + 63) / 64 * 64;
   for (int64_t q = 0; q < panels; q++) {
-    const cell *panel = (const cell *)p->packed + q * depth * NR;
-    vf b0 = LOAD(s->bias + q * NR), b1 = LOAD(s->bias + q * NR + VL);
+    const cell *panel = p->packed + q * depth * NR;
+    const char *weights = (const char *)(p->weight + q * NR * p->width);
+    int64_t end = q == panels - 1 ? (p->latents - q * NR) * p->width * 4 : bytes;
     for (int64_t g = 0; g < groups; g++) {
       vf acc[MR][2];
-      tile(s->rows + g * depth * MR, panel, depth, acc);
+      if (kind != SINGLE)
+        for (int64_t i = g * near; i < (g + 1) * near && i < end; i += 64) __builtin_prefetch(weights + i, 0, 2);
+      tile(kind, s->cells + g * depth * MR, panel, depth, acc);
       int64_t live = rows - g * MR < MR ? rows - g * MR : MR;
-      for (int64_t r = 0; r < live; r++)
-        push(p, lists + g * MR + r, acc[r][0] + b0, acc[r][1] + b1, q * NR, s->keys);
+      for (int64_t r = 0; r < live; r++) sift(kind, p, s, g * MR + r, q * NR, acc[r][0], acc[r][1]);
     }
+    take(kind, p, s, x, rows, q * NR);
   }
 }
 
-/* Copy a list to the end of what is kept. */
-static int keep_list(scratch *s, list *l) {
-  if (s->n_kept + l->n > s->size_kept) {
-    s->size_kept = 2 * (s->n_kept + l->n);
-    float *values = realloc(s->kept_values, 4 * (size_t)s->size_kept);
-    if (values) s->kept_values = values;
-    int32_t *latents = realloc(s->kept_latents, 4 * (size_t)s->size_kept);
-    if (latents) s->kept_latents = latents;
-    if (!values || !latents) return 0;
+static void nominate(const problem *p, scratch *s, const float *x, int64_t rows) {
+#ifdef HAS_INT8
+  if (p->kind == INT8) {
+    nominate_as(INT8, p, s, x, rows);
+    return;
   }
-  l->at = s->n_kept;
-  if (l->n) {
-    memcpy(s->kept_values + s->n_kept, l->value, 4 * (size_t)l->n);
-    memcpy(s->kept_latents + s->n_kept, l->latent, 4 * (size_t)l->n);
+#endif
+#ifdef HAS_BF16
+  if (p->kind == BF16) {
+    nominate_as(BF16, p, s, x, rows);
+    return;
   }
-  s->n_kept += l->n;
+#endif
+  nominate_as(SINGLE, p, s, x, rows);
+}
+
+typedef struct { /* where the choice goes; n of `size` places are filled */
+  int64_t *latents, *counts, *tally;
+  float *u;
+  int64_t size, n;
+} output;
+
+/* Write what was chosen for a row. Returns 0 if it does not fit. */
+static int write_row(const problem *p, scratch *s, list *l, int64_t row, output *o) {
+  if (l->full || l->n < p->k) whole_row(p, p->x + row * p->width, l, s->work), ++o->tally[0];
+  int64_t at = p->k ? row * p->k : o->n;
+  if (at + l->n > o->size) return 0;
+  for (int64_t i = 0; i < l->n; i++) {
+    o->latents[at + i] = l->latent[i];
+    o->u[at + i] = p->shift ? l->value[i] + p->shift[l->latent[i]] : l->value[i];
+  }
+  o->counts[row] = l->n, o->n += l->n;
   return 1;
 }
 
-/* Shrink and keep the lists of a block; rows whose limit was set too high are nominated again without one. Returns the
-   limit per unit of length that nearly all rows of this block would have borne, -infinity if that is unknown. */
-static float keep_block(const problem *p, scratch *s, list *lists, const float *x, int64_t rows, int64_t block,
-                        int *failed) {
+/* Choose for n rows that begin with `first`. start: what their limits are beforehand, per unit of a state's length; it
+   becomes what nearly all of these rows would have borne. Rows of which it hides some of the choice are put off to
+   `again`. Returns 0 if there is no room. */
+static int choose_block(const problem *p, scratch *s, int64_t first, int64_t n, int64_t block, float *start, output *o) {
+  const float *x = p->x + first * p->width;
   float sum = 0, squares = 0;
-  int64_t n = 0, again = 0;
-  for (int64_t r = 0; r < rows; r++) {
-    list *l = lists + r;
-    if (!l->full) shrink(p, l, s->keys);
-    if (!l->sure && !l->full) {
-      s->again[again++] = (int32_t)r;
+  int64_t seen = 0;
+  begin(p, s, x, n, block, *start);
+  nominate(p, s, x, n);
+  for (int64_t r = 0; r < n; r++) {
+    list *l = s->lists + r;
+    if (p->k && l->n >= p->k) {
+      float unit = cut(p, l, s->keys) / l->length;
+      if (unit > -INFINITY && unit < INFINITY) sum += unit, squares += unit * unit, seen++;
+    } else if (p->k && *start > -INFINITY) {
+      s->again[s->n_again++] = first + r;
       continue;
     }
-    if (p->k && l->length > 0 && l->least < INFINITY && l->least > -INFINITY) {
-      float unit = l->least / l->length;
-      sum += unit, squares += unit * unit, n++;
-    }
-    if (!keep_list(s, l)) *failed = 1;
+    if (!write_row(p, s, l, first + r, o)) return 0;
   }
-  for (int64_t i = 0; i < again; i++)
-    memcpy(s->states + i * p->width, x + s->again[i] * p->width, 4 * (size_t)p->width);
-  if (again) nominate(p, s, s->second, s->states, again, block, -INFINITY);
-  for (int64_t i = 0; i < again; i++) {
-    list *l = lists + s->again[i];
-    *l = s->second[i];
-    if (!l->full) shrink(p, l, s->keys);
-    if (!keep_list(s, l)) *failed = 1;
-  }
-  if (n < 32) return -INFINITY;
-  float mean = sum / n, spread = squares / n - mean * mean;
-  return mean - 2.5f * sqrtf(spread > 0 ? spread : 0) - 0.02f * fabsf(mean);
+  float mean = sum / (float)seen, spread = squares / (float)seen - mean * mean;
+  *start = seen < 32 ? -INFINITY : mean - 2.3f * sqrtf(spread > 0 ? spread : 0) - 0.005f * fabsf(mean);
+  return 1;
 }
 
-static int nominate_all(const problem *p, scratch *s, const float *x, int64_t rows, int64_t block) {
-  float start = -INFINITY;
-  int failed = 0;
-  for (int64_t first = 0; first < rows; first += block) {
-    int64_t here = rows - first < block ? rows - first : block;
-    nominate(p, s, s->lists + first, x + first * p->width, here, block, start);
-    start = keep_block(p, s, s->lists + first, x + first * p->width, here, block, &failed);
+/* Choose for the rows that were put off, without limits beforehand. */
+static void choose_again(const problem *p, scratch *s, int64_t block, output *o) {
+  for (int64_t i = 0; i < s->n_again; i += block) {
+    int64_t here = s->n_again - i < block ? s->n_again - i : block;
+    for (int64_t r = 0; r < here; r++)
+      memcpy(s->states + r * p->width, p->x + s->again[i + r] * p->width, 4 * (size_t)p->width);
+    begin(p, s, s->states, here, block, -INFINITY);
+    nominate(p, s, s->states, here);
+    for (int64_t r = 0; r < here; r++) {
+      if (s->lists[r].n > p->k) cut(p, s->lists + r, s->keys);
+      write_row(p, s, s->lists + r, s->again[i + r], o);
+    }
   }
-  for (int64_t r = 0; r < rows; r++)
-    s->lists[r].value = s->kept_values + s->lists[r].at, s->lists[r].latent = s->kept_latents + s->lists[r].at;
-  return !failed;
 }
 
 /* Choose among the latents of `rows` states, see the head of this file.
 
-   weight, packed, norms, ratio: the encoder's matrix and what ot_pack made of it; bias (latents); shift (latents) or
-   null: subtracted before comparing. k > 0: the k best of each row; k = 0: all whose score exceeds `floor`. Score: the
-   (shifted) pre-activation or, if two_sided, its magnitude; equal scores go to earlier latents. room: candidates per
-   row, at least k + 4 x 32. Out: latents and pre-activations (not shifted) in row order, counts per row; `size` of them
-   fit. n_whole is raised by the number of rows that were computed as a whole. Returns how many were chosen, -1 if they
-   do not fit, -2 without memory.
-
-   All rows are nominated before any is settled: the packed weights and the weights would drive each other out of the
-   cache. */
-int64_t ot_choose(const float *x, int64_t rows, int64_t width, int64_t latents, const float *weight, const void *packed,
-                  const float *norms, float ratio, const float *bias, const float *shift, int64_t k, float floor,
-                  int64_t two_sided, int64_t room, int64_t size, int64_t *out_latents, float *out_u, int64_t *counts,
-                  int64_t *n_whole) {
-  problem p = {weight, bias, shift, norms, packed, width, latents, k, room, ratio, floor, (int)two_sided};
+   kind: of nomination; weight, packed, norms, factors: the encoder's matrix and what ot_pack made of it, with what; bias
+   (latents); shift (latents) or null: subtracted before comparing. k > 0: the k best of each row; k = 0: all whose score
+   exceeds `floor`. Score: the (shifted) pre-activation or, if two_sided, its magnitude; equal scores go to earlier
+   latents. room: places of a row's list, more than k. Out: latents and pre-activations (not shifted) in row order, counts
+   per row; `size` of them fit. tally (2) is raised by the number of rows that were computed as a whole and of scores made
+   in float32. Returns how many were chosen, -1 if they do not fit, -2 without memory. */
+int64_t ot_choose(int64_t kind, const float *x, int64_t rows, int64_t width, int64_t latents, const float *weight,
+                  const void *packed, const float *norms, const float *factors, const float *bias, const float *shift,
+                  int64_t k, float floor, int64_t two_sided, int64_t room, int64_t size, int64_t *out_latents,
+                  float *out_u, int64_t *counts, int64_t *tally) {
+  problem p = {x, weight, bias, shift, norms, packed, factors, width, latents, ot_padded(latents), k, room, floor,
+               (int)kind, (int)two_sided};
+  output o = {out_latents, counts, tally, out_u, size, 0};
   scratch s;
-  int64_t block = block_of(width), n = 0;
-  if (!reserve(&s, &p, rows, block)) {
-    release(&s);
-    return -2;
-  }
-  for (int64_t i = 0; i < ot_padded(latents); i++) /* padding compares as false */
+  int64_t block = block_of(kind, width), few = block < 4 * MR ? block : 4 * MR;
+  int good = reserve(&s, &p, rows, block), fits = 1;
+  for (int64_t i = 0; i < p.padded && good; i++) { /* padding compares as false */
     s.bias[i] = i < latents ? bias[i] - (shift ? shift[i] : 0) : NAN;
-  if (!nominate_all(&p, &s, x, rows, block)) n = -2;
-  for (int64_t r = 0; r < rows && n >= 0; r++) {
-    list *l = s.lists + r;
-    const float *row = x + r * width;
-    int64_t found = l->full ? 0 : settle(&p, l, row, s.keys);
-    if (l->full || found < k) found = whole_row(&p, row, l, s.work), ++*n_whole;
-    if (n + found > size) {
-      n = -1;
-      break;
-    }
-    for (int64_t i = 0; i < found; i++) {
-      out_latents[n + i] = l->latent[i];
-      out_u[n + i] = shift ? l->value[i] + shift[l->latent[i]] : l->value[i];
-    }
-    counts[r] = found;
-    n += found;
+    float size_of = i < latents ? fabsf(bias[i]) + (shift ? fabsf(shift[i]) : 0) : 0;
+    if (kind != SINGLE) s.margin = fmaxf(s.margin, 0x1p-21f * size_of);
   }
+  float start = -INFINITY;
+  for (int64_t first = 0, here; first < rows && good && fits; first += here) {
+    here = k && start == -INFINITY ? few : block; /* without a limit beforehand much has to be scored */
+    here = rows - first < here ? rows - first : here;
+    fits = choose_block(&p, &s, first, here, block, &start, &o);
+  }
+  if (good && fits) choose_again(&p, &s, block, &o);
+  tally[1] += s.n_scored;
   release(&s);
-  return n;
+  return !good ? -2 : fits ? o.n : -1;
 }

@@ -3,7 +3,8 @@
     cuda   Triton's, where Triton is installed
     cpu    compiled: C, built at first use where there is a compiler and the processor has wide registers
     else   torch alone; on a CPU that multiplies bf16 numbers with a selection in two stages
-OVERTONE_KERNELS=compiled, torch or plain forces a kind on a CPU (plain: torch, and each dictionary's own selection).
+OVERTONE_KERNELS=compiled, torch or plain forces a kind on a CPU (plain: torch, and each dictionary's own selection);
+OVERTONE_NOMINEES=int8, bf16 or single what the compiled ones nominate with (left out: the fastest that there is).
 """
 
 import logging
@@ -74,13 +75,19 @@ def _of_kind(device_type: str, kind: str) -> Kernels:
 
 def _compiled(*, forced: bool) -> Kernels | None:
     from overtone.training.kernels.compiler import BuildError
-    from overtone.training.kernels.native import MACHINE, Native
+    from overtone.training.kernels.native import MACHINE, NOMINEES, Native
 
+    nominees = os.environ.get("OVERTONE_NOMINEES") or None
+    if nominees not in (None, *NOMINEES):
+        raise SettingError(f"OVERTONE_NOMINEES={nominees}: use one of {', '.join(NOMINEES)}.")
     try:
-        native = Native(MACHINE)
+        native = Native(MACHINE, nominees=nominees)
     except BuildError as error:
-        if forced:
-            raise SettingError(f"OVERTONE_KERNELS=compiled, but {error}. Install one, or unset the variable.") from None
+        if forced or nominees:
+            name = "OVERTONE_NOMINEES" if nominees else "OVERTONE_KERNELS"
+            raise SettingError(
+                f"{name}={nominees or 'compiled'}, but {error}. Change that, or unset the variable."
+            ) from None
         log.info("training runs on torch's own kernels: %s", error)
         return None
     if native.level == 0 and not forced:

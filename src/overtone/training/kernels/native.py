@@ -1,13 +1,13 @@
 """The kernels of the C files beside this one, on torch tensors: float32 on a CPU. Other dtypes take `sparse.py`.
 
-Besides the sparse products, `choose` is the encoder's product and the selection in one pass that keeps no
-(rows, latents) matrix. Where the processor multiplies bf16 numbers, that is how it nominates; the choice is exact all
-the same, see the head of `choose.c`. Rows that had to be computed as a whole are counted in `whole_rows`.
+Besides the sparse products, `select` is the encoder's product and the selection in one pass that keeps no
+(rows, latents) matrix. Where the processor multiplies int8 or bf16 numbers, these nominate; the choice is exact all the
+same, see the head of `choose.c`. int8 is left for a while where its bounds leave too many scores to be made in float32.
 """
 
 import ctypes
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -17,20 +17,25 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from overtone.dictionaries.codes import Support
 from overtone.dictionaries.selectors.base import Rule
 from overtone.training.kernels import compiler, memory, sparse, threads
+from overtone.training.kernels.compiler import BuildError
 
-LEVELS = ("portable C", "AVX2", "AVX-512", "AVX-512 bf16")
+LEVELS = ("portable C", "AVX2", "AVX-512")
+NOMINEES = ("single", "bf16", "int8")  # what they are found with; the last that there is is the fastest
 MACHINE = "-march=native"
-ROOM = 256  # nominees of a row, beside k, before they are cut down; few rows ever need more (see `whole_rows`)
+ROOM = 1024  # places of a row's list where no k bounds them
+FEW = 1 / 24  # share of latents to score in float32 up to which int8 is faster than bf16
 GRAIN = 64  # rows or latents that are worth a thread
 
 _I, _P, _F = ctypes.c_int64, ctypes.c_void_p, ctypes.c_float
 _SIGNATURES = {
     "ot_level": (_I, []),
-    "ot_packed_bytes": (_I, [_I, _I]),
+    "ot_kinds": (_I, []),
+    "ot_packed_bytes": (_I, [_I, _I, _I]),
     "ot_panels": (_I, [_I]),
     "ot_padded": (_I, [_I]),
-    "ot_pack": (_F, [_P, _I, _I, _I, _I, _P, _P]),
-    "ot_choose": (_I, [_P, _I, _I, _I, _P, _P, _P, _F, _P, _P, _I, _F, _I, _I, _I, _P, _P, _P, _P]),
+    "ot_balance": (None, [_P, _I, _P, _I, _I, _P, _P, _P]),
+    "ot_pack": (None, [_I, _P, _I, _I, _P, _I, _I, _P, _P]),
+    "ot_choose": (_I, [_I, _P, _I, _I, _I, _P, _P, _P, _P, _P, _P, _I, _F, _I, _I, _I, _P, _P, _P, _P]),
     "ot_decode": (None, [_P, _P, _P, _P, _I, _I, _I, _I, _I, _P]),
     "ot_products": (None, [_P, _P, _P, _P, _I, _I, _I, _I, _I, _P]),
     "ot_sum_by_latent": (None, [_P, _P, _P, _P, _P, _I, _I, _I, _I, _I, _P, _P]),
@@ -39,23 +44,39 @@ _SIGNATURES = {
 
 @dataclass(eq=False)
 class _Packed:
-    """What is kept for a weight between steps: its packed form, and how many places a batch has had."""
+    """What is kept for a weight between steps: norms of its rows, what balances it with the states (4, width), its
+    packed form of some kind, how many places a batch has had, and for how many selections int8 rests, now and next."""
 
-    cells: Tensor
     norms: Tensor
+    factors: Tensor
+    kind: int = -1
+    cells: Tensor = field(default_factory=lambda: torch.empty(0))
     size: int = 0
+    rest: int = 0
+    next_rest: int = 16
+
+    def weigh(self, scored: float, bearable: float) -> None:
+        """Let int8 rest, twice as long as the last time, if it left more scores per row than are bearable."""
+        if scored > bearable:
+            self.rest, self.next_rest = self.next_rest, min(1024, 2 * self.next_rest)
+        else:
+            self.next_rest = 16
 
 
 class Native:
-    """The compiled library for some compiler options. Raises BuildError if it cannot be had."""
+    """The compiled library for some compiler options. nominees: one of NOMINEES, None for the fastest one. Raises
+    BuildError if it cannot be had."""
 
-    def __init__(self, *options: str) -> None:
+    def __init__(self, *options: str, nominees: str | None = None) -> None:
         self.library = compiler.load(options)
         for name, (result, arguments) in _SIGNATURES.items():
             function = getattr(self.library, name)
             function.restype, function.argtypes = result, arguments
-        self.level = int(self.library.ot_level())
-        self.whole_rows = 0  # since the start
+        self.level, has = int(self.library.ot_level()), int(self.library.ot_kinds())
+        self.kinds = [i for i, name in enumerate(NOMINEES) if has >> i & 1 and nominees in (None, name)]
+        if not self.kinds:
+            raise BuildError(f"this processor has no instructions for {nominees} products")
+        self.whole_rows, self.scored = 0, 0  # rows computed as a whole, and scores made in float32, since the start
         self.kept = WeakTensorKeyDictionary()
         memory.ON_RELEASE.append(self.kept.clear)
         self.preactivations, self.decode = sparse.differentiable(self)
@@ -63,58 +84,73 @@ class Native:
     @property
     def name(self) -> str:
         """For logs."""
-        return f"compiled ({LEVELS[self.level]})"
+        nominees = f", {NOMINEES[self.kinds[-1]]} nominees" if self.kinds[-1] else ""
+        return f"compiled ({LEVELS[self.level]}{nominees})"
 
     # ------------------------------------------------------------------------------------------------------ selection
     def select(
         self, centred: Tensor, weight: Tensor, bias: Tensor, rule: Rule, two_sided: bool
     ) -> tuple[Support, Tensor]:
         """As in `choose.Select`."""
-        packed, ratio = self._packed(weight)
+        packed = self._packed(weight, centred)
         shift = None if rule.shift is None else rule.shift.float().contiguous()
         n_latents, width = weight.shape
-        room = min(2 * rule.k + ROOM if rule.k else 4 * ROOM, n_latents + 128)
+        room = 2 * rule.k + 32 if rule.k else min(ROOM, n_latents + 1)
 
-        def part(first: int, last: int) -> tuple[Tensor, Tensor, Tensor, int]:
+        def part(first: int, last: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
             rows = centred[first:last]
-            counts, whole = torch.empty(len(rows), dtype=torch.int64), torch.zeros(1, dtype=torch.int64)
+            counts, tally = torch.empty(len(rows), dtype=torch.int64), torch.zeros(2, dtype=torch.int64)
             size = len(rows) * rule.k or min(len(rows) * n_latents, packed.size // len(centred) * len(rows) + 64 * ROOM)
             while True:
                 latents, u = torch.empty(size, dtype=torch.int64), torch.empty(size)
                 found = self.library.ot_choose(
-                    rows.data_ptr(), len(rows), width, n_latents, weight.data_ptr(), packed.cells.data_ptr(),
-                    packed.norms.data_ptr(), ratio, bias.data_ptr(), _pointer(shift), rule.k, rule.floor,
-                    two_sided, room, size, latents.data_ptr(), u.data_ptr(), counts.data_ptr(), whole.data_ptr(),
+                    packed.kind, rows.data_ptr(), len(rows), width, n_latents, weight.data_ptr(),
+                    packed.cells.data_ptr(), packed.norms.data_ptr(), packed.factors[0].data_ptr(), bias.data_ptr(),
+                    _pointer(shift), rule.k, rule.floor, two_sided, room, size, latents.data_ptr(), u.data_ptr(),
+                    counts.data_ptr(), tally.data_ptr(),
                 )  # fmt: skip
                 if found >= 0:
-                    return latents[:found], u[:found], counts, int(whole)
+                    return latents[:found], u[:found], counts, tally
                 if found == -2:
                     raise MemoryError("no memory for the selection's lists.")
                 size = min(2 * size, len(rows) * n_latents)
 
         parts = threads.over(len(centred), GRAIN, part)
         latents, u, counts = (_joined(list(found)) for found in list(zip(*parts, strict=True))[:3])
-        self.whole_rows += sum(p[3] for p in parts)
-        packed.size = int(1.2 * len(u))
+        whole, scored = torch.stack([p[3] for p in parts]).sum(0).tolist()
+        self.whole_rows, self.scored, packed.size = self.whole_rows + whole, self.scored + scored, int(1.2 * len(u))
+        if packed.kind == 2:
+            packed.weigh(scored / len(centred), FEW * n_latents + 3 * len(u) / len(centred))
         if rule.k:
             return Support.from_indices(latents.view(len(centred), rule.k), n_latents), u
         rows = torch.arange(len(centred)).repeat_interleave(counts)
         return Support(rows, latents, len(centred), n_latents), u
 
-    def _packed(self, weight: Tensor) -> tuple[_Packed, float]:
+    def _packed(self, weight: Tensor, states: Tensor) -> _Packed:
+        """The weight, packed as it is now for the kind that is due."""
         n_latents, width = weight.shape
         kept = self.kept.get(weight)
         if kept is None:
-            size = self.library.ot_packed_bytes(n_latents, width)
-            norms = torch.empty(self.library.ot_padded(n_latents))
-            kept = self.kept[weight] = _Packed(torch.empty(size, dtype=torch.uint8), norms)
+            norms = torch.empty(3, self.library.ot_padded(n_latents))
+            kept = self.kept[weight] = _Packed(norms, torch.empty(4, width))
+        kind = self.kinds[-2] if kept.rest and len(self.kinds) > 1 else self.kinds[-1]
+        kept.rest = max(0, kept.rest - 1)
+        if kind != kept.kind:
+            size = self.library.ot_packed_bytes(kind, n_latents, width)
+            kept.kind, kept.cells = kind, torch.empty(size, dtype=torch.uint8)
+        factors = [part.data_ptr() for part in kept.factors]
+        self.library.ot_balance(
+            states.data_ptr(), len(states), weight.data_ptr(), n_latents, width, factors[0], factors[1], factors[2]
+        )
 
-        def part(first: int, last: int) -> float:
-            return self.library.ot_pack(
-                weight.data_ptr(), n_latents, width, first, last, kept.cells.data_ptr(), kept.norms.data_ptr()
-            )
+        def part(first: int, last: int) -> None:
+            self.library.ot_pack(
+                kind, weight.data_ptr(), n_latents, width, factors[1], first, last, kept.cells.data_ptr(),
+                kept.norms.data_ptr(),
+            )  # fmt: skip
 
-        return kept, max(threads.over(self.library.ot_panels(n_latents), GRAIN, part))
+        threads.over(self.library.ot_panels(n_latents), GRAIN, part)
+        return kept
 
     # ------------------------------------------------------------------------------------------------ sparse products
     def bags(self, values: Tensor, weight: Tensor, at: Support) -> Tensor:

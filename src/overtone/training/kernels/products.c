@@ -59,9 +59,8 @@ void ot_products(const float *states, const float *matrix, const int64_t *latent
   for (int64_t r = first; r < last; r++)
     for (int64_t j = starts[r], to = r + 1 < n_rows ? starts[r + 1] : n; j < to; j += TOGETHER) {
       const float *rows[TOGETHER];
-      float found[TOGETHER];
-      for (int64_t i = 0; i < TOGETHER; i++) rows[i] = matrix + latents[j + i < to ? j + i : to - 1] * width;
-      dots(states + r * width, rows, width, found);
-      for (int64_t i = 0; i < TOGETHER && j + i < to; i++) out[j + i] = found[i];
+      int64_t here = to - j < TOGETHER ? to - j : TOGETHER;
+      for (int64_t i = 0; i < here; i++) rows[i] = matrix + latents[j + i] * width;
+      dots(here, states + r * width, rows, width, out + j);
     }
 }

@@ -15,20 +15,13 @@
 #if defined(__AVX512F__)
 #include <immintrin.h>
 #endif
-#if defined(__AVX512BF16__) && defined(__AVX512BW__) && defined(__AVX512VL__) && !defined(SINGLE)
-#define BF16 1
-#endif
 #if defined(__AVX512F__)
 #define VL 16 /* floats in a vector */
-#define MR 12 /* rows in a tile */
 #elif defined(__AVX2__) && defined(__FMA__)
 #define VL 8
-#define MR 6
 #else
 #define VL 4
-#define MR 6
 #endif
-#define NR (2 * VL) /* latents in a tile, and in a panel of packed weights */
 
 typedef float vf __attribute__((vector_size(4 * VL)));
 typedef float vfu __attribute__((vector_size(4 * VL), aligned(4)));
@@ -62,20 +55,33 @@ static inline float dot(const float *a, const float *b, int64_t n) {
 
 #define TOGETHER 4 /* rows whose products with one state are made at once, so that memory is asked for in parallel */
 
-/* out = inner products of a with TOGETHER rows. */
-static inline void dots(const float *a, const float *const rows[TOGETHER], int64_t n, float *out) {
+/* out = inner products of a with some rows, each summed in the same order whatever their number. */
+static inline __attribute__((always_inline)) void dots_of(int count, const float *a, const float *const *rows, int64_t n,
+                                                          float *out) {
   vf s[TOGETHER][2];
-  for (int r = 0; r < TOGETHER; r++) s[r][0] = s[r][1] = (vf){0};
+#pragma GCC unroll 4
+  for (int r = 0; r < count; r++) s[r][0] = s[r][1] = (vf){0};
   int64_t i = 0;
   for (; i + 2 * VL <= n; i += 2 * VL) {
     vf a0 = LOAD(a + i), a1 = LOAD(a + i + VL);
 #pragma GCC unroll 4
-    for (int r = 0; r < TOGETHER; r++) s[r][0] += a0 * LOAD(rows[r] + i), s[r][1] += a1 * LOAD(rows[r] + i + VL);
+    for (int r = 0; r < count; r++) s[r][0] += a0 * LOAD(rows[r] + i), s[r][1] += a1 * LOAD(rows[r] + i + VL);
   }
-  for (int r = 0; r < TOGETHER; r++) {
+#pragma GCC unroll 4
+  for (int r = 0; r < count; r++) {
     float rest = 0;
     for (int64_t j = i; j < n; j++) rest += a[j] * rows[r][j];
     out[r] = total(s[r][0] + s[r][1]) + rest;
+  }
+}
+
+/* The same for 1 to TOGETHER rows. */
+static inline void dots(int64_t count, const float *a, const float *const *rows, int64_t n, float *out) {
+  switch (count) {
+  case 1: dots_of(1, a, rows, n, out); break;
+  case 2: dots_of(2, a, rows, n, out); break;
+  case 3: dots_of(3, a, rows, n, out); break;
+  default: dots_of(4, a, rows, n, out);
   }
 }
 

@@ -1,0 +1,155 @@
+/* Numbers in fewer bits, and the products of a few rows with a panel of weights in registers.
+
+   Three kinds: float32, bf16 (two in a cell), int8 with a scale for each row (four in a cell; coordinates are first
+   multiplied by powers of two, and weights divided by them, so that extreme coordinates do not take all the digits). */
+
+#ifndef TILES_H
+#define TILES_H
+
+#include "vectors.h"
+
+#if defined(__AVX512BF16__) && defined(__AVX512BW__) && defined(__AVX512VL__)
+#define HAS_BF16 1
+#endif
+#if defined(__AVX512VNNI__) && defined(__AVX512BW__) && defined(__AVX512VL__)
+#define HAS_INT8 1
+#endif
+#if defined(__AVX512F__)
+#define MR 12 /* rows in a tile */
+#else
+#define MR 6
+#endif
+#define NR (2 * VL) /* latents in a tile, and in a panel of packed weights */
+#define ALWAYS static inline __attribute__((always_inline))
+
+enum { SINGLE = 0, BF16 = 1, INT8 = 2 };
+
+typedef uint32_t cell; /* numbers that follow each other along the width */
+
+static inline int64_t depth_of(int64_t kind, int64_t width) {
+  int64_t numbers = kind == INT8 ? 4 : kind == BF16 ? 2 : 1;
+  return (width + numbers - 1) / numbers;
+}
+
+typedef struct { /* of a row: step between numbers; lengths as it was, times factors, rounded, of what rounding took away */
+  float scale, plain, length, rounded, error;
+  int32_t sum; /* of the integers */
+} facts;
+
+#if defined(__AVX512F__)
+static inline __mmask16 lanes(int64_t left) { return left >= 16 ? 0xFFFF : left <= 0 ? 0 : (__mmask16)((1u << left) - 1); }
+#endif
+
+#ifdef HAS_BF16
+static facts pack_bf16(const float *row, int64_t width, cell *out, int64_t step) {
+  vf of_rounded = {0}, of_error = {0}, of_length = {0};
+  for (int64_t i = 0; i < width; i += 32) {
+    int64_t left = width - i;
+    __m512 a = _mm512_maskz_loadu_ps(lanes(left), row + i), b = _mm512_maskz_loadu_ps(lanes(left - 16), row + i + 16);
+    __m512i both = (__m512i)_mm512_cvtne2ps_pbh(b, a);
+    __m512i ia = _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm512_castsi512_si256(both)), 16);
+    __m512i ib = _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm512_extracti64x4_epi64(both, 1)), 16);
+    vf ra = (vf)ia, rb = (vf)ib, ea = (vf)a - ra, eb = (vf)b - rb;
+    of_rounded += ra * ra + rb * rb;
+    of_error += ea * ea + eb * eb;
+    of_length += (vf)a * (vf)a + (vf)b * (vf)b;
+    cell cells[16];
+    _mm512_storeu_si512(cells, both);
+    int64_t n = left >= 32 ? 16 : (left + 1) / 2;
+    for (int64_t j = 0; j < n; j++) out[(i / 2 + j) * step] = cells[j];
+  }
+  float length = sqrtf(total(of_length));
+  return (facts){1, length, length, sqrtf(total(of_rounded)), sqrtf(total(of_error)), 0};
+}
+#endif
+
+#ifdef HAS_INT8
+/* flip: 0, or 0x80808080 to add 128 to each number. */
+static facts pack_int8(const float *row, const float *factors, int64_t width, cell flip, cell *out, int64_t step) {
+  __m512 most = _mm512_setzero_ps();
+  for (int64_t i = 0; i < width; i += 16) {
+    __m512 x = _mm512_mul_ps(_mm512_maskz_loadu_ps(lanes(width - i), row + i),
+                             _mm512_maskz_loadu_ps(lanes(width - i), factors + i));
+    most = _mm512_max_ps(most, _mm512_abs_ps(x));
+  }
+  float largest = _mm512_reduce_max_ps(most), scale = largest / 127;
+  float back = scale > 1e-30f && scale < 1e30f ? 1 / scale : 0; /* else nothing is left of it */
+  vf of_rounded = {0}, of_error = {0}, of_length = {0}, of_plain = {0};
+  __m512i sum = _mm512_setzero_si512();
+  for (int64_t i = 0; i < width; i += 64) {
+    int8_t bytes[64];
+    for (int64_t j = 0; j < 64; j += 16) {
+      __mmask16 there = lanes(width - i - j);
+      vf plain = (vf)_mm512_maskz_loadu_ps(there, row + i + j);
+      vf x = plain * (vf)_mm512_maskz_loadu_ps(there, factors + i + j);
+      __m512i rounded = _mm512_cvtps_epi32((__m512)(x * back));
+      vf r = (vf)_mm512_cvtepi32_ps(rounded) * scale, e = x - r;
+      of_plain += plain * plain, of_length += x * x, of_rounded += r * r, of_error += e * e;
+      sum = _mm512_add_epi32(sum, rounded);
+      _mm_storeu_si128((__m128i *)(bytes + j), _mm512_cvtsepi32_epi8(rounded));
+    }
+    int64_t n = width - i >= 64 ? 16 : (width - i + 3) / 4;
+    for (int64_t j = 0; j < n; j++) {
+      cell numbers;
+      memcpy(&numbers, bytes + 4 * j, 4);
+      out[(i / 4 + j) * step] = numbers ^ flip;
+    }
+  }
+  return (facts){scale, sqrtf(total(of_plain)), sqrtf(total(of_length)), sqrtf(total(of_rounded)),
+                 sqrtf(total(of_error)), _mm512_reduce_add_epi32(sum)};
+}
+#endif
+
+/* Write a row as cells that lie `step` cells apart, what is beyond the width being zero. A row that is not finite has a
+   length that is not. */
+static facts pack_row(int64_t kind, const float *row, const float *factors, int64_t width, cell flip, cell *out,
+                      int64_t step) {
+#ifdef HAS_INT8
+  if (kind == INT8) return pack_int8(row, factors, width, flip, out, step);
+#endif
+#ifdef HAS_BF16
+  if (kind == BF16) return pack_bf16(row, width, out, step);
+#endif
+  (void)kind, (void)factors, (void)flip;
+  for (int64_t i = 0; i < width; i++) memcpy(out + i * step, row + i, 4);
+  float length = sqrtf(dot(row, row, width));
+  return (facts){1, length, length, 0, 0, 0};
+}
+
+/* acc = products of MR rows with a panel; of integers (weights + 128) as integers. */
+ALWAYS void tile(int kind, const cell *rows, const cell *panel, int64_t depth, vf acc[MR][2]) {
+  vf s[MR][2];
+#pragma GCC unroll 12
+  for (int r = 0; r < MR; r++) s[r][0] = (vf){0}, s[r][1] = (vf){0};
+  for (int64_t q = 0; q < depth; q++) {
+    vf w0 = LOAD((const float *)panel + q * NR), w1 = LOAD((const float *)panel + q * NR + VL);
+#pragma GCC unroll 12
+    for (int r = 0; r < MR; r++) {
+      const cell *x = rows + q * MR + r;
+#ifdef HAS_INT8
+      if (kind == INT8) { /* by hand: compilers move the sums to and fro */
+        __m512i numbers = _mm512_set1_epi32((int)*x);
+        __asm__("vpdpbusd %2, %1, %0" : "+v"(s[r][0]) : "v"(w0), "v"(numbers));
+        __asm__("vpdpbusd %2, %1, %0" : "+v"(s[r][1]) : "v"(w1), "v"(numbers));
+        continue;
+      }
+#endif
+#ifdef HAS_BF16
+      if (kind == BF16) {
+        __m512bh numbers = (__m512bh)_mm512_set1_epi32((int)*x);
+        s[r][0] = (vf)_mm512_dpbf16_ps((__m512)s[r][0], numbers, (__m512bh)w0);
+        s[r][1] = (vf)_mm512_dpbf16_ps((__m512)s[r][1], numbers, (__m512bh)w1);
+        continue;
+      }
+#endif
+      float number;
+      memcpy(&number, x, 4);
+      s[r][0] += number * w0;
+      s[r][1] += number * w1;
+    }
+  }
+#pragma GCC unroll 12
+  for (int r = 0; r < MR; r++) acc[r][0] = s[r][0], acc[r][1] = s[r][1];
+}
+
+#endif
