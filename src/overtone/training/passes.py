@@ -76,14 +76,14 @@ def in_blocks(model: Autoencoder, objectives: Sequence[Objective], given: Given)
         sums.open = True
         term.backward()
         loss += term.detach()
-        active = step.values.detach() != 0
-        parts.append((step.x_hat.detach(), active.any(0), active.sum()))
-    x_hat, fired, counts = zip(*parts, strict=True)
+        parts.append((step.x_hat.detach(), step.values.detach().sign().abs_().sum(0)))  # cheaper than comparing with 0
+    x_hat, counts = zip(*parts, strict=True)
+    counts = torch.stack(counts).long().sum(0)
     passed = _at_the_end(model, [o for o in objectives if not o.separable], given, known, torch.cat(x_hat))
     loss += passed[0] + sum((other.finish(given) for other in bent), loss.new_zeros(()))
     if known.grad is not None:
         norms.backward(known.grad)
-    return Passed(loss, passed[1], torch.cat(x_hat), torch.stack(fired).any(0), torch.stack(counts).sum())
+    return Passed(loss, passed[1], torch.cat(x_hat), counts > 0, counts.sum())
 
 
 def _blocks(given: Given, n_latents: int) -> Iterator[Given]:
