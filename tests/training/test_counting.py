@@ -57,7 +57,7 @@ def test_with_the_compiled_kernels_torch_makes_no_dense_product_and_keeps_no_lar
 
 
 def test_a_dense_step_makes_five_products(monkeypatch):
-    assert 5 <= cost_of("relu_l1", "auto", monkeypatch).products < 5.2
+    assert 5 <= cost_of("relu_l1", "plain", monkeypatch).products < 5.2
 
 
 def test_what_is_counted():

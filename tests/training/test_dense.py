@@ -7,7 +7,7 @@ from torch.nn.functional import linear
 from overtone.training.kernels import dense
 
 
-def leaves(dtype, rows=70, latents=90, width=17):
+def leaves(dtype, rows=70, latents=300, width=17):
     generator = torch.Generator().manual_seed(0)
     shapes = (("centre", (width,)), ("weight", (latents, width)), ("bias", (latents,)), ("out", (latents, width)))
     made = {name: torch.randn(shape, generator=generator, dtype=dtype).requires_grad_() for name, shape in shapes}
@@ -27,8 +27,9 @@ def loss_and_gradients(x, made, *, plain):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("block", [2**22, 900, 7])
-def test_values_and_gradients(dtype, block, monkeypatch):
+@pytest.mark.parametrize(("kernels", "block"), [("auto", 2**22), ("plain", 2**22), ("plain", 900), ("plain", 7)])
+def test_values_and_gradients(dtype, kernels, block, monkeypatch):
+    monkeypatch.setenv("OVERTONE_KERNELS", kernels)
     monkeypatch.setattr(dense, "BLOCK", block)
     x, made = leaves(dtype)
     found, expected = (loss_and_gradients(x, made, plain=plain) for plain in (False, True))
@@ -39,6 +40,6 @@ def test_values_and_gradients(dtype, block, monkeypatch):
 def test_a_number_for_the_centre_and_no_rows_are_served():
     x, made = leaves(torch.float32)
     u = dense.preactivations(x[:0], 0.0, made["weight"], made["bias"])
-    assert u.shape == (0, 90)
+    assert u.shape == (0, 300)
     u.sum().backward()
     assert made["weight"].grad.abs().sum() == 0

@@ -23,6 +23,7 @@ from overtone.core.errors import SettingError
 from overtone.dictionaries.autoencoder import Chosen
 from overtone.training.kernels import candidates, sparse
 from overtone.training.kernels.choose import choose
+from overtone.training.kernels.native_dense import NativeProduct
 
 log = logging.getLogger(__name__)
 _FORCED: ContextVar[str] = ContextVar("forced kernels", default="")
@@ -32,12 +33,14 @@ KINDS = ("auto", "compiled", "torch", "plain")
 @dataclass(frozen=True)
 class Kernels:
     """One implementation of what training speed depends on. preactivations and decode have the signatures and results
-    of `reference.py`; choose those of `choose.choose`, without its last argument."""
+    of `reference.py`; choose those of `choose.choose`, without its last argument; product: of dense matrices, see
+    `native_dense`, where there is a better one than torch's."""
 
     name: str
     preactivations: Callable[..., Tensor]
     decode: Callable[..., Tensor]
     choose: Callable[..., Chosen] = choose
+    product: NativeProduct | None = None
 
 
 def kernels_for(device: torch.device | str) -> Kernels:
@@ -92,4 +95,5 @@ def _compiled(*, forced: bool) -> Kernels | None:
         return None
     if native.level == 0 and not forced:
         return None
-    return Kernels(native.name, native.preactivations, native.decode, partial(choose, select=native.select))
+    chosen = partial(choose, select=native.select)
+    return Kernels(native.name, native.preactivations, native.decode, chosen, NativeProduct(native.library))

@@ -1,0 +1,51 @@
+"""The dense product of `dense.c` on torch tensors: float32 on a CPU, any strides, written or added where it belongs."""
+
+import ctypes
+
+import torch
+from torch import Tensor
+
+from overtone.training.kernels import threads
+
+SMALL = 2**18  # multiplications below which torch's own product costs less than the call
+GRAIN = 96  # rows or columns of a result that are worth a thread
+
+_I, _P = ctypes.c_int64, ctypes.c_void_p
+
+
+class NativeProduct:
+    """The product in a compiled library of the kernels."""
+
+    def __init__(self, library: ctypes.CDLL) -> None:
+        self._product = library.ot_product
+        self._product.restype, self._product.argtypes = _I, [_P, _I, _I, _P, _I, _I, _I, _I, _I, _P, _I, _I]
+
+    def serves(self, *tensors: Tensor) -> bool:
+        """Whether it can compute with such matrices."""
+        return all(t.dtype == torch.float32 and t.device.type == "cpu" and t.ndim == 2 for t in tensors)
+
+    def __call__(self, a: Tensor, b: Tensor, out: Tensor, *, add: bool) -> None:
+        """out (m, n) = or, with `add`, += a b^T, a (m, k), b (n, k), rows of `out` contiguous. Gradients see nothing of
+        it."""
+        m, n, k = len(a), len(b), a.shape[1]
+
+        def rows(first: int, last: int) -> None:
+            self._part(a[first:last], b, out[first:last], add)
+
+        def columns(first: int, last: int) -> None:
+            self._part(a, b[first:last], out[:, first:last], add)
+
+        if m * n * k < SMALL:
+            out.copy_(torch.addmm(out, a, b.T) if add else a @ b.T)
+        elif m >= n:
+            threads.over(m, GRAIN, rows)
+        else:
+            threads.over(n, GRAIN, columns)
+
+    def _part(self, a: Tensor, b: Tensor, out: Tensor, add: bool) -> None:
+        sizes = len(a), len(b), a.shape[1]
+        failed = self._product(
+            a.data_ptr(), *a.stride(), b.data_ptr(), *b.stride(), *sizes, out.data_ptr(), out.stride(0), add
+        )
+        if failed:
+            raise MemoryError("no memory for the packed parts of a product.")

@@ -1,0 +1,94 @@
+"""The compiled dense product is the product, for all sizes and strides, and the same bits on any number of threads."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from overtone.training.kernels import compiler, native_dense
+from overtone.training.kernels.compiler import BuildError
+from overtone.training.kernels.native import MACHINE
+from overtone.training.kernels.native_dense import NativeProduct
+
+BUILDS = {"machine": (MACHINE,), "AVX2": ("-mavx2", "-mfma"), "portable": ()}
+
+
+@pytest.fixture(scope="module", params=BUILDS)
+def product(request):
+    if request.param == "AVX2" and torch.backends.cpu.get_cpu_capability() not in ("AVX2", "AVX512"):
+        pytest.skip("no AVX2 here")
+    try:
+        return NativeProduct(compiler.load(BUILDS[request.param]))
+    except BuildError as error:
+        pytest.skip(f"no compiled kernels here: {error}")
+
+
+@pytest.fixture(autouse=True)
+def no_size_is_too_small(monkeypatch):
+    monkeypatch.setattr(native_dense, "SMALL", 0)
+
+
+def matrix(rows, columns, *, transposed, seed):
+    generator = torch.Generator().manual_seed(seed)
+    if transposed:
+        return torch.randn(columns, rows + 3, generator=generator)[:, 1 : rows + 1].T
+    return torch.randn(rows, columns + 3, generator=generator)[:, 1 : columns + 1]
+
+
+def exact(a, b):
+    return (a.double() @ b.double().T).float()
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    m=st.integers(1, 110), n=st.integers(1, 70), k=st.integers(1, 40), a_transposed=st.booleans(),
+    b_transposed=st.booleans(), add=st.booleans(), seed=st.integers(0, 9),
+)  # fmt: skip
+def test_it_is_the_product_of_any_matrices(product, m, n, k, a_transposed, b_transposed, add, seed):
+    a, b = matrix(m, k, transposed=a_transposed, seed=seed), matrix(n, k, transposed=b_transposed, seed=seed + 1)
+    around = torch.full((m, n + 2), 7.0)
+    out = around[:, 1:-1]
+    product(a, b, out, add=add)
+    torch.testing.assert_close(out, exact(a, b) + 7.0 * add, rtol=1e-4, atol=1e-4)
+    assert (around[:, [0, -1]] == 7).all()  # and nothing beside it is written
+
+
+@pytest.mark.parametrize(("m", "n", "k"), [(97, 1030, 513), (300, 31, 700), (13, 600, 256)])
+def test_it_is_the_product_where_sums_and_columns_come_in_parts(product, m, n, k):
+    for transposed in (False, True):
+        a, b = matrix(m, k, transposed=transposed, seed=0), matrix(n, k, transposed=not transposed, seed=1)
+        out = torch.empty(m, n)
+        product(a, b, out, add=False)
+        torch.testing.assert_close(out, exact(a, b), rtol=1e-4, atol=1e-3)
+        product(a, b, out, add=True)
+        torch.testing.assert_close(out, 2 * exact(a, b), rtol=1e-4, atol=1e-3)
+
+
+def test_threads_do_not_change_a_bit(product):
+    found = []
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            for m, n in ((400, 70), (70, 400)):
+                out = torch.ones(m, n)
+                a, b = matrix(m, 300, transposed=True, seed=0), matrix(n, 300, transposed=False, seed=1)
+                product(a, b, out, add=True)
+                found.append(out)
+    finally:
+        torch.set_num_threads(before)
+    for first, other in zip(found[:2] * 2, found[2:], strict=True):
+        assert torch.equal(first, other)
+
+
+def test_what_is_not_a_number_is_not_hidden(product):
+    a, b, out = torch.ones(20, 30), torch.ones(40, 30), torch.empty(20, 40)
+    a[3, 4], b[5, 6] = torch.nan, torch.inf
+    product(a, b, out, add=False)
+    assert out[3].isnan().all() and out[0, 5].isinf() and int((~out.isfinite()).sum()) == 40 + 19
+
+
+def test_it_says_what_it_serves(product):
+    x = torch.ones(2, 2)
+    assert product.serves(x, x.T)
+    assert not product.serves(x, x.double()) and not product.serves(x.bfloat16()) and not product.serves(x[0])
