@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from models.miniatures import TABLE, WIDTH, build, miniature, padded, some_rows
+from models.miniatures import LAYERS, TABLE, WIDTH, build, miniature, padded, some_rows
 from overtone.core.errors import ShapeError
 from overtone.core.sites import Site
 from overtone.models.hooked import HookedModel
@@ -20,6 +20,37 @@ def test_going_on_from_what_was_there_gives_the_logits(name, batch):
     logits = model.logits(*batch)
     for site in (Site("embedding"), Site("residual", 1), Site("mlp_in", 1), Site("attn_out", 2)):
         assert torch.equal(model.logits_with(*batch, site, lambda states: states), logits)
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_going_on_from_states_that_are_known_is_the_same_and_computes_nothing_before_them(name, batch):
+    model = miniature(name)
+    for site in (Site("embedding"), Site("residual", 0), Site("residual", 2), Site("mlp_in", 1)):
+        states = model.read(*batch, [site])[site]
+        with model.editing({Site("residual", 0): lambda rows, call: rows * 2}):  # a block that is left out, or not
+            whole = model.logits_with(*batch, site, lambda _, known=states: known * 1.5)
+            assert torch.equal(model.logits_with(*batch, site, lambda rows: rows * 1.5, states=states), whole)
+        assert torch.equal(model.logits_with(*batch, site, lambda rows: rows, states=states), model.logits(*batch))
+
+
+def test_blocks_before_known_states_are_left_out_and_come_back(batch):
+    model, calls = miniature("llama"), []
+    handles = [
+        module.register_forward_hook(lambda *_, place=i: calls.append(place))
+        for i, module in enumerate(m for n, m in model.model.named_modules() if n.endswith("mlp"))
+    ]
+    site = Site("residual", 1)
+    states = model.read(*batch, [site])[site]
+    calls.clear()
+    with pytest.raises(ZeroDivisionError):
+        model.logits_with(*batch, site, lambda _: 1 / 0, states=states)
+    assert calls == []
+    model.logits_with(*batch, site, lambda rows: rows, states=states)
+    assert calls == list(range(2, LAYERS))
+    model.logits(*batch)
+    assert calls == [*range(2, LAYERS), *range(LAYERS)]
+    for handle in handles:
+        handle.remove()
 
 
 def test_the_gradient_is_the_slope():

@@ -5,11 +5,14 @@ Let h be the state at a site and an anchor, f the rest of the model, W the (late
 confidence vectors). Source: Zhang et al. 2025, arXiv 2512.23988. Differences from the paper:
 1. S W has a budget: ||S W|| <= rho * mean ||h|| (without one, entropy falls without limit by inflating the state);
 2. all anchors of a text are moved at once, as they are when the direction is used while generating;
-3. the result comes with random S of the same ||S W|| as controls.
+3. the result comes with random S of the same ||S W|| as controls;
+4. steps are taken in the geometry of states, not of scores: where atoms lie close together, as atoms of real states do,
+   equal steps of all scores move the state along a few directions only, and never leave them. What atoms span only
+   faintly is still held back (`FAINT`), so that scores stay moderate; of the many S with one S W it is the smallest.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -26,17 +29,23 @@ if TYPE_CHECKING:
     from overtone.dictionaries.dictionary import Dictionary
 
 Objective = Callable[[Tensor], Tensor]
+FAINT = 0.1  # of the largest singular value of the atoms: below, a step of the state shrinks with the singular value
+READ_TEXTS = 25  # texts whose states are read in one pass
 
 
 class Tail(Protocol):
-    """What the search needs of a model: a pass whose states at one site are replaced, differentiable from there on."""
+    """What the search needs of a model: states at a site, and a pass that goes on from there, differentiable."""
 
     fingerprint: str
 
-    def logits_with(self, tokens: Tensor, real: Tensor, site: Site, replace: Callable[[Tensor], Tensor]) -> Tensor:
-        """Logits (batch, tokens, vocabulary) of a pass in which `replace` maps the site's states (batch, tokens,
-        width).
-        """
+    def read(self, tokens: Tensor, real: Tensor, sites: Sequence[Site]) -> dict[Site, Tensor]:
+        """States (batch, tokens, width) at sites."""
+        ...
+
+    def logits_with(
+        self, tokens: Tensor, real: Tensor, site: Site, replace: Callable[[Tensor], Tensor], *, states: Tensor | None
+    ) -> Tensor:
+        """Logits (batch, tokens, vocabulary) of a pass that goes on from what `replace` makes of the states."""
         ...
 
 
@@ -44,12 +53,14 @@ class Tail(Protocol):
 class Anchored:
     """Texts and the positions whose next-token distribution the objective looks at.
 
-    tokens: (batch, tokens) int64; real: False on padding (right side); anchors: True at the chosen positions.
+    tokens: (batch, tokens) int64; real: False on padding (right side); anchors: True at the chosen positions; states:
+    (batch, tokens, width) at the site of a search, once they were read.
     """
 
     tokens: Tensor
     real: Tensor
     anchors: Tensor
+    states: Tensor | None = None
 
     @classmethod
     def of(cls, texts: Sequence[tuple[Sequence[int], Sequence[int]]]) -> "Anchored":
@@ -76,20 +87,31 @@ class Anchored:
     def select(self, texts: Tensor) -> "Anchored":
         """Some of the texts, trimmed to the longest of them."""
         width = int(self.real[texts].sum(1).max())
-        return Anchored(self.tokens[texts, :width], self.real[texts, :width], self.anchors[texts, :width])
+        states = None if self.states is None else self.states[texts, :width]
+        return Anchored(self.tokens[texts, :width], self.real[texts, :width], self.anchors[texts, :width], states)
+
+    def read(self, model: Tail, site: Site) -> "Anchored":
+        """The same texts with their states at a site, so that no pass computes again what comes before it."""
+        parts = zip(self.tokens.split(READ_TEXTS), self.real.split(READ_TEXTS), strict=True)
+        return replace(self, states=torch.cat([model.read(tokens, real, [site])[site] for tokens, real in parts]))
+
+    def mean_norm(self) -> float:
+        """Mean length of the states at the anchors, in the units of the states; they must have been read."""
+        assert self.states is not None
+        return float(self.states[self.anchors].float().norm(dim=-1).mean())
 
 
 @dataclass(frozen=True)
 class SearchSettings(Settings):
-    """How to search. rho: budget in mean state norms; n_iterations of Adam with rate lr under a cosine schedule;
-    batch_anchors: anchors per iteration, about (whole texts are drawn); renormalise: hold ||S W|| AT the budget
-    instead of below it; n_controls: random S of equal ||S W|| to compare with; eval_anchors: how many anchors
-    before/after are measured on.
+    """How to search. rho: budget in mean state norms; n_iterations of Adam with rate lr, in budgets per coordinate,
+    under a cosine schedule; batch_anchors: anchors per iteration, about (whole texts are drawn); renormalise: hold
+    ||S W|| AT the budget instead of below it; n_controls: random S of equal ||S W|| to compare with; eval_anchors: how
+    many anchors before/after are measured on.
     """
 
     rho: float = 0.3
     n_iterations: int = 1000
-    lr: float = 0.01
+    lr: float = 0.05
     batch_anchors: int = 256
     renormalise: bool = False
     n_controls: int = 100
@@ -157,20 +179,19 @@ def search(
     gives.
 
     objective: logits (rows, vocabulary) at the anchors -> scalar to minimise; negate it to maximise. held_out: texts
-    for before, after and controls (default: the texts of the search). Deterministic in settings.seed on the CPU.
-    Raises SiteError for an unknown site (from the model), DataError if the objective is not finite.
+    for before, after and controls (default: the texts of the search). Memory: the states of all tokens at the site.
+    Deterministic in settings.seed on the CPU. Raises SiteError for an unknown site (from the model), DataError if the
+    objective is not finite.
     """
     settings, site = settings or SearchSettings(), Site.parse(site)
     atoms = dictionary.atoms().detach().float()
     atoms = atoms / atoms.norm(dim=1, keepdim=True).clamp_min(1e-12)
     generator = torch.Generator().manual_seed(settings.seed)
-    test = _first_anchors(held_out or texts, settings.eval_anchors)
-    score = _scorer(model, site, objective)
-    norm = _mean_norm(model, test, site)
-    budget = settings.rho * norm
+    test = _first_anchors(held_out or texts, settings.eval_anchors).read(model, site)
+    score, norm = _scorer(model, site, objective), test.mean_norm()
     with torch.no_grad():
         before = float(score(test, torch.zeros(atoms.shape[1])))
-    scores, curve = _descend(score, texts, atoms, budget, settings, generator, quiet)
+    scores, curve = _descend(score, texts.read(model, site), atoms, settings.rho * norm, settings, generator, quiet)
     delta = scores @ atoms
     if not bool(torch.isfinite(delta).all()) or float(delta.norm()) == 0.0:
         raise DataError(
@@ -187,30 +208,25 @@ def search(
 def _scorer(model: Tail, site: Site, objective: Objective) -> Callable[[Anchored, Tensor], Tensor]:
     def score(texts: Anchored, delta: Tensor) -> Tensor:
         shift = texts.anchors[..., None].to(delta.dtype) * delta
-        logits = model.logits_with(texts.tokens, texts.real, site, lambda states: states + shift.to(states))
+        logits = model.logits_with(
+            texts.tokens, texts.real, site, lambda states: states + shift.to(states), states=texts.states
+        )
         return objective(logits[texts.anchors])
 
     return score
-
-
-def _mean_norm(model: Tail, texts: Anchored, site: Site) -> float:
-    seen: list[Tensor] = []
-
-    def look(states: Tensor) -> Tensor:
-        seen.append(states[texts.anchors].detach().float().norm(dim=-1))
-        return states
-
-    with torch.no_grad():
-        model.logits_with(texts.tokens, texts.real, site, look)
-    return float(seen[0].mean())
 
 
 def _descend(
     score: Callable[[Anchored, Tensor], Tensor], texts: Anchored, atoms: Tensor, budget: float,
     settings: SearchSettings, generator: torch.Generator, quiet: bool | None,
 ) -> tuple[Tensor, tuple[float, ...]]:  # fmt: skip
-    scores = torch.zeros(len(atoms), requires_grad=True)
-    optimiser = torch.optim.Adam([scores], lr=settings.lr)
+    """Adam over the coordinates of S W along the singular directions of the atoms, in units of the budget; after every
+    step S W is brought back to the budget, from outside only unless it is held there."""
+    left, sizes, right = torch.linalg.svd(atoms, full_matrices=False)
+    floor = sizes.clamp_min(FAINT * float(sizes[0]))
+    moves = budget * (sizes / floor)[:, None] * right
+    at = torch.zeros(len(sizes), requires_grad=True)
+    optimiser = torch.optim.Adam([at], lr=settings.lr)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, settings.n_iterations)
     n_texts = max(1, round(settings.batch_anchors * len(texts.tokens) / texts.n_anchors))
     order, curve, every = torch.empty(0, dtype=torch.int64), [], max(1, settings.n_iterations // 10)
@@ -218,25 +234,17 @@ def _descend(
         if len(order) < min(n_texts, len(texts.tokens)):
             order = torch.randperm(len(texts.tokens), generator=generator)
         batch, order = texts.select(order[:n_texts]), order[n_texts:]
-        loss = score(batch, _spent(scores @ atoms, budget) if settings.renormalise else scores @ atoms)
-        optimiser.zero_grad()
-        (scores.grad,) = torch.autograd.grad(loss, [scores])
+        loss = score(batch, at @ moves)
+        (at.grad,) = torch.autograd.grad(loss, [at])
         optimiser.step()
         schedule.step()
-        if not settings.renormalise:
-            with torch.no_grad():
-                scores.mul_(min(1.0, budget / max(float((scores @ atoms).norm()), 1e-12)))
+        with torch.no_grad():
+            length = float((at @ moves).norm())
+            if length > budget or settings.renormalise:
+                at.mul_(budget / max(length, 1e-12))
         if i % every == 0:
             curve.append(float(loss.detach()))
-    found = scores.detach()
-    if settings.renormalise:
-        found = found * (budget / (found @ atoms).norm().clamp_min(1e-12))
-    return found, tuple(curve)
-
-
-def _spent(delta: Tensor, budget: float) -> Tensor:
-    """S W with the length of the budget: only its direction is learned. At the start, S = 0, it is 0, with a slope."""
-    return delta * (budget / delta.norm().clamp_min(1e-6 * budget))
+    return left @ (budget * at.detach() / floor), tuple(curve)
 
 
 def _controls(

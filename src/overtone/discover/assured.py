@@ -50,7 +50,8 @@ def confidence(
 def _search(
     material: Material, nexts: Decomposition, site: Site, settings: DiscoverSettings
 ) -> tuple[Searched, Searched]:
-    """The search below the budget, and once more held AT the budget, which must not change the ranking."""
+    """The search below the budget, and once more held AT the budget and on other draws of texts, which must not change
+    the ranking."""
     c = settings.confidence
     first = SearchSettings(
         rho=c.budget,
@@ -65,7 +66,7 @@ def _search(
     def run_search(s: SearchSettings) -> Searched:
         return search(material.subject.model, nexts.dictionaries[site], texts, site, settings=s, held_out=held_out)
 
-    return run_search(first), run_search(replace(first, renormalise=True, n_controls=0))
+    return run_search(first), run_search(replace(first, renormalise=True, n_controls=0, seed=settings.seed + 1))
 
 
 def _anchored(material: Material, split: str) -> Anchored:

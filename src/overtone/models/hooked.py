@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Self
@@ -17,7 +17,7 @@ from overtone.models import generic
 from overtone.models.adapter import Adapter, by_model_type, submodule
 from overtone.models.decoding import KeyValues, new_cache
 from overtone.models.fingerprint import fingerprint
-from overtone.models.hooks import Call, Editor, StopForward, Tap, Visit, attached
+from overtone.models.hooks import Call, Editor, StopForward, Tap, Visit, attached, returned, skipped
 
 __all__ = ["Call", "Editor", "HookedModel"]
 
@@ -132,13 +132,25 @@ class HookedModel:
         """Number of coordinates of a state at the site, measured once on one token. Raises SiteError as `check`."""
         site = self.check(site)
         if site not in self._widths:
-            muted, self._muted = self._muted, True
-            try:
+            with self._unedited():
                 states = self.read(torch.zeros(1, 1, dtype=torch.int64), None, [site])
-            finally:
-                self._muted = muted
             self._widths[site] = states[site].shape[-1]
         return self._widths[site]
+
+    @contextmanager
+    def _unedited(self) -> Iterator[None]:
+        muted, self._muted = self._muted, True
+        try:
+            yield
+        finally:
+            self._muted = muted
+
+    @cached_property
+    def _block_returns(self) -> Any:
+        """What a block returns, as it does on one token."""
+        call = self._start(torch.zeros(1, 1, dtype=torch.int64), None, None, None)
+        with torch.no_grad(), self._unedited():
+            return returned(self._blocks[0], lambda: self._run(call))
 
     def module(self, site: Site | str) -> nn.Module:
         """The module whose input or output the site is."""
@@ -288,18 +300,21 @@ class HookedModel:
         site: Site,
         replace: Callable[[Tensor], Tensor],
         *,
+        states: Float[Tensor, "batch seq width"] | None = None,
         last_only: bool = False,
     ) -> Float[Tensor, "batch columns vocabulary"]:
         """Logits of a pass that goes on from `replace(states)` at a site, differentiable in what `replace` closes over.
 
         The part before the site runs without gradient; the states (batch, seq, width) are handed over detached.
+        states: what `read` gave there for the same tokens; the blocks up to a `residual` site are then left out.
         Parameters of the model take no part: no gradient reaches them, with `backward` or `torch.autograd.grad`.
         """
         site = self.check(site)
         self._require_head()
+        known = states
 
         def swap(states: Tensor) -> Tensor:
-            rows = self._rows(states).detach()
+            rows = self._rows(states).detach() if known is None else known.detach()
             torch.set_grad_enabled(True)  # undone by no_grad below
             made = replace(rows)
             if made.shape != rows.shape:
@@ -307,7 +322,10 @@ class HookedModel:
             return made.reshape(states.shape)
 
         call = self._start(tokens, real, None, None)
-        with torch.no_grad(), _frozen(self.model), attached([(self._tap(site), swap)]):
+        shortened = nullcontext()
+        if known is not None and site.kind == "residual":
+            shortened = skipped(self._blocks[: site.layer + 1], self._block_returns)
+        with torch.no_grad(), _frozen(self.model), shortened, attached([(self._tap(site), swap)]):
             return _logits(self._run(call, last_only=last_only))
 
     def probed(

@@ -1,7 +1,8 @@
-"""The only file that registers torch hooks: taps on modules, what an editor may know, and stopping a pass early."""
+"""The only file that registers torch hooks: taps on modules, what an editor may know, stopping a pass early, and
+leaving blocks out of one."""
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,6 +71,42 @@ def attached(taps: Iterable[tuple[Tap, Visit]]) -> Iterator[None]:
     finally:
         for handle in handles:
             handle.remove()
+
+
+def returned(module: nn.Module, run: Callable[[], object]) -> Any:
+    """What a module returns in the pass that `run` makes, which ends there."""
+    seen: list[Any] = []
+
+    def see(_module: nn.Module, _args: tuple, out: Any) -> None:
+        seen.append(out)
+        raise StopForward
+
+    handle = module.register_forward_hook(see)
+    try:
+        with suppress(StopForward):
+            run()
+    finally:
+        handle.remove()
+    return seen[0]
+
+
+@contextmanager
+def skipped(blocks: Iterable[nn.Module], like: Any) -> Iterator[None]:
+    """Within, the blocks compute nothing: each hands on the states it is given, in the form of `like`, which is what a
+    block of this model returns."""
+    blocks = list(blocks)
+
+    def through(*args: Any, **kwargs: Any) -> Any:
+        states = args[0] if args else kwargs["hidden_states"]
+        return states if isinstance(like, Tensor) else type(like)((states, *like[1:]))
+
+    try:
+        for block in blocks:
+            block.forward = through
+        yield
+    finally:
+        for block in blocks:
+            block.__dict__.pop("forward", None)
 
 
 def _register(tap: Tap, visit: Visit) -> list[Any]:
