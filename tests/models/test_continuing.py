@@ -23,14 +23,16 @@ def test_going_on_from_what_was_there_gives_the_logits(name, batch):
 
 
 @pytest.mark.parametrize("name", TABLE)
-def test_going_on_from_states_that_are_known_is_the_same_and_computes_nothing_before_them(name, batch):
-    model = miniature(name)
+def test_a_pass_that_begins_with_known_states_gives_the_same_logits(name, batch):
+    model, double = miniature(name), lambda rows, call: rows * 2
     for site in (Site("embedding"), Site("residual", 0), Site("residual", 2), Site("mlp_in", 1)):
-        states = model.read(*batch, [site])[site]
-        with model.editing({Site("residual", 0): lambda rows, call: rows * 2}):  # a block that is left out, or not
-            whole = model.logits_with(*batch, site, lambda _, known=states: known * 1.5)
-            assert torch.equal(model.logits_with(*batch, site, lambda rows: rows * 1.5, states=states), whole)
-        assert torch.equal(model.logits_with(*batch, site, lambda rows: rows, states=states), model.logits(*batch))
+        states, last = model.read(*batch, [site]), Site("residual", 2)
+        assert torch.equal(model.logits(*batch, states=states), model.logits(*batch))
+        for after in (site, last):
+            found = model.logits_with(*batch, after, lambda rows: rows * 1.5, states=states)
+            assert torch.equal(found, model.logits_with(*batch, after, lambda rows: rows * 1.5))
+        with model.editing({site: double, Site("residual", 1): double} if site != last else {last: double}):
+            assert torch.equal(model.logits(*batch, states=states), model.logits(*batch))
 
 
 def test_blocks_before_known_states_are_left_out_and_come_back(batch):
@@ -40,7 +42,7 @@ def test_blocks_before_known_states_are_left_out_and_come_back(batch):
         for i, module in enumerate(m for n, m in model.model.named_modules() if n.endswith("mlp"))
     ]
     site = Site("residual", 1)
-    states = model.read(*batch, [site])[site]
+    states = model.read(*batch, [site])
     calls.clear()
     with pytest.raises(ZeroDivisionError):
         model.logits_with(*batch, site, lambda _: 1 / 0, states=states)

@@ -11,7 +11,7 @@ confidence vectors). Source: Zhang et al. 2025, arXiv 2512.23988. Differences fr
    faintly is still held back (`FAINT`), so that scores stay moderate; of the many S with one S W it is the smallest.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -43,8 +43,9 @@ class Tail(Protocol):
         ...
 
     def logits_with(
-        self, tokens: Tensor, real: Tensor, site: Site, replace: Callable[[Tensor], Tensor], *, states: Tensor | None
-    ) -> Tensor:
+        self, tokens: Tensor, real: Tensor, site: Site, replace: Callable[[Tensor], Tensor],
+        *, states: Mapping[Site, Tensor] | None,
+    ) -> Tensor:  # fmt: skip
         """Logits (batch, tokens, vocabulary) of a pass that goes on from what `replace` makes of the states."""
         ...
 
@@ -208,8 +209,9 @@ def search(
 def _scorer(model: Tail, site: Site, objective: Objective) -> Callable[[Anchored, Tensor], Tensor]:
     def score(texts: Anchored, delta: Tensor) -> Tensor:
         shift = texts.anchors[..., None].to(delta.dtype) * delta
+        known = None if texts.states is None else {site: texts.states}
         logits = model.logits_with(
-            texts.tokens, texts.real, site, lambda states: states + shift.to(states), states=texts.states
+            texts.tokens, texts.real, site, lambda states: states + shift.to(states), states=known
         )
         return objective(logits[texts.anchors])
 

@@ -18,7 +18,7 @@ class SamplingSettings(Settings):
     """Longest response, in tokens."""
     temperature: float = 1.0
     """Sampling temperature; 0 is greedy."""
-    batch_rows: int = 160
+    batch_rows: int = 300
     """Traces generated at once."""
 
     def __post_init__(self) -> None:

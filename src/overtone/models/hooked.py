@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Self
@@ -17,7 +17,7 @@ from overtone.models import generic
 from overtone.models.adapter import Adapter, by_model_type, submodule
 from overtone.models.decoding import KeyValues, new_cache
 from overtone.models.fingerprint import fingerprint
-from overtone.models.hooks import Call, Editor, StopForward, Tap, Visit, attached, returned, skipped
+from overtone.models.hooks import Call, Editor, StopForward, Tap, Visit, attached, beginning, returned
 
 __all__ = ["Call", "Editor", "HookedModel"]
 
@@ -257,14 +257,17 @@ class HookedModel:
         real: Bool[Tensor, "_ _"] | None = None,
         *,
         prompt_columns: int | None = None,
+        states: Mapping[Site, Float[Tensor, "batch seq width"]] | None = None,
     ) -> Float[Tensor, "batch seq vocabulary"]:
         """Logits at every token, without a cache and without gradient; edits in force apply. Encoders too.
 
-        prompt_columns: as in `forward`, so that edits see what they saw while the text was decoded. Raises ModelError
-        if the model has no vocabulary head, DataError for ids outside the vocabulary.
+        prompt_columns: as in `forward`, so that edits see what they saw while the text was decoded. states: what `read`
+        gave for the same tokens without edits; the pass begins at the deepest `residual` site among them, and edits
+        before it are not seen. Raises ModelError if the model has no vocabulary head, DataError for ids outside the
+        vocabulary.
         """
         self._require_head()
-        with torch.no_grad():
+        with torch.no_grad(), self._begun(states or {}):
             return _logits(self._run(self._start(tokens, real, None, prompt_columns)))
 
     def forward(
@@ -300,21 +303,20 @@ class HookedModel:
         site: Site,
         replace: Callable[[Tensor], Tensor],
         *,
-        states: Float[Tensor, "batch seq width"] | None = None,
+        states: Mapping[Site, Float[Tensor, "batch seq width"]] | None = None,
         last_only: bool = False,
     ) -> Float[Tensor, "batch columns vocabulary"]:
         """Logits of a pass that goes on from `replace(states)` at a site, differentiable in what `replace` closes over.
 
         The part before the site runs without gradient; the states (batch, seq, width) are handed over detached.
-        states: what `read` gave there for the same tokens; the blocks up to a `residual` site are then left out.
-        Parameters of the model take no part: no gradient reaches them, with `backward` or `torch.autograd.grad`.
+        states: as in `logits`; those of later sites are not used. Parameters of the model take no part: no gradient
+        reaches them, with `backward` or `torch.autograd.grad`.
         """
         site = self.check(site)
         self._require_head()
-        known = states
 
         def swap(states: Tensor) -> Tensor:
-            rows = self._rows(states).detach() if known is None else known.detach()
+            rows = self._rows(states).detach()
             torch.set_grad_enabled(True)  # undone by no_grad below
             made = replace(rows)
             if made.shape != rows.shape:
@@ -322,10 +324,8 @@ class HookedModel:
             return made.reshape(states.shape)
 
         call = self._start(tokens, real, None, None)
-        shortened = nullcontext()
-        if known is not None and site.kind == "residual":
-            shortened = skipped(self._blocks[: site.layer + 1], self._block_returns)
-        with torch.no_grad(), _frozen(self.model), shortened, attached([(self._tap(site), swap)]):
+        begun = self._begun({s: rows for s, rows in (states or {}).items() if s == site or s.layer < site.layer})
+        with torch.no_grad(), _frozen(self.model), begun, attached([(self._tap(site), swap)]):
             return _logits(self._run(call, last_only=last_only))
 
     def probed(
@@ -354,6 +354,13 @@ class HookedModel:
             logits = _logits(self._run(call))
         _require_called(wanted, states)
         return logits, {site: states[site] for site in wanted}, {site: probes[site] for site in wanted}
+
+    def _begun(self, states: Mapping[Site, Tensor]) -> AbstractContextManager[None]:
+        """Within, a pass begins at the deepest residual site whose states are known."""
+        known = {site.layer: rows for site, rows in states.items() if site.kind == "residual"}
+        if not known:
+            return nullcontext()
+        return beginning(self._blocks[: max(known) + 1], known[max(known)], self._block_returns)
 
     def unembed(self, rows: Float[Tensor, "rows width"]) -> Float[Tensor, "rows vocabulary"]:
         """Logits that rows of the residual stream would give after the last block (logit lens: final norm + head).

@@ -1,7 +1,7 @@
 """The only file that registers torch hooks: taps on modules, what an editor may know, stopping a pass early, and
-leaving blocks out of one."""
+beginning it late."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -91,21 +91,19 @@ def returned(module: nn.Module, run: Callable[[], object]) -> Any:
 
 
 @contextmanager
-def skipped(blocks: Iterable[nn.Module], like: Any) -> Iterator[None]:
-    """Within, the blocks compute nothing: each hands on the states it is given, in the form of `like`, which is what a
-    block of this model returns."""
-    blocks = list(blocks)
+def beginning(after: Sequence[nn.Module], states: Tensor, like: Any) -> Iterator[None]:
+    """Within, a pass begins after some blocks: they compute nothing and return the states, in the form of `like`, which
+    is what a block of this model returns; hooks on them see that."""
 
     def through(*args: Any, **kwargs: Any) -> Any:
-        states = args[0] if args else kwargs["hidden_states"]
         return states if isinstance(like, Tensor) else type(like)((states, *like[1:]))
 
     try:
-        for block in blocks:
+        for block in after:
             block.forward = through
         yield
     finally:
-        for block in blocks:
+        for block in after:
             block.__dict__.pop("forward", None)
 
 

@@ -3,7 +3,7 @@
 Teacher-forced: both models read the same traces, so a difference at one position is not the echo of an earlier choice.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from overtone.core.errors import DataError
+from overtone.core.sites import Site
 from overtone.data.traces import ReasoningTrace
 from overtone.models.hooks import Call
 from overtone.steering.plan import Arm, Plan
@@ -78,6 +79,7 @@ class Comparison:
             raise DataError("there are no traces to measure on. Generate some without steering first.")
         self.model, self.traces, self.positions, self.batch_rows = model, list(traces), positions, batch_rows
         self._kept: dict[tuple[int, ...], tuple[Laid, Tensor]] = {}
+        self._states: dict[tuple[int, ...], dict[Site, Tensor]] = {}
 
     def measure(self, steering: Arm) -> Divergence:
         """KL(steered || unsteered) under some steerings, in force together."""
@@ -86,7 +88,7 @@ class Comparison:
         for rows in self._batches():
             laid, before = self._unsteered(rows)
             mask = self._mask(laid, rows, steering)
-            kl = _kl(self._logits(laid, steering)[mask], before[mask])
+            kl = _kl(self._logits(laid, steering, rows)[mask], before[mask])
             row = mask.nonzero()[:, 0]
             n = mask.sum(1).cpu()
             sums = torch.zeros(len(rows), dtype=kl.dtype).index_add_(0, row.cpu(), kl.cpu())
@@ -107,14 +109,27 @@ class Comparison:
     def _unsteered(self, rows: tuple[int, ...]) -> tuple[Laid, Tensor]:
         if rows not in self._kept:
             laid = lay_out([self.traces[i] for i in rows])
-            self._kept[rows] = (laid, self._logits(laid, ()))
+            self._kept[rows] = (laid, self._logits(laid, (), rows))
         return self._kept[rows]
 
-    def _logits(self, laid: Laid, steering: Arm) -> Float[Tensor, "batch columns vocabulary"]:
+    def _logits(self, laid: Laid, steering: Arm, rows: tuple[int, ...]) -> Float[Tensor, "batch columns vocabulary"]:
         plan = Plan(self.model, [steering], torch.zeros(len(laid.tokens), dtype=torch.int64))
-        with self.model.editing(plan.editors()):
-            logits, _ = self.model.forward(laid.tokens, laid.real, prompt_columns=laid.prompt_columns)
+        editors = plan.editors()
+        states = self._before(laid, rows, editors)
+        with self.model.editing(editors):
+            logits = self.model.logits(laid.tokens, laid.real, prompt_columns=laid.prompt_columns, states=states)
         return plan.biased(logits, Call(laid.tokens, laid.real, 0, laid.prompt_columns))
+
+    def _before(self, laid: Laid, rows: tuple[int, ...], edited: Collection[Site]) -> dict[Site, Tensor]:
+        """Unsteered states at the first site that is edited, where a pass can begin; those of one site are kept."""
+        if not edited or any(site.kind != "residual" for site in edited):
+            return {}
+        first = min(edited, key=lambda site: site.layer)
+        kept = self._states.get(rows, {})
+        if first not in kept:
+            kept = self.model.read(laid.tokens, laid.real, [first], prompt_columns=laid.prompt_columns)
+            self._states[rows] = kept
+        return kept
 
     def _mask(self, laid: Laid, rows: Sequence[int], steering: Arm) -> Bool[Tensor, "batch columns"]:
         """Where the distributions are compared; a column without a next token never is."""
