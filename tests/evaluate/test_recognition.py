@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from overtone.core.errors import DataError, ShapeError
-from overtone.evaluate.recognition import LabelledCodes, best_latents, mean_auroc
+from overtone.evaluate.recognition import LabelledCodes, best_among, best_latents, mean_auroc, selected_auroc
 
 
 def planted(rng, n=400, latents=60, clean=True, sign=1.0, prefix="p"):
@@ -59,6 +59,24 @@ def test_shuffled_labels_score_one_half_even_with_perfect_latents():
     select, report = two_splits()
     found = best_latents(select.shuffled(rng), report.shuffled(rng), rng=rng)
     assert mean_auroc(found) == pytest.approx(0.5, abs=0.05)
+
+
+def test_every_behaviour_gets_the_dictionary_that_is_best_for_it_on_the_split_of_the_choice():
+    """One dictionary knows `check` only, one `leave` only on the first split: the choice may not see the second."""
+    parts = two_splits()
+    only = {place: [p.codes.toarray() for p in parts] for place in ("check", "leave")}
+    for place, other in (("check", 9), ("leave", 7)):
+        for codes in only[place]:
+            codes[:, other] = 0
+    only["leave"][1][:, 9] = 0
+    places = {
+        place: tuple(LabelledCodes(c, p.labels, p.groups) for c, p in zip(codes, parts, strict=True))
+        for place, codes in only.items()
+    }
+    found = best_among(places, rng=np.random.default_rng(0), behaviours=["check", "leave"])
+    assert {b: (place, r.latent) for b, (place, r) in found.items()} == {"check": ("check", 7), "leave": ("leave", 9)}
+    assert found["check"][1].auroc.value == 1 and found["leave"][1].auroc.value == 0.5
+    assert selected_auroc(parts[0]) > max(selected_auroc(select) for select, _ in places.values())
 
 
 def test_rows_without_label_and_rare_behaviours_are_left_out():

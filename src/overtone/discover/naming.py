@@ -1,8 +1,8 @@
 """What the discovered latents are about: recognition of behaviours, profiles, geometry, clusters, lengths, contexts.
 
-Labels enter only here and only to NAME and SCORE what was found without them. Latents are chosen on the `select`
-split and
-scored on `test` (held-out problems) and `wording` (sentences the model was never trained on).
+Labels enter only here and only to NAME and SCORE what was found without them. Latents, and for each behaviour the
+dictionary, are chosen on the `select` split and scored on `test` (held-out problems) and `wording` (sentences the model
+was never trained on).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from overtone.discover.page.sections import (
     TokenWeight,
 )
 from overtone.evaluate.intervals import Estimate as Measured
-from overtone.evaluate.recognition import LabelledCodes, best_latents
+from overtone.evaluate.recognition import LabelledCodes, Recogniser, best_among, selected_auroc
 from overtone.evaluate.reconstruction import reconstruction
 from overtone.evaluate.separability import SilhouetteTest, cosine_distances, silhouette_pairs, silhouette_test
 from overtone.interpret.clusters import cluster_atoms, describe_clusters
@@ -45,7 +45,6 @@ from overtone.interpret.profiles import Profiles, profile, specific
 from overtone.interpret.vocabulary import vocabulary_effect
 from overtone.interpret.words import distinctive_words
 
-SCAN_DRAWS = 10  # while only point values are compared
 CARDS_PER_BEHAVIOUR = 3
 FEWEST_POINTS = 3  # atoms on a map
 SPLIT_NAMES = {TEST: "problems", WORDING: "wording"}
@@ -86,7 +85,7 @@ class Naming:
     @cached_property
     def best_site(self) -> Site:
         """The site whose best latents recognise behaviours best on `select`, averaged over behaviours."""
-        return max(self.found.dictionaries, key=lambda site: self._selected(self.codes[site]))
+        return max(self.found.dictionaries, key=lambda site: selected_auroc(self._part(self.codes[site], SELECT)))
 
     def _part(self, codes: Any, split: str) -> LabelledCodes:
         rows = self.found.rows
@@ -95,31 +94,23 @@ class Naming:
             codes.tocsr()[picked.numpy()], rows.picked(rows.labels, picked), rows.picked(rows.groups, picked)
         )
 
-    def _selected(self, codes: Any) -> float:
-        """Mean over behaviours of the AUROC of their best latents on `select`: what a choice of site may look at."""
-        rng = numpy_generator(self.seed, "scan")
-        select, other = self._part(codes, SELECT), self._part(codes, FIT)
-        return float(np.mean([r.selected for r in best_latents(select, other, rng=rng, draws=SCAN_DRAWS).values()]))
-
     # ------------------------------------------------------------------------------------------------- recognition
     def recognition(self) -> list[BehaviourAuroc]:
         """AUROC of the best single latent per behaviour and held-out split, beside what the same search finds in
-        principal
-        axes, under a random decoder, and for shuffled labels. Every basis gets its own best site and size."""
+        principal axes, under a random decoder, and for shuffled labels. For every behaviour each of them has its own
+        best site and size."""
         bases = self._bases()
-        places = {name: max(codes, key=lambda p: self._selected(codes[p])) for name, codes in bases.items()}
         results = []
         for split in (TEST, WORDING):
             if not len(self.found.rows.index(split)):
                 continue
             try:
-                scored = {name: self._scored(codes[places[name]], split) for name, codes in bases.items()}
+                scored = {name: self._scored(codes, split) for name, codes in bases.items()}
+                scored["shuffled labels"] = self._scored(bases[""], split, shuffle=True)
             except DataError:  # no behaviour has enough steps in this split
                 continue
-            own, site = bases[""][places[""]], places[""][0]
-            scored["shuffled labels"] = self._scored(own, split, shuffle=True)
-            for behaviour, best in scored[""].items():
-                controls = {n: shown(s[behaviour].auroc) for n, s in scored.items() if n and behaviour in s}
+            for behaviour, ((site, n_latents), best) in scored[""].items():
+                controls = {n: shown(s[behaviour][1].auroc) for n, s in scored.items() if n and behaviour in s}
                 results.append(
                     BehaviourAuroc(
                         behaviour,
@@ -131,7 +122,7 @@ class Naming:
                         self.found.rows.anchor,
                         None,
                         best.n_positive,
-                        own.shape[1],
+                        n_latents,
                     )
                 )
         return results
@@ -154,12 +145,16 @@ class Naming:
         }
         return {name: found for name, found in codes.items() if found}
 
-    def _scored(self, codes: Any, split: str, *, shuffle: bool = False) -> dict[str, Any]:
+    def _scored(
+        self, codes: Mapping[tuple[Site, int], Any], split: str, *, shuffle: bool = False
+    ) -> dict[str, tuple[tuple[Site, int], Recogniser]]:
+        places = {}
+        for place, coded in codes.items():
+            parts = self._part(coded, SELECT), self._part(coded, split)
+            rng = numpy_generator(self.seed, "shuffled", split)  # the same for all: one set of labels for one row
+            places[place] = (parts[0].shuffled(rng), parts[1].shuffled(rng)) if shuffle else parts
         rng = numpy_generator(self.seed, "recognition", split, shuffle)
-        select, report = self._part(codes, SELECT), self._part(codes, split)
-        if shuffle:
-            select, report = select.shuffled(rng), report.shuffled(rng)
-        return best_latents(select, report, rng=rng, behaviours=self.material.behaviours)
+        return best_among(places, rng=rng, behaviours=self.material.behaviours)
 
     # --------------------------------------------------------------------------------------------------- geometry
     def separability(self) -> list[LayerSeparability]:

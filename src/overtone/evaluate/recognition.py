@@ -7,9 +7,9 @@ readings of a latent compete for all of them, so no basis is favoured.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from overtone.evaluate.intervals import Estimate, Resampling
 from overtone.evaluate.separability import auroc_estimate, auroc_table
 from overtone.interpret.columns import as_columns, same_rows
 
+Place = TypeVar("Place", bound=Hashable)
 READINGS = ("positive", "negative", "size")
 
 
@@ -74,6 +75,49 @@ def best_latents(
     than n_min rows, or fewer than n_min other rows, on either side is left out. draws: bootstrap draws.
     Raises DataError if the splits share a group or differ in latents, or if nothing is left.
     """
+    found = best_among({None: (select, report)}, rng=rng, behaviours=behaviours, n_min=n_min, draws=draws)
+    return {name: recogniser for name, (_, recogniser) in found.items()}
+
+
+def best_among(
+    places: Mapping[Place, tuple[LabelledCodes, LabelledCodes]],
+    *,
+    rng: np.random.Generator,
+    behaviours: Sequence[str] | None = None,
+    n_min: int = 10,
+    draws: int = 500,
+) -> dict[str, tuple[Place, Recogniser]]:
+    """As `best_latents`, over the latents of several dictionaries of the same rows: name -> its (select, report) codes.
+    Each behaviour gets the dictionary, latent and reading of highest AUROC on `select`."""
+    labelled = {place: _checked(select, report) for place, (select, report) in places.items()}
+    parts = next(iter(labelled.values()))
+    wanted = behaviours or sorted(set(parts[0].labels))  # type: ignore[type-var]
+    names = [name for name in wanted if _enough(name, parts, n_min)]
+    if not names:
+        raise DataError(f"no behaviour has {n_min} steps in both splits. Sample more traces or lower n_min.")
+    chosen = {place: _choose(select, names) for place, (select, _) in labelled.items()}
+    resampling = Resampling.over(parts[1].groups, rng=rng, draws=draws)
+    found = {}
+    for name in names:
+        place = max(chosen, key=lambda p: chosen[p][name][2])
+        found[name] = (place, _measure(name, *chosen[place][name], labelled[place][1], resampling))
+    return found
+
+
+def selected_auroc(select: LabelledCodes, *, n_min: int = 10) -> float:
+    """Mean over behaviours of the AUROC of their best latents on the split where these are chosen, in [0, 1]: what a
+    choice between dictionaries may look at. Behaviours as in `best_latents`."""
+    select = _labelled(select)
+    names = [name for name in sorted(set(select.labels)) if _enough(name, (select,), n_min)]  # type: ignore[type-var]
+    return float(np.mean([auroc for *_, auroc in _choose(select, names).values()])) if names else 0.0
+
+
+def mean_auroc(found: dict[str, Recogniser]) -> float:
+    """Mean over behaviours of the held-out AUROC, in [0, 1]."""
+    return float(np.mean([r.auroc.value for r in found.values()]))
+
+
+def _checked(select: LabelledCodes, report: LabelledCodes) -> tuple[LabelledCodes, LabelledCodes]:
     if select.codes.shape[1] != report.codes.shape[1]:
         raise DataError(
             f"{select.codes.shape[1]} and {report.codes.shape[1]} latents: use one dictionary for both splits."
@@ -83,18 +127,7 @@ def best_latents(
         raise DataError(
             f"{len(shared)} groups lie in both splits, such as {min(map(str, shared))}. Split by group first."
         )
-    select, report = _labelled(select), _labelled(report)
-    names = [b for b in behaviours or sorted(set(select.labels)) if _enough(b, (select, report), n_min)]  # type: ignore[type-var]
-    if not names:
-        raise DataError(f"no behaviour has {n_min} steps in both splits. Sample more traces or lower n_min.")
-    chosen = _choose(select, names)
-    resampling = Resampling.over(report.groups, rng=rng, draws=draws)
-    return {name: _measure(name, *chosen[name], report, resampling) for name in names}
-
-
-def mean_auroc(found: dict[str, Recogniser]) -> float:
-    """Mean over behaviours of the held-out AUROC, in [0, 1]."""
-    return float(np.mean([r.auroc.value for r in found.values()]))
+    return _labelled(select), _labelled(report)
 
 
 def _labelled(part: LabelledCodes) -> LabelledCodes:
