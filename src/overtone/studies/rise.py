@@ -19,9 +19,10 @@ traces, not 500 of a hundred times the length; held-out puzzles for AIME25, and 
 Deviations
 1. Steps are named by their own tokens (mean state) and steered at the token before them, each with its own dictionary:
    at that token the kind of the step is not decided yet, so separability there would measure how predictable it is.
-2. Layers compete on a split of their own for (a) and (c), and sizes of dictionaries for (a), behaviour by behaviour, ways of weighing atoms and
-   strengths for (c), by forecasts from first tokens of steps. The paper steers at the last layer, which can only act as
-   a bias on words; where that layer wins, as it does for backtracking, the bias measured beside it is the same thing.
+2. Layers compete on a split of their own for (a) and (c), sizes of dictionaries for (a), behaviour by behaviour and for
+   the bases beside them alike; ways of weighing atoms and strengths for (c), by forecasts from first tokens of steps.
+   The paper steers at the last layer, which can only act as a bias on words; where that layer wins, as it does for
+   backtracking, the bias measured beside it is the same thing.
 3. Strengths add multiples of the mean state norm. The paper's own edit, h - alpha v (v.h), runs beside it: it scales
    what is there, and its sign is ambiguous (formula and table of the paper disagree), so signs are set on a split.
 4. Vectors and latents are chosen on traces that no number comes from; the paper does not say that it does so.
