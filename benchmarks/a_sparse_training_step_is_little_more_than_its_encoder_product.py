@@ -1,12 +1,14 @@
 """Claim: a training step costs little more than its encoder product, and several times less than a dense step.
 
 Ways, one training step each on the same rows (width 512, 8192 latents, 32 active, 4096 rows by default):
-  product   the encoder's forward product alone: the floor
+  product   the encoder's forward product alone, in float32
+  bf16      the same in bf16: the floor
   top_k     overtone's step of that preset: product, selection, exact sparse gradients, Adam, unit rows
   batch     the same for batch_top_k
   dense     TopK written with dense products and torch's own gradients and fused Adam: what it takes without sparsity
-The ways take turns, step by step. Reported: milliseconds of processor time per step (median; with one thread a busy
-machine changes it little), the ratios, and each preset's peak memory in a process of its own.
+The ways take turns, step by step. Reported: milliseconds per step (median; of processor time, which with one thread a
+busy machine changes little, or with --clock wall of a clock), the ratios to both products, and each preset's peak
+memory in a process of its own.
 
     python benchmarks/a_sparse_training_step_is_little_more_than_its_encoder_product.py [--rows 4096] [--json]
 """
@@ -31,6 +33,7 @@ from overtone.training.run import Run
 from overtone.training.schedules import Schedule
 
 Step = Callable[[torch.Tensor], object]
+PRODUCTS = {"product": torch.float32, "bf16": torch.bfloat16}
 
 
 def ours(preset: Preset, x: torch.Tensor) -> Step:
@@ -63,14 +66,14 @@ def dense(preset: TopK, x: torch.Tensor) -> Step:
     return step
 
 
-def product(preset: TopK, x: torch.Tensor) -> Step:
-    encoder = torch.randn(preset.n_latents, x.shape[1])
+def product(preset: TopK, x: torch.Tensor, dtype: torch.dtype) -> Step:
+    encoder = torch.randn(preset.n_latents, x.shape[1]).to(dtype)
     out = torch.empty(0)
 
     def step(rows: torch.Tensor) -> None:
         nonlocal out
-        out = out if len(out) == len(rows) else torch.empty(len(rows), preset.n_latents)
-        torch.mm(rows, encoder.T, out=out)
+        out = out if len(out) == len(rows) else torch.empty(len(rows), preset.n_latents, dtype=dtype)
+        torch.mm(rows.to(dtype), encoder.T, out=out)
 
     return step
 
@@ -79,7 +82,9 @@ def make(name: str, options: argparse.Namespace, x: torch.Tensor) -> Step:
     preset = TopK(options.latents, k=options.active)
     if name == "batch":
         return ours(BatchTopK(options.latents, k=options.active), x)
-    return {"product": product, "top_k": lambda p, x: ours(p, x), "dense": dense}[name](preset, x)
+    if name in PRODUCTS:
+        return product(preset, x, PRODUCTS[name])
+    return {"top_k": ours, "dense": dense}[name](preset, x)
 
 
 def median_ms(options: argparse.Namespace, names: list[str]) -> dict[str, float]:
@@ -88,13 +93,14 @@ def median_ms(options: argparse.Namespace, names: list[str]) -> dict[str, float]
     x = torch.randn(2 * options.rows, options.width, generator=generator) @ mix
     steps = {name: make(name, options, x) for name in names}
     times: dict[str, list[float]] = {name: [] for name in names}
+    clock = {"processor": time.process_time, "wall": time.perf_counter}[options.clock]
     for round_ in range(options.rounds + 2):
         rows = x[(round_ % 2) * options.rows :][: options.rows]
         for name, step in steps.items():
-            started = time.process_time()
+            started = clock()
             step(rows)
             if round_ >= 2:
-                times[name].append(1000 * (time.process_time() - started))
+                times[name].append(1000 * (clock() - started))
     return {name: statistics.median(values) for name, values in times.items()}
 
 
@@ -117,6 +123,7 @@ def main() -> None:
         ("threads", 1),
     ):
         parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--clock", choices=("processor", "wall"), default="processor")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--only", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -127,13 +134,13 @@ def main() -> None:
         median_ms(options, [options.only])
         print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
         return
-    names = ["product", "top_k", "batch", "dense"]
+    names = [*PRODUCTS, "top_k", "batch", "dense"]
     # First: a child process starts with the peak that its parent has reached, which is small now.
     peaks = {name: peak_mib(options, name) for name in ("top_k", "batch", "dense")}
     ms = median_ms(options, names)
     found = {
         "ms_per_step": ms,
-        "over_product": {name: ms[name] / ms["product"] for name in names},
+        **{f"over_{product}": {name: ms[name] / ms[product] for name in names} for product in PRODUCTS},
         "faster_than_dense": {name: ms["dense"] / ms[name] for name in names},
         "peak_mib": peaks,
         "settings": {key: value for key, value in vars(options).items() if key not in ("json", "only")},

@@ -14,8 +14,9 @@ row.
 
 Each library runs in a process of its own, in the Python that `--python NAME=PATH` names (make one per peer:
 `python -m venv X && X/bin/pip install torch==2.13.0 sae-lens`); peers without a Python are left out. The processes take
-turns, one step each, round after round. Reported: milliseconds of processor time per step (median), ratios to
-overtone, peak memory of the process, versions.
+turns, one step each, round after round. Reported: milliseconds per step (median; of processor time, or with
+--clock wall of a clock, for several threads on a quiet machine), ratios to overtone, peak memory of the process,
+versions.
 
     python benchmarks/a_training_step_is_faster_than_every_peers.py --python sae-lens=/tmp/x/bin/python [--json]
 """
@@ -193,12 +194,13 @@ def work(o: argparse.Namespace) -> None:
     x /= o.width**0.5
     with contextlib.redirect_stdout(sys.stderr):
         step = MAKERS[o.worker](o, x)
+    clock = {"processor": time.process_time, "wall": time.perf_counter}[o.clock]
     print("ready", file=answers, flush=True)
     for number, _ in enumerate(sys.stdin):
         rows = x[(number % 2) * o.rows :][: o.rows]
-        started = time.process_time()
+        started = clock()
         step(rows)
-        spent = 1000 * (time.process_time() - started)
+        spent = 1000 * (clock() - started)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         print(json.dumps({"ms": spent, "peak_mib": peak, **versions(o.worker)}), file=answers, flush=True)
 
@@ -220,7 +222,7 @@ class Worker:
 
     def __init__(self, name: str, python: str, o: argparse.Namespace, method: str, sparse: bool) -> None:
         self.name = name
-        options = [f"--{key}={getattr(o, key)}" for key in ("rows", "width", "latents", "active", "threads")]
+        options = [f"--{key}={getattr(o, key)}" for key in ("rows", "width", "latents", "active", "threads", "clock")]
         environment = {**os.environ, "OMP_NUM_THREADS": str(o.threads), "MKL_NUM_THREADS": str(o.threads)}
         if name == "overtone-torch":
             environment["OVERTONE_KERNELS"] = "torch"
@@ -280,6 +282,7 @@ def main() -> None:
     sizes = (("rows", 4096), ("width", 512), ("latents", 8192), ("active", 32), ("rounds", 5), ("threads", 1))
     for name, default in sizes:
         parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--clock", choices=("processor", "wall"), default="processor")
     parser.add_argument("--python", action="append", default=[], metavar="NAME=PATH", help="a peer and its Python")
     parser.add_argument("--methods", default=",".join(METHODS))
     parser.add_argument("--json", action="store_true")
