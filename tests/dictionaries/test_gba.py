@@ -79,18 +79,26 @@ def test_it_finds_features_where_top_k_with_a_wrong_k_does_not(made):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_the_published_setting_at_half_its_size():
-    """128 features in 42 dimensions, half of the rows with 3 and half with 12; 8000 steps of 512."""
-    truth = plant(128, 42, max_cosine=0.75, seed=0)
-    x = truth.sample(100_000, active=(3, 12), seed=0).x
+    """128 features in 42 dimensions, half of the rows with 3 and half with 12; 8000 steps of 512; medians of seeds."""
+    found = torch.tensor([recovered_at_half_size(seed) for seed in range(3)]).median(0).values
+    ours_at_08, ours_at_09, wrong_at_08 = found.tolist()
+    assert ours_at_08 > 0.9 and ours_at_09 > 0.8 and wrong_at_08 < 0.05, found
+
+
+def recovered_at_half_size(seed):
+    """Shares of features with a cosine above 0.8 and above 0.9 to an atom of GBA, and above 0.8 to one of a TopK whose
+    k is too large."""
+    truth = plant(128, 42, max_cosine=0.75, seed=seed)
+    x = truth.sample(100_000, active=(3, 12), seed=seed).x
     x = x / x.norm(dim=1, keepdim=True)
     jobs = [Job(GBA(256)), Job(TopK(256, k=30), name="too many")]
     ours, wrong = (
         (truth.atoms @ one.dictionary.atoms().T).max(1).values
-        for one in fit_many(jobs, x, n_tokens=4_096_000, batch_rows=512, quiet=True)
+        for one in fit_many(jobs, x, n_tokens=4_096_000, batch_rows=512, seed=seed, quiet=True)
     )
-    assert (ours > 0.8).float().mean() > 0.9 and (ours > 0.9).float().mean() > 0.8
-    assert (wrong > 0.8).float().mean() < 0.05
+    return [float((cosines > least).float().mean()) for cosines, least in ((ours, 0.8), (ours, 0.9), (wrong, 0.8))]
 
 
 # ----------------------------------------------------------------------------------------------------------- the rule

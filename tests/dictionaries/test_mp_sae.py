@@ -128,6 +128,7 @@ def test_a_child_keeps_apart_from_its_parent():
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("seed", range(5))
 def test_a_child_keeps_apart_from_its_parent_on_every_seed(seed):
     check_hierarchy(seed, 6000)
