@@ -29,10 +29,9 @@ def steered(n_updates, answer, target=10.0):
     maintainer.begin(TopK(4, k=1).build(3, torch.Generator()))
     for update in range(n_updates):
         progress = update / n_updates
-        active = round(1000 * answer(progress, float(maintainer.state["factor"].log())))
-        step = SimpleNamespace(values=torch.ones(active))
-        maintainer.observe(None, SimpleNamespace(step=step, rows=1000, progress=progress))
-        found.append((progress, float(maintainer.state["factor"]), active / 1000))
+        active = answer(progress, float(maintainer.state["factor"].log()))
+        maintainer.observe(None, SimpleNamespace(active=torch.tensor(1000 * active), rows=1000, progress=progress))
+        found.append((progress, float(maintainer.state["factor"]), active))
     return found
 
 
