@@ -44,6 +44,25 @@ def test_compare_shows_a_table(rows, tmp_path, capsys):
     assert "top_k k=2" in out and "top_k k=3" in out and "lineup.html" in out
 
 
+def test_an_interrupted_comparison_says_how_to_go_on_and_goes_on(rows, tmp_path, capsys, monkeypatch):
+    import overtone.evaluate.lineup.lineup as module
+
+    done, real = [], module.trial
+
+    def stops_once(name, *rest, **options):
+        done.append(name)
+        if done == ["pca", "top_k"]:
+            raise KeyboardInterrupt
+        return real(name, *rest, **options)
+
+    monkeypatch.setattr(module, "trial", stops_once)
+    words = ["compare", "pca", "top_k", "--activations", rows, "--n-latents", "8", "--k", "2", "--n-tokens", "300"]
+    words += ["--seeds", "1", "--out", str(tmp_path / "made")]
+    assert main([*words, "--quiet"]) == 130
+    assert "Every finished dictionary was kept: run the same command again" in capsys.readouterr().err
+    assert len(said(capsys, *words)["standings"]) == 2 and done == ["pca", "top_k", "top_k"]
+
+
 @pytest.mark.parametrize("kind", ["batch_top_k", "gated", "pca"])
 def test_train_takes_an_array_and_says_how_well_it_did(kind, rows, tmp_path, capsys):
     out = tmp_path / kind

@@ -149,6 +149,30 @@ def test_non_negative_least_squares_agrees_with_scipy(seed, latents):
         assert (row - found @ atoms).norm() <= best + 1e-4 and found.min() >= 0
 
 
+@pytest.mark.parametrize("latents", [6, 12, 40])
+def test_rows_that_share_their_atoms_get_the_least_error_too(latents):
+    """Fewer atoms than the states are wide, as many, and more: the two algorithms and scipy agree on the error."""
+    from scipy.optimize import nnls
+
+    atoms, x = rows(latents, 12, 3).double().abs(), rows(30, 12, 4).double()
+    gram, target = atoms @ atoms.T, x @ atoms.T
+    best = torch.tensor([nnls(atoms.T.numpy(), row.numpy())[1] for row in x], dtype=torch.float64)
+    for z in (nonnegative_least_squares(gram, target), nonnegative_least_squares(gram.expand(30, -1, -1), target)):
+        torch.testing.assert_close((x - z @ atoms).norm(dim=1), best, atol=1e-3, rtol=1e-3)
+        assert z.min() >= 0
+    alone = nonnegative_least_squares(gram, target[:1])
+    torch.testing.assert_close(alone @ atoms, (nonnegative_least_squares(gram, target) @ atoms)[:1], atol=1e-6, rtol=0)
+    torch.testing.assert_close(
+        nonnegative_least_squares(gram, 100 * target), 100 * nonnegative_least_squares(gram, target), rtol=1e-9, atol=0
+    )
+
+
+def test_atoms_of_length_0_are_never_used():
+    atoms = torch.cat([rows(5, 12, 3), torch.zeros(2, 12)])
+    z = nonnegative_least_squares(atoms @ atoms.T, rows(9, 12, 4) @ atoms.T)
+    assert torch.isfinite(z).all() and not z[:, 5:].any()
+
+
 def test_a_pursuit_is_a_dictionary_of_the_same_atoms(host, tmp_path):
     made = Pursuit(host, "orthogonal", k=3)
     assert torch.equal(made.atoms(), host.atoms()) and not made.capabilities.has_encoder_matrix

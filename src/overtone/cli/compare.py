@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from overtone.evaluate.compare import Sample
 
-RESUME = "Nothing was kept: a comparison stands only as a whole. Run it again, with fewer kinds or tokens."
+RESUME = "Every finished dictionary was kept: run the same command again to go on from there."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,8 +45,11 @@ class Options(Shell):
     """Repetitions; each splits the documents anew and starts from other values."""
     lr: float | None = None
     """Peak learning rate; by default each kind's own."""
+    rounds: int = 50
+    """Most rounds of kinds that are fitted in rounds over many rows (nmf, snmf, ica)."""
     out: Path = Path("runs/compare")
-    """Folder of lineup.json and lineup.html."""
+    """Folder of lineup.json, lineup.html and trained/, which holds every finished dictionary: they are used again where
+    settings and activations are the same."""
 
 
 def run(options: Options) -> dict[str, Any]:
@@ -57,7 +60,8 @@ def run(options: Options) -> dict[str, Any]:
 
     found = lineup(
         _sample(options), n_latents=options.n_latents, ks=options.k, seeds=range(options.seeds), names=options.kinds,
-        n_tokens=options.n_tokens, batch_rows=options.batch_rows, lr=options.lr,
+        n_tokens=options.n_tokens, batch_rows=options.batch_rows, lr=options.lr, rounds=options.rounds,
+        keep=options.out / "trained",
     )  # fmt: skip
     data = found.to_dict()
     options.out.mkdir(parents=True, exist_ok=True)
@@ -85,7 +89,8 @@ def _sample(options: Options) -> Callable[[int], Sample]:
         raise SettingError(f"there are states of {', '.join(map(str, source.sites))}: say which, e.g. --site.")
     site = Site.parse(options.site) if options.site else next(iter(source.sites))
     batch = source.all()
-    return lambda seed: by_document(batch.at(site), batch.where.document, seed)
+    g = None if batch.g is None else batch.g.get(site)
+    return lambda seed: by_document(batch.at(site), batch.where.document, seed, g=g)
 
 
 def show(data: dict[str, Any], console: Console) -> None:
@@ -95,6 +100,7 @@ def show(data: dict[str, Any], console: Console) -> None:
     table = Table("", "error", "active", "dead", "stability", "seconds", "dense products", box=None)
     for one in data["standings"]:
         label = one["name"] + (f" k={one['k']}" if one["k"] and len(data["settings"]["ks"]) > 1 else "")
+        label += f" ({one['n_latents']} latents)" if one["n_latents"] < data["settings"]["n_latents"] else ""
         table.add_row(label, *(_written(one[key]) for key in ("fvu", "l0", "dead_share")), _written(one["stability"]),
                       _written(one["seconds"]), _written(one["matmul_units"]))  # fmt: skip
     console.print(table)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
 _Item = TypeVar("_Item")
@@ -26,6 +26,21 @@ def track(
         yield from _bar(items, label, total)
     else:
         yield from _lines(items, label, total)
+
+
+def track_costs(
+    items: Sequence[_Item], label: Callable[[_Item], str], cost: Callable[[_Item], float], *, quiet: bool | None = None
+) -> Iterator[_Item]:
+    """Yield items that differ in cost, saying of each what it is when it begins, and the time left by their costs.
+
+    label: what an item is called; cost: what it is expected to take, in any unit. quiet: as for `track`.
+    """
+    if QUIET if quiet is None else quiet:
+        yield from items
+    elif sys.stderr.isatty():
+        yield from _costly_bar(items, label, cost)
+    else:
+        yield from _costly_lines(items, label, cost)
 
 
 def say(text: str, *, quiet: bool | None = None) -> None:
@@ -58,6 +73,35 @@ def _bar(items: Iterable[_Item], label: str, total: int | None) -> Iterator[_Ite
         for item in items:
             yield item
             progress.advance(task)
+
+
+def _costly_bar(
+    items: Sequence[_Item], label: Callable[[_Item], str], cost: Callable[[_Item], float]
+) -> Iterator[_Item]:
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    columns = TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        task = progress.add_task("", total=sum(map(cost, items)))
+        for number, item in enumerate(items, 1):
+            progress.update(task, description=f"{label(item)} ({number}/{len(items)})")
+            yield item
+            progress.advance(task, cost(item))
+
+
+def _costly_lines(
+    items: Sequence[_Item], label: Callable[[_Item], str], cost: Callable[[_Item], float], every_s: float = 5.0
+) -> Iterator[_Item]:
+    started, last, spent, total = time.monotonic(), -every_s, 0.0, sum(map(cost, items))
+    for number, item in enumerate(items, 1):
+        now = time.monotonic() - started
+        if now - last >= every_s:
+            last, left = now, f", about {now / spent * (total - spent):.0f} s left" if spent else ""
+            sys.stderr.write(f"{label(item)}: {number}/{len(items)} after {now:.0f} s{left}\n")
+            sys.stderr.flush()
+        yield item
+        spent += cost(item)
 
 
 def _lines(items: Iterable[_Item], label: str, total: int | None, every_s: float = 5.0) -> Iterator[_Item]:

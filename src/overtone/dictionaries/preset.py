@@ -29,13 +29,15 @@ class Preset(Settings):
     `whole`: fitted on a matrix in memory (`fitted`) instead of by gradient steps over batches (`build`, `objectives`,
     `maintainers`). `needs`: what training takes beside the states: "y" for targets (`Job.target`), "g" for gradients of
     a loss with respect to the states (`ActivationBatch.g`), "where" for the origin of each row (`fitted_at`). `window`:
-    tokens without firing after which a latent counts as dead.
+    tokens without firing after which a latent counts as dead. `basis`: atoms are independent, so there are at most as
+    many as the states are wide.
     """
 
     n_latents: int
     name: ClassVar[str] = ""
     whole: ClassVar[bool] = False
     needs: ClassVar[frozenset[str]] = frozenset()
+    basis: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         require(self.n_latents >= 1, f"n_latents={self.n_latents}: a dictionary needs at least one latent.")

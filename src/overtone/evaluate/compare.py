@@ -168,20 +168,31 @@ def compare(
     `training.fit.fit_many`, where a preset that is fitted as a whole gets up to n_tokens rows; also: further measures
     of one dictionary. Raises SettingError if there is nothing to compare, and what `fit_many` raises.
     """
-    from overtone.training.fit import Job, fit_many
-
     if not presets or not seeds:
         raise SettingError(f"{len(presets)} presets and {len(seeds)} seeds: give at least one of each.")
+    options = {"n_tokens": n_tokens, "batch_rows": batch_rows, "lr": lr, "schedule": schedule, "also": also}
     trials = []
     for seed in seeds:
         rows = sample(seed)
-        options = {"n_tokens": n_tokens, "batch_rows": batch_rows, "seed": seed, "schedule": schedule}
-        for name, preset in presets.items():
-            started = time.process_time()
-            (one,) = fit_many([Job(preset, lr=lr, name=name)], rows.source, quiet=True, **options)
-            seconds, measures = time.process_time() - started, measured(one.dictionary, rows, also=also)
-            trials.append(Trial(name, seed, one.dictionary, measures, seconds))
+        trials += [trial(name, preset, rows, seed, **options) for name, preset in presets.items()]
     return Comparison(tuple(sorted(trials, key=lambda t: (list(presets).index(t.name), t.seed))))
+
+
+def trial(
+    name: str, preset: Preset, rows: Sample, seed: int, *, n_tokens: int, batch_rows: int = 512,
+    lr: float | None = None, schedule: Schedule | None = None,
+    also: Callable[[Dictionary, Sample], Mapping[str, float]] | None = None,
+) -> Trial:  # fmt: skip
+    """One preset trained on one seed's rows and measured; the arguments are those of `compare`."""
+    from overtone.training.fit import Job, fit_many
+
+    started = time.process_time()
+    (one,) = fit_many(
+        [Job(preset, lr=lr, name=name)], rows.source, n_tokens=n_tokens, batch_rows=batch_rows, seed=seed,
+        schedule=schedule, quiet=True,
+    )  # fmt: skip
+    seconds = time.process_time() - started
+    return Trial(name, seed, one.dictionary, measured(one.dictionary, rows, also=also), seconds)
 
 
 def measured(

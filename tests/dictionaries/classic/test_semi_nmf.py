@@ -8,6 +8,7 @@ import torch
 from torch.nn.functional import normalize
 
 from overtone.core.errors import SettingError
+from overtone.dictionaries.classic.nonnegative import NonNegative
 from overtone.dictionaries.classic.semi_nmf import rescaled, semi_nmf, starts, winner_take_all
 from overtone.dictionaries.presets.nmf import NMF
 from overtone.dictionaries.presets.snmf import SNMF
@@ -102,6 +103,35 @@ def test_nmf_parts_are_not_negative_and_states_may_be():
     assert made.atoms().min() >= 0 and planted_recovery(made.atoms(), parts).share == 1
     shifted = NMF(4).fitted(codes @ parts - 3, draw)
     assert fvu(codes @ parts - 3, shifted.reconstruct(codes @ parts - 3)) < 0.05
+
+
+def test_nmf_misses_about_as_little_as_scikit_learns():
+    """An independent solver, run to its end on the same rows."""
+    from sklearn.decomposition import NMF as Factoriser
+
+    draw = torch.Generator().manual_seed(0)
+    x = torch.rand(400, 12, generator=draw) @ torch.rand(12, 20, generator=draw) + torch.rand(400, 20, generator=draw)
+    x = x - x.amin(0)
+    reference = Factoriser(6, init="nndsvda", max_iter=600, tol=0).fit(x.numpy()).components_
+    theirs = NonNegative.of(torch.from_numpy(reference).float())
+    ours = NMF(6).fitted(x, draw)
+    assert fvu(x, ours.reconstruct(x)) < 1.05 * fvu(x, theirs.reconstruct(x))
+
+
+def test_nmf_goes_through_many_rows_in_batches_and_revives_what_is_unused():
+    draw = torch.Generator().manual_seed(1)
+    parts = torch.rand(4, 30, generator=draw) * (torch.rand(4, 30, generator=draw) < 0.3)
+    codes = torch.rand(3000, 4, generator=draw) * (torch.rand(3000, 4, generator=draw) < 0.5)
+    x = codes @ parts
+    x[:1500] = 0.0  # half of what the parts start from
+    made = NMF(8, iterations=60).fitted(x, draw)
+    assert planted_recovery(made.atoms(), parts).share == 1 and (made.atoms().norm(dim=1) > 0.99).all()
+
+
+def test_snmf_may_look_at_some_rows_only():
+    x, _ = planted()
+    some = SNMF(FEATURES, iterations=5, rows=50).factorised(x, torch.Generator().manual_seed(0))
+    assert some.codes.shape == (50, FEATURES)
 
 
 def test_settings_that_cannot_be_are_refused():

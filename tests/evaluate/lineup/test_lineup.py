@@ -32,8 +32,8 @@ def found():
 
 
 def test_everyone_gets_the_same_width_and_budget_or_is_left_out_with_a_reason():
-    able, unable = entrants((), 32, 4)
-    assert all(one.preset.n_latents == 32 for one in able)
+    able, unable = entrants((), 32, 4, width=24)
+    assert {one.name for one in able if one.preset.n_latents != 32} == {"pca", "ica"}, "24 is the most they can have"
     settings = {one.name: one.preset.to_dict() for one in able}
     assert settings["top_k"]["k"] == 4 and settings["gated"]["target_l0"] == 4.0
     assert {one.name for one in able if one.k is None} >= {"k_means"}
@@ -42,10 +42,11 @@ def test_everyone_gets_the_same_width_and_budget_or_is_left_out_with_a_reason():
 
 def test_a_budget_is_one_standing_and_who_has_none_stands_once(found):
     assert sorted((one.name, one.k) for one in found.standings if one.k) == [
-        ("jump_relu", 2), ("jump_relu", 4), ("top_k", 2), ("top_k", 4),
+        ("jump_relu", 2), ("jump_relu", 4), ("pca", 2), ("pca", 4), ("top_k", 2), ("top_k", 4),
     ]  # fmt: skip
+    assert {one.n_latents for one in found.standings if one.name == "pca"} == {8}
     assert [one.name for one in found.standings if one.k is None] == ["k_means"]
-    assert "at most 8" in found.left_out["pca"] and "targets" in found.left_out["transcoder"]
+    assert set(found.left_out) == {"transcoder"} and "targets" in found.left_out["transcoder"]
 
 
 def test_more_active_latents_miss_less_and_intervals_hold_their_means(found):
@@ -64,7 +65,7 @@ def test_the_page_shows_every_number_and_runs_nothing(found):
     assert "<script" not in html and "http" not in html.replace("http-equiv", "")
     for one in data["standings"]:
         assert one["name"] in html and f"{100 * one['fvu']['value']:.1f} %" in html
-    assert "at most 8" in html
+    assert "targets" in html and "8 latents" in html
 
 
 def test_a_name_that_is_not_there_and_an_empty_field_are_refused():

@@ -26,7 +26,7 @@ class ICA(Preset):
     k: keep so many components in each row (None: all); iterations: most rounds of the fixed-point search.
     """
 
-    whole = True
+    whole, basis = True, True
     k: int | None = None
     iterations: int = 300
 

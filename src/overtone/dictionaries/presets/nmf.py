@@ -1,12 +1,11 @@
 """NMF: non-negative parts of non-negative (or shifted) states.
 
-Source: Lee and Seung 1999; Cichocki and Phan 2009 (coordinate descent); scikit-learn. x - shift ~ z W with z >= 0, W >=
-0; shift is the smallest value of each coordinate over the fitted rows where that is negative, else 0.
+Source: Lee and Seung 1999; fitted a batch at a time (classic/online_nmf: Mairal et al. 2010). x - shift ~ z W with z >=
+0, W >= 0; shift is the smallest value of each coordinate over the fitted rows where that is negative, else 0.
 Promises: codes and atoms are not negative; the code of a state is its non-negative least squares solution.
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from overtone.core.settings import require
 from overtone.dictionaries.classic.nonnegative import NonNegative
+from overtone.dictionaries.classic.online_nmf import online_nmf
 from overtone.dictionaries.preset import Preset, preset
 
 
@@ -22,7 +22,7 @@ from overtone.dictionaries.preset import Preset, preset
 class NMF(Preset):
     """Non-negative matrix factorisation of the rows.
 
-    iterations: most rounds of coordinate descent.
+    iterations: rounds, each of up to 1024 rows.
     """
 
     whole = True
@@ -34,24 +34,7 @@ class NMF(Preset):
 
     def fitted(self, rows: Float[Tensor, "rows width"], generator: torch.Generator) -> NonNegative:
         """The parts of a matrix of states."""
-        import warnings
-
-        from sklearn.decomposition import NMF as Factoriser
-        from sklearn.exceptions import ConvergenceWarning
-
-        shift = rows.double().amin(0).clamp_max(0)
-        above = rows.double() - shift
-        size = above.square().mean().sqrt().clamp_min(1e-30)  # its stopping rule is not free of scale
-        seed = int(torch.randint(2**31 - 1, (), generator=generator))
-        options: dict[str, Any] = {
-            "n_components": self.n_latents,
-            "init": "nndsvda",
-            "max_iter": self.iterations,
-            "random_state": seed,
-        }
-        if self.n_latents > min(rows.shape):
-            options["init"] = "random"
-        with warnings.catch_warnings():  # `iterations` says how far to go; the last round is a factorisation like any
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            parts = Factoriser(**options).fit((above / size).numpy()).components_
-        return NonNegative.of(torch.from_numpy(parts), shift)
+        shift = rows.amin(0).clamp_max(0)
+        above = rows - shift
+        size = above.square().mean().sqrt().clamp_min(1e-30)
+        return NonNegative.of(online_nmf(above / size, self.n_latents, generator, rounds=self.iterations), shift)

@@ -26,7 +26,7 @@ class PCA(Preset):
     k: keep so many components in each row (None: all).
     """
 
-    whole = True
+    whole, basis = True, True
     k: int | None = None
 
     def fitted(self, rows: Float[Tensor, "rows width"], generator: torch.Generator) -> Autoencoder:

@@ -36,7 +36,8 @@ class SNMF(Preset):
     """Sparse groups of neurons with non-negative codes, by alternating least squares.
 
     winners: share of the neurons that a feature keeps; start: "random", "k_means" or "svd"; iterations: most rounds;
-    patience: rounds without gain before stopping; restarts: fits of which the one of least error is kept.
+    patience: rounds without gain before stopping; restarts: fits of which the one of least error is kept; rows: most
+    rows it is fitted on, drawn at random (None: all; a round goes over every row).
     """
 
     whole = True
@@ -45,12 +46,14 @@ class SNMF(Preset):
     iterations: int = 1000
     patience: int = 200
     restarts: int = 1
+    rows: int | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require(0 < self.winners <= 1, f"winners={self.winners}: the share of neurons kept lies in (0, 1].")
         require(self.start in STARTS, f"start={self.start!r}.{nearest(self.start, STARTS)} Use {', '.join(STARTS)}.")
-        require(min(self.iterations, self.patience, self.restarts) >= 1, "iterations, patience, restarts: at least 1.")
+        least = min(self.iterations, self.patience, self.restarts, self.rows or 1)
+        require(least >= 1 and self.rows != 0, "iterations, patience, restarts, rows: at least 1.")
 
     def fitted(self, rows: Float[Tensor, "rows width"], generator: torch.Generator) -> NonNegative:
         """The features of a matrix of states."""
@@ -58,6 +61,8 @@ class SNMF(Preset):
 
     def factorised(self, rows: Float[Tensor, "rows width"], generator: torch.Generator) -> Factorisation:
         """The factorisation itself, in units in which the rows have mean square 1."""
+        if self.rows is not None and self.rows < len(rows):
+            rows = rows[torch.randperm(len(rows), generator=generator)[: self.rows]]
         x = rows.double()
         x = x / x.square().mean().sqrt().clamp_min(1e-30)
         begin = starts(x, self.n_latents, generator)[self.start]

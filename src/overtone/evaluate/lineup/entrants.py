@@ -12,6 +12,9 @@ from overtone.core.errors import SettingError
 if TYPE_CHECKING:
     from overtone.dictionaries.preset import Preset
 
+ROUNDS = 50  # of presets that are fitted in rounds: some seconds each at the default size
+MOST_ROWS = 2048  # of presets each of whose rounds goes over all rows; SNMF's paper has a few thousand
+
 
 @dataclass(frozen=True)
 class Entrant:
@@ -26,34 +29,38 @@ class Entrant:
 
 
 def entrants(
-    names: Sequence[str], n_latents: int, k: int, *, gradients: bool = False
+    names: Sequence[str], n_latents: int, k: int, *, width: int, rounds: int = ROUNDS, gradients: bool = False
 ) -> tuple[list[Entrant], dict[str, str]]:
     """The presets of some names (none: all of the catalogue) with so many latents and active ones, and name -> reason
     for those that cannot stand beside the others.
 
-    A preset with a budget gets it; one with a price is steered to it (`target_l0`). Left out are presets that need more
-    than states (and, with `gradients`, these too), and those that cannot have such settings. Raises SettingError for an
+    A preset with a budget gets it; one with a price is steered to it (`target_l0`); one whose atoms are independent
+    gets at most `width` latents; one that is fitted in rounds gets at most `rounds` of them, over at most 2048 rows
+    where each goes over all; one for several views gets the states as one. Left out are presets that need more than
+    states (and, with `gradients`, these too), and those that cannot have such settings. Raises SettingError for an
     unknown name.
     """
     known = {name: lookup("dictionaries", name) for name in names} if names else entries("dictionaries")
     found, left_out = [], {}
     for name, entry in known.items():
-        try:
-            preset = _matched(entry.thing, n_latents, k)
-        except SettingError as error:
-            left_out[name] = str(error)
-            continue
         if "y" in entry.thing.needs or ("g" in entry.thing.needs and not gradients):
             left_out[name] = "needs more than states: targets to predict, or gradients of a loss."
+            continue
+        try:
+            preset = _matched(entry.thing, min(n_latents, width) if entry.thing.basis else n_latents, k, rounds)
+        except SettingError as error:
+            left_out[name] = str(error)
             continue
         asked = {f.name for f in fields(preset)} & {"k", "target_l0"}
         found.append(Entrant(name, preset, k if asked else None, entry.paper, str(entry.facts.get("role") or "")))
     return found, left_out
 
 
-def _matched(thing: type[Preset], n_latents: int, k: int) -> Preset:
-    known = {f.name for f in fields(thing)}
-    settings = {"n_latents": n_latents, "k": k, "target_l0": float(k)}
-    if "k" in known:
+def _matched(thing: type[Preset], n_latents: int, k: int, rounds: int) -> Preset:
+    defaults = {f.name: f.default for f in fields(thing)}
+    settings = {"n_latents": n_latents, "k": k, "target_l0": float(k), "views": 1, "rows": MOST_ROWS}
+    if "k" in defaults:
         del settings["target_l0"]
-    return thing.from_dict({name: value for name, value in settings.items() if name in known})
+    if "iterations" in defaults:
+        settings["iterations"] = min(rounds, defaults["iterations"])
+    return thing.from_dict({name: value for name, value in settings.items() if name in defaults})

@@ -35,7 +35,7 @@ def short(value: float) -> str:
 COLUMNS = (
     Column("fvu", "error", "share of the held-out variance that is missed", True, percent),
     Column("l0", "active latents", "per held-out row; the line is what was asked for", True, short),
-    Column("dead_share", "dead latents", "active in no held-out row", True, percent),
+    Column("dead_share", "dead latents", "of latents: active in no held-out row", True, percent),
     Column("stability", "stability", "mean cosine of matched atoms between seeds", False, short),
     Column("seconds", "seconds", "processor time of one training, logarithmic", True, short),
     Column("matmul_units", "dense products", "of one training step; its encoder product is 1", True, short),

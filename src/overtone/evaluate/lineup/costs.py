@@ -1,0 +1,67 @@
+"""What a training will roughly take, found by a small piece of it: for an announcement and for the time left."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import fields, replace
+from typing import TYPE_CHECKING, TypeVar
+
+from overtone.evaluate.compare import Sample, measured
+
+if TYPE_CHECKING:
+    from overtone.dictionaries.dictionary import Dictionary
+    from overtone.dictionaries.preset import Preset
+    from overtone.evaluate.lineup.shelf import Order
+
+_Made = TypeVar("_Made")
+UPDATES = 5  # that are timed, after a first one
+SHARE = 32  # of the rows that are tried, where they decide
+
+
+def expected_seconds(order: Order, rows: Sample) -> float:
+    """Processor seconds that a training and its measurement will roughly take (within a factor of two or so: early
+    updates of some presets are denser than later ones, and searches may end early). Raises what the training raises."""
+    preset = order.entrant.preset
+    seconds, dictionary = (_whole if preset.whole else _stepped)(order, rows)
+    some = rows.held_out[: max(1, len(rows.held_out) // SHARE)]
+    measuring, _ = _timed(lambda: measured(dictionary, replace(rows, held_out=some)))
+    return seconds + measuring * len(rows.held_out) / len(some)
+
+
+def _stepped(order: Order, rows: Sample) -> tuple[float, Dictionary]:
+    from overtone.training.fit import Job, fit_many
+
+    size, clock = min(order.batch_rows, len(rows.train)), [time.process_time()]
+    (one,) = fit_many(
+        [Job(order.entrant.preset, lr=order.lr)], rows.source, n_tokens=(UPDATES + 1) * size,
+        batch_rows=order.batch_rows, seed=order.seed, record_every=size, quiet=True,
+        on_record=lambda _: clock.append(time.process_time()),
+    )  # fmt: skip
+    each = (clock[-1] - clock[1]) / UPDATES
+    return clock[1] - clock[0] + each * max(0, order.n_tokens / size - 1), one.dictionary
+
+
+def _whole(order: Order, rows: Sample) -> tuple[float, Dictionary]:
+    preset, n = order.entrant.preset, min(order.n_tokens, len(rows.train))
+    if any(f.name == "iterations" for f in fields(preset)):
+        first, _ = _timed(lambda: _fitted(preset.replaced(iterations=1), order, rows, n))
+        third, dictionary = _timed(lambda: _fitted(preset.replaced(iterations=3), order, rows, n))
+        each = max(0.0, third - first) / 2
+        return first + each * (preset.to_dict()["iterations"] - 1), dictionary
+    some = min(n, max(2 * preset.n_latents, n // SHARE))
+    seconds, dictionary = _timed(lambda: _fitted(preset, order, rows, some))
+    return seconds * n / some, dictionary
+
+
+def _fitted(preset: Preset, order: Order, rows: Sample, n: int) -> Dictionary:
+    from overtone.training.fit import Job, fit_many
+
+    (one,) = fit_many([Job(preset)], rows.source, n_tokens=n, batch_rows=order.batch_rows, seed=order.seed, quiet=True)
+    return one.dictionary
+
+
+def _timed(do: Callable[[], _Made]) -> tuple[float, _Made]:
+    began = time.process_time()
+    made = do()
+    return time.process_time() - began, made
