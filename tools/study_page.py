@@ -31,6 +31,8 @@ def page(name: str, report: dict[str, Any], prologue: str) -> str:
         for f in report["findings"]
     ]
     lines += _table(["", "claim", "paper", "measured [95 %]", "control", "verdict", "detail"], rows)
+    if any(f["id"].endswith(".text") for f in report["findings"]):
+        lines += ["", "`.text`: the same on states of a sentence encoder over real text; Provenance says which."]
     for title, section in report.items():
         if title != "findings" and _fits(section):
             lines += [

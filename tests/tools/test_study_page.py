@@ -1,6 +1,7 @@
 """The page of a study says every finding, its verdict and its tables."""
 
 import importlib.util
+from dataclasses import replace
 from pathlib import Path
 
 from overtone.core.report import Finding, Report
@@ -23,4 +24,7 @@ def test_a_page_holds_prologue_findings_verdicts_and_tables():
     one, two = (line for line in text.splitlines() if "a.one" in line or "b.two" in line)
     assert "0.25 [0.2, 0.3] share" in one and "0.5 (chance)" in one and "| holds |" in one and "it \\| works" in one
     assert "**does not hold**" in two and "nothing was found" in two
+    assert "sentence encoder" not in text, "nothing was run on it"
     assert "## Errors" in text and "| x | 0.123 |" in text
+    on_text = Report("Made", (replace(findings[0], id="a.one.text"),), about).to_dict()
+    assert "sentence encoder" in tool.page("made", on_text, "")

@@ -20,6 +20,8 @@ Deviations
 2. The paper's copies at hand do not say which protocol it uses at test time; both are measured, (a) is judged without
    gradients.
 3. Left out: the effect of single latents on logits in arbitrary contexts, and automated interpretability.
+4. Not run on the sentence encoder of the other studies: it predicts no next token, so it has neither the gradient that
+   selects nor the KL and cross-entropy that judge.
 
 What would refute it, written before the first run
 (a), (b) an interval (over seeds, paired) of the difference that reaches 0; (c) label knowledge, KL minus excess cross-
