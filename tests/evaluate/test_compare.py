@@ -56,6 +56,12 @@ def test_a_finding_holds_only_if_the_interval_of_the_difference_says_so(found):
     assert found.against("a.found", "more atoms", "top_k", "random", "recovered", better="higher").holds is True
 
 
+def test_an_error_that_more_active_latents_pay_for_is_no_finding(found):
+    bought = found.against("a.error", "a complete basis explains more", "pca", "top_k", "fvu")
+    assert bought.measured < bought.control and bought.holds is None
+    assert "not at equal L0 (16 against 2)" in bought.note
+
+
 def test_a_complete_basis_reconstructs_everything(found):
     assert found.mean("pca", "fvu").value < 1e-8
 

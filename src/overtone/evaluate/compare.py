@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from overtone.training.schedules import Schedule
 
 FOUND = 0.9  # |cos| from which a planted atom counts as recovered
+FAIR = 1.05  # ratio of active latents up to which errors are compared
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,11 +122,15 @@ class Comparison:
         note: str = "",
     ) -> Finding:  # fmt: skip
         """The finding that `first` is better than `second` in a measure: it holds if the interval of the paired
-        difference over seeds lies on the better side of 0. Measured: the mean of `first`; control: that of `second`."""
+        difference over seeds lies on the better side of 0. Measured: the mean of `first`; control: that of `second`. A
+        lower fvu that takes more than FAIR times the active latents on the held-out rows is no finding (holds: None)."""
         mean, rival = self.mean(first, measure), self.mean(second, measure).value
         gap = self.difference(first, second, measure)
         holds = None if gap.interval is None else gap.high < 0 if better == "lower" else gap.low > 0
         said = f"{first} - {second}: {gap.value:+.4g} [{gap.low:+.4g}, {gap.high:+.4g}]"
+        if holds and measure == "fvu" and self.mean(first, "l0").value > FAIR * self.mean(second, "l0").value:
+            spent = " against ".join(f"{self.mean(name, 'l0').value:.3g}" for name in (first, second))
+            holds, said = None, f"{said}; not at equal L0 ({spent})"
         return Finding(
             id, claim, mean.value, measure, mean.n, holds, paper, better, mean.interval, rival, second, "seeds",
             "; ".join(filter(None, (said, note))),

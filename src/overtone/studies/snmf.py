@@ -103,7 +103,7 @@ def run(scale: str = "small", out: str | Path = "") -> Report:
     states = reasoner_states([size.site], size.traces)
     found, judged = on_neurons(size, states)
     found = found.with_measure("steering", lambda t: steering(states, t, size))
-    text = on_real_text([size.site], 2 * size.traces, lambda x: on_neurons(size, x))
+    text = on_real_text([size.site], 8 * size.traces, lambda x: on_neurons(size, x))
     findings = (*recovery(size), *judged, *steers(found, size), *text.findings)
     told = {"study": "snmf", "scale": scale, "paper": PAPER, "settings": size.to_dict()}
     shown = contexts(states, found.of(OWN)[0], size)
