@@ -123,7 +123,7 @@ class Comparison:
     ) -> Finding:  # fmt: skip
         """The finding that `first` is better than `second` in a measure: it holds if the interval of the paired
         difference over seeds lies on the better side of 0. Measured: the mean of `first`; control: that of `second`. A
-        lower fvu that takes more than FAIR times the active latents on the held-out rows is no finding (holds: None)."""
+        lower fvu that takes more than FAIR times the active latents on held-out rows is no finding (holds: None)."""
         mean, rival = self.mean(first, measure), self.mean(second, measure).value
         gap = self.difference(first, second, measure)
         holds = None if gap.interval is None else gap.high < 0 if better == "lower" else gap.low > 0
