@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import linear, normalize
+from torch.nn.functional import normalize
 
 from overtone.core.errors import CapabilityError, DataError
 from overtone.dictionaries.codes import SparseCodes, Support
@@ -25,7 +25,8 @@ from overtone.dictionaries.dictionary import Capabilities, Dictionary
 from overtone.dictionaries.encoders.base import At, Encoder, Heads
 from overtone.dictionaries.encoders.linear import Linear as LinearEncoder
 from overtone.dictionaries.normalisers import Normaliser, Scale, Unscaled
-from overtone.dictionaries.scores import PreActivation, Score
+from overtone.dictionaries.scores import PreActivation, Product, Score
+from overtone.dictionaries.scores import product as torch_product
 from overtone.dictionaries.selectors.base import Selection
 from overtone.dictionaries.values import Rectified, Value
 
@@ -206,14 +207,14 @@ class Autoencoder(Dictionary, kind="dictionary.autoencoder"):
 
     def choose(
         self, centred: Tensor, *, company: bool, beside: Mapping[str, Tensor] | None = None, peaks: bool = False,
-        settle: Settle | None = None, first: int = 0,
+        settle: Settle | None = None, first: int = 0, product: Product = torch_product,
     ) -> Chosen:  # fmt: skip
         """The active places of states in the dictionary's units, less the centre, and their pre-activations, computed
         block by block. Which places are active has no gradient.
 
         beside: (rows, ...) tensors that came with the states, such as `g`; peaks: say the largest pre-activations too;
         where others work on the rest of a batch, settle: makes the cut among the nominees instead of the selection;
-        first: number in the batch of the first row.
+        first: number in the batch of the first row; product: what makes dense products.
         """
         if self.encoder.unrolled:
             found = [self.encoder.pursue(rows, self.decoder) for _, rows, _ in self._blocks(centred, {})]
@@ -221,8 +222,14 @@ class Autoencoder(Dictionary, kind="dictionary.autoencoder"):
         weight, bias = self.encoder.affine(self.decoder)
         parts = [
             self.nominate(
-                linear(rows, weight, bias), rows, company=company, beside=near, peaks=peaks, first=first + start
-            )
+                product(rows, weight).add_(bias),
+                rows,
+                company=company,
+                beside=near,
+                peaks=peaks,
+                first=first + start,
+                product=product,
+            )  # fmt: skip
             for start, rows, near in self._blocks(centred, beside or {})
         ]
         chosen = _joined(parts)
@@ -232,18 +239,21 @@ class Autoencoder(Dictionary, kind="dictionary.autoencoder"):
             keep = (settle or self.selection.settle)(chosen.support, self.scores(chosen))
         if keep is None:
             self.selection.widen()
-            return self.choose(centred, company=company, beside=beside, peaks=peaks, settle=settle, first=first)
+            return self.choose(
+                centred, company=company, beside=beside, peaks=peaks, settle=settle, first=first, product=product
+            )
         sides = {name: side[keep] for name, side in chosen.sides.items()}
         return Chosen(chosen.support.kept(keep), chosen.u[keep], sides, chosen.peaks)
 
     def nominate(
         self, u: Tensor, states: Tensor, *, company: bool, beside: Mapping[str, Tensor], peaks: bool = False,
-        first: int = 0,
+        first: int = 0, product: Product = torch_product,
     ) -> Chosen:  # fmt: skip
         """The places of (rows, latents) pre-activations of some states, the first of which is row `first` of its batch,
         that can be active; see `choose`."""
         with torch.no_grad():
-            sides = self.score.sides(self.decoder, beside) | (self.value.sides(first, *u.shape) if company else {})
+            drawn = self.value.sides(first, *u.shape) if company else {}
+            sides = {**self.score.sides(self.decoder, beside, product), **drawn}
             scores = self.score(self.heads_of(u, everywhere, sides), everywhere)
             support = self.selection.nominate(scores, company=company, states=states)
             taken = {name: support.take(side) for name, side in sides.items()}

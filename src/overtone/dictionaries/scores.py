@@ -4,7 +4,7 @@ Beside the encoder's heads a score finds `norm`, the lengths of the decoder's ro
 whatever its `sides` computed.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -12,6 +12,14 @@ from torch import Tensor
 from overtone.dictionaries.decoders.base import Decoder
 from overtone.dictionaries.encoders.base import At, Heads
 from overtone.dictionaries.parts import Part
+
+Product = Callable[[Tensor, Tensor], Tensor]
+"""(m, k), (n, k) -> (m, n) product of the first with the transpose of the second, a new tensor."""
+
+
+def product(a: Tensor, b: Tensor) -> Tensor:
+    """(m, n) a b^T, torch's own."""
+    return a @ b.T
 
 
 class Score(Part):
@@ -24,10 +32,10 @@ class Score(Part):
         """Scores in the shape of the heads; `at` brings a (latents,) vector into that shape."""
         raise NotImplementedError
 
-    def sides(self, decoder: Decoder, beside: Mapping[str, Tensor]) -> Heads:
+    def sides(self, decoder: Decoder, beside: Mapping[str, Tensor], product: Product = product) -> Heads:
         """Further (rows, latents) heads, without gradients, from what came beside some states: `g`, (rows, width)
         gradients of a loss with respect to them, where they were asked for. Heads that are missing must be done
-        without."""
+        without. product: what makes dense products."""
         return {}
 
 
@@ -75,18 +83,19 @@ class GradientWeighted(Score, kind="score.gradient_weighted"):
         """beta."""
         return {"beta": self.beta}
 
-    def sides(self, decoder: Decoder, beside: Mapping[str, Tensor]) -> Heads:
+    def sides(self, decoder: Decoder, beside: Mapping[str, Tensor], product: Product = product) -> Heads:
         """`pull`, the p above, from `g`."""
         if "g" not in beside:
             return {}
         weight = decoder.rows().detach()
-        pull = (beside["g"].to(weight.dtype) @ weight.T).abs()
+        pull = product(beside["g"].to(weight.dtype), weight).abs_()
         mean = pull.mean(1, keepdim=True)
-        return {"pull": torch.where(mean > 0, pull / mean, 0)}
+        return {"pull": pull.mul_(torch.where(mean > 0, 1 / mean, 0))}
 
     def forward(self, heads: Heads, at: At) -> Tensor:
         """u (1 + beta p)."""
-        return heads["u"] if "pull" not in heads else heads["u"] * (1 + self.beta * heads["pull"])
+        u = heads["u"]
+        return u if "pull" not in heads else torch.addcmul(u, u, heads["pull"], value=self.beta)
 
 
 class NormedPreActivation(Score, kind="score.normed_preactivation"):

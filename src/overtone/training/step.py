@@ -161,8 +161,9 @@ def forward(dictionary: Autoencoder, given: Given) -> Step:
     if takes_dense_way(dictionary, given) if given.dense is None else given.dense:
         return _dense(dictionary, given, inputs, target, centred, beside)
     chosen = kernels_for(centred.device).choose(
-        dictionary, centred, beside=beside, peaks=given.peaks, settle=given.settle, first=given.first
-    )
+        dictionary, centred, beside=beside, peaks=given.peaks, settle=given.settle, first=given.first,
+        product=dense.product,
+    )  # fmt: skip
     return _sparse(dictionary, given, inputs, target, centred, chosen)
 
 

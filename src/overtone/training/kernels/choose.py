@@ -9,7 +9,8 @@ from torch.nn.functional import linear
 
 from overtone.dictionaries.autoencoder import Autoencoder, Chosen, Settle, everywhere
 from overtone.dictionaries.codes import Support
-from overtone.dictionaries.scores import Magnitude, PreActivation
+from overtone.dictionaries.scores import Magnitude, PreActivation, Product
+from overtone.dictionaries.scores import product as torch_product
 from overtone.dictionaries.selectors.base import Rule
 from overtone.dictionaries.values import Value
 
@@ -23,7 +24,7 @@ kernel is not made for such sizes. All float32 on a CPU and contiguous. Two-side
 @torch.no_grad()
 def choose(
     model: Autoencoder, centred: Tensor, *, beside: Mapping[str, Tensor], peaks: bool, settle: Settle | None = None,
-    first: int = 0, select: Select | None = None,
+    first: int = 0, select: Select | None = None, product: Product = torch_product,
 ) -> Chosen:  # fmt: skip
     """The active places of a training batch; arguments as for `Autoencoder.choose`, in company."""
     weight, bias = model.encoder.affine(model.decoder)
@@ -36,7 +37,9 @@ def choose(
     rule = None if usual else model.selection.rule(lambda: _scores(model, centred[:SAMPLE]))
     found = None if rule is None or select is None else select(centred, weight, bias, rule, model.score.two_sided)
     if found is None:
-        return model.choose(centred, company=True, beside=beside, peaks=peaks, settle=settle, first=first)
+        return model.choose(
+            centred, company=True, beside=beside, peaks=peaks, settle=settle, first=first, product=product
+        )
     support, u = found
     chosen = Chosen(support, u)
     if settle is None and not model.selection.rows_compete:
@@ -44,7 +47,7 @@ def choose(
     keep = (settle or model.selection.settle)(support, model.scores(chosen))
     if keep is None:
         model.selection.widen()
-        return choose(model, centred, beside=beside, peaks=peaks, settle=settle, select=select)
+        return choose(model, centred, beside=beside, peaks=peaks, settle=settle, select=select, product=product)
     return Chosen(support.kept(keep), u[keep])
 
 
