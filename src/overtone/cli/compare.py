@@ -18,6 +18,12 @@ if TYPE_CHECKING:
 
 RESUME = "Every finished dictionary was kept: run the same command again to go on from there."
 
+# Key of a standing -> decimal places, factor, whether the interval is shown.
+COLUMNS = {
+    "fvu": (1, 100.0, True), "l0": (1, 1.0, True), "dead_share": (1, 100.0), "stability": (2,), "seconds": (1,),
+    "matmul_units": (1,),
+}  # fmt: skip
+
 
 @dataclass(frozen=True, kw_only=True)
 class Options(Shell):
@@ -97,22 +103,36 @@ def show(data: dict[str, Any], console: Console) -> None:
     """The table, what was left out, and where the page lies."""
     from rich.table import Table
 
-    table = Table("", "error", "active", "dead", "stability", "seconds", "dense products", box=None)
+    several = len(data["settings"]["ks"]) > 1
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    table.add_column("", no_wrap=True)
+    for head in ("error %", "active", "dead %", "stable", "seconds", "products"):
+        table.add_column(head, justify="right", no_wrap=True)
+    asked: int | None = 0
     for one in data["standings"]:
-        label = one["name"] + (f" k={one['k']}" if one["k"] and len(data["settings"]["ks"]) > 1 else "")
-        label += f" ({one['n_latents']} latents)" if one["n_latents"] < data["settings"]["n_latents"] else ""
-        table.add_row(label, *(_written(one[key]) for key in ("fvu", "l0", "dead_share")), _written(one["stability"]),
-                      _written(one["seconds"]), _written(one["matmul_units"]))  # fmt: skip
+        if one["k"] is None and asked is not None:
+            table.add_row("[italic]without a budget[/italic]")
+        asked = one["k"]
+        label = one["name"] + (f" k={one['k']}" if one["k"] and several else "")
+        label += f" ({one['n_latents']})" if one["n_latents"] < data["settings"]["n_latents"] else ""
+        cells = (_written(one[key], *how) for key, how in COLUMNS.items())
+        table.add_row(label, *cells)
     console.print(table)
+    console.print(
+        "error: of the held-out variance that is missed; dead: of the latents; stable: cosine of atoms between seeds; "
+        "seconds: of one training; products: dense ones of one step; (n): latents, where fewer than asked for; "
+        "±: half the 95 % interval over seeds"
+    )
     for name, why in data["left_out"].items():
         console.print(f"left out: {name}: {why}", soft_wrap=True)
     console.print(f"page: [bold]{data['page']}[/bold]", soft_wrap=True)
 
 
-def _written(value: Any) -> str:
+def _written(value: Any, places: int, times: float = 1.0, spread: bool = False) -> str:
+    """A number, or an estimate with half its interval, with so many decimal places."""
     if value is None:
         return "–"
     if not isinstance(value, dict):
-        return f"{value:.3g}"
-    low, high = value["low"], value["high"]
-    return f"{value['value']:.3g}" + ("" if low is None else f" [{low:.3g}, {high:.3g}]")
+        return f"{times * value:.{places}f}"
+    half = "" if value["low"] is None or not spread else f" ±{times * (value['high'] - value['low']) / 2:.{places}f}"
+    return f"{times * value['value']:.{places}f}{half}"

@@ -1,6 +1,7 @@
 """The lineup: equal settings, honest omissions, costs that mean the same everywhere, a page without scripts."""
 
 import json
+import re
 
 import pytest
 import torch
@@ -66,6 +67,19 @@ def test_the_page_shows_every_number_and_runs_nothing(found):
     for one in data["standings"]:
         assert one["name"] in html and f"{100 * one['fvu']['value']:.1f} %" in html
     assert "targets" in html and "8 latents" in html
+
+
+def test_the_page_marks_the_best_of_a_group_and_nobody_where_that_says_nothing():
+    def one(name, k, fvu, dead):
+        return {"name": name, "k": k, "fvu": fvu, "dead_share": dead, "l0": 1.0, "n_latents": 4, "role": "",
+                "paper": "", "stability": None, "seconds": 1.0, "matmul_units": None}  # fmt: skip
+
+    standings = [one("a", 2, 0.1, 0.0), one("b", 2, 0.2, 0.0), one("c", 2, 0.3, 0.0), one("free", None, 0.01, 0.5)]
+    data = {"standings": standings, "left_out": {}, "rows": {"train": 9, "held_out": 3, "width": 2}}
+    html = render(data | {"settings": {"n_latents": 4, "ks": [2], "n_tokens": 9, "seeds": [0], "rounds": 5}})
+    best = re.findall(r"mark best.*?<text[^>]*>([^<]*)</text>", html, re.DOTALL)
+    assert best == ["10.0 %", "50.0 %", "1"], "errors within a budget; dead latents shared by three are nobody's"
+    assert "asked for 2 active latents per row" in html and "no budget" in html
 
 
 def test_a_name_that_is_not_there_and_an_empty_field_are_refused():

@@ -50,8 +50,8 @@ class Standing:
 
 @dataclass(frozen=True)
 class Lineup:
-    """All standings, the best reconstruction first within a budget; left_out: name -> why it is not there; settings:
-    what everything was trained with; rows: of the first seed, {"train", "held_out", "width"}."""
+    """All standings, the best reconstruction first within a budget, those without one last; left_out: name -> why it is
+    not there; settings: what everything was trained with; rows: of the first seed, {"train", "held_out", "width"}."""
 
     standings: tuple[Standing, ...]
     left_out: Mapping[str, str]
@@ -96,7 +96,9 @@ def lineup(
         raise SettingError(f"nothing can be compared: {'; '.join(f'{n}: {why}' for n, why in left_out.items())}")
     first = samples[seeds[0]]
     rows = {"train": len(first.train), "held_out": len(first.held_out), "width": first.train.shape[1]}
-    return Lineup(tuple(sorted(standings, key=lambda s: (s.k or 0, s.fvu.value))), left_out, settings, rows)
+    return Lineup(
+        tuple(sorted(standings, key=lambda s: (s.k is None, s.k or 0, s.fvu.value))), left_out, settings, rows
+    )
 
 
 def _plans(names: Sequence[str], settings: Mapping[str, Any], rows: Sample) -> tuple[list[Entrant], dict[str, str]]:

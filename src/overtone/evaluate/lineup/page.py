@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
-PANEL, GAP, ROW = 128, 18, 26  # pixels: width of a column's drawing, room beside it, height of a row
+PANEL, GAP, ROW, NAME = 128, 26, 26, 190  # pixels: width of a column's drawing, room beside it, height of a row
 
 
 @dataclass(frozen=True)
@@ -34,13 +34,14 @@ def short(value: float) -> str:
 
 COLUMNS = (
     Column("fvu", "error", "share of the held-out variance that is missed", True, percent),
-    Column("l0", "active latents", "per held-out row; the line is what was asked for", True, short),
+    Column("l0", "active latents", "per held-out row, logarithmic; the line is what was asked for", True, short),
     Column("dead_share", "dead latents", "of latents: active in no held-out row", True, percent),
     Column("stability", "stability", "mean cosine of matched atoms between seeds", False, short),
     Column("seconds", "seconds", "processor time of one training, logarithmic", True, short),
     Column("matmul_units", "dense products", "of one training step; its encoder product is 1", True, short),
 )  # fmt: skip
-LOGARITHMIC = {"seconds"}
+LOGARITHMIC = {"l0", "seconds"}
+TIED, MOST_BEST = 0.005, 2  # values this close share a place; no more than two are marked as best
 
 
 def render(lineup: Mapping[str, Any], title: str = "Dictionaries side by side") -> str:
@@ -52,37 +53,70 @@ def render(lineup: Mapping[str, Any], title: str = "Dictionaries side by side") 
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     style = (files("overtone.evaluate.lineup") / "assets" / "style.css").read_text(encoding="utf-8")
-    standings = lineup["standings"]
-    panels = [_panel(column, standings, 190 + i * (PANEL + GAP)) for i, column in enumerate(COLUMNS)]
+    groups = _groups(lineup["standings"])
+    standings = [one for _, group in groups for one in group]
+    panels = [_panel(column, groups, NAME + i * (PANEL + GAP)) for i, column in enumerate(COLUMNS)]
+    lines = _lines(groups)
     return environment.get_template("page.html").render(
-        title=title, style=style, lineup=lineup, standings=standings, panels=panels, row=ROW, panel=PANEL,
-        width=190 + len(COLUMNS) * (PANEL + GAP), height=ROW * len(standings) + 56,
+        title=title, style=style, lineup=lineup, standings=standings, panels=panels, row=ROW, lines=lines,
+        heads=[(lines[i] - ROW, head) for i, head in _heads(groups)],
+        width=NAME + len(COLUMNS) * (PANEL + GAP), height=max(lines) + ROW,
     )  # fmt: skip
 
 
-def _panel(column: Column, standings: Sequence[Mapping[str, Any]], left: float) -> dict[str, Any]:
+Groups = Sequence[tuple[str, Sequence[Mapping[str, Any]]]]
+
+
+def _groups(standings: Sequence[Mapping[str, Any]]) -> Groups:
+    """Standings that can be compared with each other, under a heading: one group per budget, then those without."""
+    by_budget: dict[int | None, list[Mapping[str, Any]]] = {}
+    for one in standings:
+        by_budget.setdefault(one["k"], []).append(one)
+    last = "no budget: each finds its own number of active latents"
+    return [(last if k is None else f"asked for {k} active latents per row", group) for k, group in by_budget.items()]
+
+
+def _heads(groups: Groups) -> list[tuple[int, str]]:
+    """Number of the first standing of each group, and the heading above it."""
+    first, found = 0, []
+    for head, group in groups:
+        found.append((first, head))
+        first += len(group)
+    return found
+
+
+def _lines(groups: Groups) -> list[int]:
+    """Where each standing is drawn, in pixels from the top: a group has a heading and some room above it."""
+    y, found = 34, list[int]()
+    for _, group in groups:
+        y += ROW + 6
+        for _ in group:
+            found.append(y)
+            y += ROW
+    return found
+
+
+def _panel(column: Column, groups: Groups, left: float) -> dict[str, Any]:
     """Positions of one column's marks."""
+    standings = [one for _, group in groups for one in group]
     triples = [_triple(one[column.key]) for one in standings]
-    known = [v for triple in triples for v in triple if v is not None]
-    low, high = _range(column, known)
+    low, high = _range(column, [v for triple in triples for v in triple if v is not None])
     scale = math.log if column.key in LOGARITHMIC else float
 
     def x(value: float) -> float:
         return left + PANEL * (scale(min(max(value, low), high)) - scale(low)) / (scale(high) - scale(low))
 
     asked = [one["k"] for one in standings] if column.key == "l0" else [None] * len(standings)
-    best = _best(column, [triple[0] for triple in triples])
+    best = [mark for _, group in groups for mark in _best(column, group)]
     return {
         "column": column,
         "left": left,
         "marks": [
-            {
-                "x": x(value), "low": None if lo is None else x(lo), "high": None if hi is None else x(hi),
-                "text": column.write(value), "best": value == best, "asked": None if k is None else x(k),
+            None if value is None else {
+                "x": x(value), "text": column.write(value), "best": first, "asked": None if k is None else x(k),
+                "low": x(value if lo is None else lo), "high": x(value if hi is None else hi),
             }
-            if value is not None
-            else None
-            for (value, lo, hi), k in zip(triples, asked, strict=True)
+            for (value, lo, hi), k, first in zip(triples, asked, best, strict=True)
         ],
     }  # fmt: skip
 
@@ -105,8 +139,13 @@ def _range(column: Column, known: Sequence[float]) -> tuple[float, float]:
     return 0.0, 1.5 if column.key == "fvu" and most > 1.5 else most or 1.0
 
 
-def _best(column: Column, values: Sequence[float | None]) -> float | None:
+def _best(column: Column, group: Sequence[Mapping[str, Any]]) -> list[bool]:
+    """Which of a group have the best value; none where that says nothing: many share the place, or the value alone
+    tells nothing, as an error without a budget."""
+    values = [_triple(one[column.key])[0] for one in group]
     known = [v for v in values if v is not None]
-    if not known or column.key == "l0":
-        return None
-    return min(known) if column.less else max(known)
+    if not known or column.key == "l0" or (column.key == "fvu" and group[0]["k"] is None):
+        return [False] * len(values)
+    best = min(known) if column.less else max(known)
+    marks = [v is not None and abs(v - best) <= TIED * max(abs(best), 1e-9) for v in values]
+    return marks if sum(marks) <= MOST_BEST else [False] * len(values)
