@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from overtone.activations.positions import AllTokens
 from overtone.activations.stream import ActivationStream
 from overtone.core.errors import ModelError
 from overtone.core.report import Finding
 from overtone.core.sites import Site
+from overtone.core.study import Found
 from overtone.data.docstrings import docstrings
 from overtone.data.texts import encode_texts
 from overtone.evaluate.testbed import LabelledStates, reasoner_states
@@ -62,15 +63,6 @@ def encoder_states(sites: Sequence[Site | str], n_texts: int, *, seed: int = 0) 
     batch = ActivationStream(model, traces, [Site.parse(s) for s in sites], rows, quiet=True).all()
     labels = tuple(traces[d].meta["package"] for d in batch.where.document.tolist())
     return LabelledStates(dict(batch.x), batch.where, labels, tuple(traces), model)
-
-
-@dataclass(frozen=True)
-class Found:
-    """Findings, tables by title, and lines of provenance by title."""
-
-    findings: tuple[Finding, ...]
-    tables: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
-    told: dict[str, str] = field(default_factory=dict)
 
 
 def on_real_states(sites: Sequence[Site | str], n_traces: int, part: Part) -> Found:

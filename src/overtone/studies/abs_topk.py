@@ -30,12 +30,10 @@ firings; (d) an error below 0.9 times TopK's; (e) an interval of the paired diff
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
-from overtone.core.catalogue import enrol
-from overtone.core.errors import SettingError, nearest
-from overtone.core.report import Finding, Report
+from overtone.core.report import Finding
 from overtone.core.settings import Settings
+from overtone.core.study import Found, study
 from overtone.data.synthetic import PlantedRows, plant
 from overtone.dictionaries.dictionary import Dictionary
 from overtone.dictionaries.presets.abs_top_k import AbsTopK
@@ -72,22 +70,17 @@ SCALES = {
 }
 
 
-@enrol("studies", "abs_topk", paper=PAPER, scales=list(SCALES))
-def run(scale: str = "small", out: str | Path = "") -> Report:
+@study("abs_topk", "AbsTopK: one latent for both poles", paper=PAPER, scales=SCALES)
+def run(size: Size) -> Found:
     """Signed codes: error at equal width, split axes, use of signs, a control, and real states.
 
-    scale: tiny, small or paper (which still reads the bundled reasoner). out: not used, nothing is kept. Raises
-    SettingError for an unknown scale.
+    At `paper` it still reads the bundled reasoner, with the paper's sizes.
     """
-    if scale not in SCALES:
-        raise SettingError(f"scale={scale!r}.{nearest(scale, SCALES)} Use {', '.join(SCALES)}.")
-    size = SCALES[scale]
     planted, control = on_planted(size, signed=True), on_planted(size, signed=False)
     real = on_real_states([size.site], size.traces, lambda x: (found := on_states(size, x), on_real(found)))
     findings = (*axes(planted, control), *real.findings)
-    told = {"study": "abs_topk", "scale": scale, "paper": PAPER, "settings": size.to_dict(), "seeds": size.seeds}
     tables = {"rows with both signs": planted.table(), "rows with one sign": control.table(), **real.tables}
-    return Report("AbsTopK: one latent for both poles", findings, told | real.told, tables)
+    return Found(findings, tables, real.told)
 
 
 def on_planted(size: Size, *, signed: bool) -> Comparison:

@@ -29,14 +29,12 @@ latent of Feature Choice for (c); an L0 more than 10 % away from k for (e). At `
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
-from overtone.core.catalogue import enrol
-from overtone.core.errors import SettingError, nearest
-from overtone.core.report import Finding, Report
+from overtone.core.report import Finding
 from overtone.core.settings import Settings
+from overtone.core.study import Found, study
 from overtone.data.synthetic import plant
 from overtone.dictionaries.dictionary import Dictionary
 from overtone.dictionaries.presets.batch_top_k import BatchTopK
@@ -75,22 +73,17 @@ SCALES = {
 }
 
 
-@enrol("studies", "feature_choice", paper=PAPER, scales=list(SCALES))
-def run(scale: str = "small", out: str | Path = "") -> Report:
+@study("feature_choice", "Feature Choice and Mutual Choice: whose budget is it?", paper=PAPER, scales=SCALES)
+def run(size: Size) -> Found:
     """Budgets for batches and latents instead of rows: error, adaptation, dead latents, Zipf laws, thresholds.
 
-    scale: tiny, small or paper (which still reads the bundled reasoner). out: not used, nothing is kept. Raises
-    SettingError for an unknown scale.
+    At `paper` it still reads the bundled reasoner, with the paper's sizes.
     """
-    if scale not in SCALES:
-        raise SettingError(f"scale={scale!r}.{nearest(scale, SCALES)} Use {', '.join(SCALES)}.")
-    size = SCALES[scale]
     planted = on_planted(size)
     real = on_real_states([size.site], size.traces, lambda x: (found := on_states(size, x), on_real(found)))
     findings = (*allocation(planted), *laws(planted), *real.findings)
-    told = {"study": "feature_choice", "scale": scale, "paper": PAPER, "settings": size.to_dict(), "seeds": size.seeds}
     sections = {"planted rows": planted.table(), **real.tables}
-    return Report("Feature Choice and Mutual Choice: whose budget is it?", findings, told | real.told, sections)
+    return Found(findings, sections, real.told)
 
 
 def on_planted(size: Size) -> Comparison:

@@ -33,17 +33,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, kl_div
 
-from overtone.core.catalogue import enrol
-from overtone.core.errors import SettingError, nearest
-from overtone.core.report import Finding, Report
+from overtone.core.report import Finding
 from overtone.core.seeds import torch_generator
 from overtone.core.settings import Settings
+from overtone.core.study import Found, study
 from overtone.data.synthetic import plant
 from overtone.dictionaries.autoencoder import Autoencoder
 from overtone.dictionaries.dictionary import Dictionary
@@ -84,24 +82,19 @@ SCALES = {
 }  # fmt: skip
 
 
-@enrol("studies", "g_sae", paper=PAPER, scales=list(SCALES))
-def run(scale: str = "small", out: str | Path = "") -> Report:
+@study("g_sae", "g-SAE: latents chosen by their influence on the loss", paper=PAPER, scales=SCALES)
+def run(size: Size) -> Found:
     """Selection by influence on the loss: faithfulness, dead latents, and the leak of labels.
 
-    scale: tiny, small or paper (which still reads the bundled reasoner). out: not used, nothing is kept. Raises
-    SettingError for an unknown scale.
+    At `paper` it still reads the bundled reasoner, with the paper's sizes.
     """
-    if scale not in SCALES:
-        raise SettingError(f"scale={scale!r}.{nearest(scale, SCALES)} Use {', '.join(SCALES)}.")
-    size = SCALES[scale]
     states = reasoner_states(size.sites, size.traces, gradient="mean")
     found = {"planted rows": on_planted(size), **{site: on_states(size, states, site) for site in size.sites}}
     findings = [
         f for where, comparison in found.items() for f in (*claims(comparison, where), *leak(comparison, where))
     ]
-    told = {"study": "g_sae", "scale": scale, "paper": PAPER, "settings": size.to_dict(), "seeds": size.seeds}
     tables = {where: trials.table() for where, trials in found.items()}
-    return Report("g-SAE: latents chosen by their influence on the loss", tuple(findings), told, tables)
+    return Found(tuple(findings), tables)
 
 
 def presets(n_latents: int, k: int) -> dict[str, Preset]:

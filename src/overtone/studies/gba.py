@@ -34,15 +34,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from itertools import combinations
-from pathlib import Path
 
 import numpy as np
 import torch
 
-from overtone.core.catalogue import enrol
-from overtone.core.errors import SettingError, nearest
-from overtone.core.report import Finding, Report
+from overtone.core.report import Finding
 from overtone.core.settings import Settings
+from overtone.core.study import Found, study
 from overtone.data.synthetic import plant
 from overtone.dictionaries.dictionary import Dictionary
 from overtone.dictionaries.presets.batch_top_k import BatchTopK
@@ -80,23 +78,18 @@ SCALES = {
 }
 
 
-@enrol("studies", "gba", paper=PAPER, scales=list(SCALES))
-def run(scale: str = "small", out: str | Path = "") -> Report:
+@study("gba", "GBA: sparsity by feedback on firing rates", paper=PAPER, scales=SCALES)
+def run(size: Size) -> Found:
     """Group bias adaptation: recovery without a sparsity to tune, resonance of rates, the frontier on real states.
 
-    scale: tiny, small or paper (which still reads the bundled reasoner). out: not used, nothing is kept. Raises
-    SettingError for an unknown scale.
+    At `paper` it still reads the bundled reasoner, with the paper's sizes.
     """
-    if scale not in SCALES:
-        raise SettingError(f"scale={scale!r}.{nearest(scale, SCALES)} Use {', '.join(SCALES)}.")
-    size = SCALES[scale]
     planted = on_planted(size)
     real = on_real_states([size.site], size.traces, lambda x: (found := on_states(size, x), frontier(found)))
     findings = (*recovery(planted), *resonance(planted), *real.findings)
-    told = {"study": "gba", "scale": scale, "paper": PAPER, "settings": size.to_dict(), "seeds": size.seeds}
     table = [{key: value for key, value in row.items() if "group " not in key} for row in planted.table()]
     sections = {"planted rows": table, "best cosine by group": by_group(planted), **real.tables}
-    return Report("GBA: sparsity by feedback on firing rates", findings, told | real.told, sections)
+    return Found(findings, sections, real.told)
 
 
 def on_planted(size: Size) -> Comparison:

@@ -38,17 +38,15 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from itertools import combinations
-from pathlib import Path
 
 import numpy as np
 import torch
 
-from overtone.core.catalogue import enrol
-from overtone.core.errors import SettingError, nearest
-from overtone.core.report import Finding, Report
+from overtone.core.report import Finding
 from overtone.core.seeds import torch_generator
 from overtone.core.settings import Settings
 from overtone.core.sites import Site
+from overtone.core.study import Found, study
 from overtone.data.synthetic import plant
 from overtone.dictionaries.classic.state_atoms import StateAtoms, tightest
 from overtone.dictionaries.presets.batch_top_k import BatchTopK
@@ -93,23 +91,18 @@ SCALES = {
 }
 
 
-@enrol("studies", "itda", paper=PAPER, scales=list(SCALES))
-def run(scale: str = "small", out: str | Path = "") -> Report:
+@study("itda", "ITDA: states as atoms, without gradients", paper=PAPER, scales=SCALES)
+def run(size: Size) -> Found:
     """States as atoms without training: error, time, recognition, labels that carry over, layers that correspond.
 
-    scale: tiny, small or paper (which still reads the bundled reasoner and twins, with the paper's sizes). out: not
-    used, nothing is kept. Raises SettingError for an unknown scale.
+    At `paper` it still reads the bundled reasoner, with the paper's sizes.
     """
-    if scale not in SCALES:
-        raise SettingError(f"scale={scale!r}.{nearest(scale, SCALES)} Use {', '.join(SCALES)}.")
-    size = SCALES[scale]
     real = on_real_states([size.site], size.traces, lambda states: on_states(size, states))
     planted = compared({seed: planted_rows(seed) for seed in range(size.seeds)}, 200, 4, size, lr=4e-3)
     similar, losses = twins(reasoner_states([size.site], size.twin_traces), size)
     findings = (*real.findings, *on_planted(planted), *similar)
-    told = {"study": "itda", "scale": scale, "paper": PAPER, "settings": size.to_dict(), "twins' losses": losses}
     sections = {**real.tables, "planted rows": planted.table()}
-    return Report("ITDA: states as atoms, without gradients", findings, told | real.told, sections)
+    return Found(findings, sections, {"twins' losses": losses} | real.told)
 
 
 def on_states(size: Size, states: LabelledStates) -> tuple[Comparison, tuple[Finding, ...]]:

@@ -32,16 +32,14 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
-from overtone.core.catalogue import enrol
-from overtone.core.errors import SettingError, nearest
-from overtone.core.report import Finding, Report
+from overtone.core.report import Finding
 from overtone.core.settings import Settings
+from overtone.core.study import Found, study
 from overtone.data.hierarchical import PlantedTree, merging, plant_tree
 from overtone.dictionaries.preset import Preset
 from overtone.dictionaries.presets.batch_top_k import BatchTopK
@@ -81,16 +79,12 @@ SCALES = {
 }
 
 
-@enrol("studies", "mp_sae", paper=PAPER, scales=list(SCALES))
-def run(scale: str = "small", out: str | Path = "") -> Report:
+@study("mp_sae", "MP-SAE: matching pursuit as a trained encoder", paper=PAPER, scales=SCALES)
+def run(size: Size) -> Found:
     """Matching pursuit as a trained encoder: hierarchies kept apart, error at equal L0, more steps at inference.
 
-    scale: tiny, small or paper (which still reads the bundled reasoner, with the paper's sizes). out: not used, nothing
-    is kept. Raises SettingError for an unknown scale.
+    At `paper` it still reads the bundled reasoner, with the paper's sizes.
     """
-    if scale not in SCALES:
-        raise SettingError(f"scale={scale!r}.{nearest(scale, SCALES)} Use {', '.join(SCALES)}.")
-    size = SCALES[scale]
     presets = {
         MP: MPSAE(20, k=6, tolerance=0.03), BATCH: BatchTopK(20, k=2), ROW: TopK(20, k=2), FIXED: MPSAE(20, k=2),
         MORE: BatchTopK(20, k=3),
@@ -99,9 +93,8 @@ def run(scale: str = "small", out: str | Path = "") -> Report:
     even = on_trees(size, {name: presets[name] for name in (MP, BATCH)}, 0.1, 0.1)
     real = on_real_states([size.site], size.traces, lambda states: on_states(size, states))
     findings = (*hierarchy(trees, even), *real.findings)
-    told = {"study": "mp_sae", "scale": scale, "paper": PAPER, "settings": size.to_dict(), "seeds": size.seeds}
     sections = {"planted trees": trees.table(), "even trees": even.table(), **real.tables}
-    return Report("MP-SAE: matching pursuit as a trained encoder", findings, told | real.told, sections)
+    return Found(findings, sections, real.told)
 
 
 def on_trees(size: Size, presets: dict[str, Preset], p_parent: float, p_solo: float) -> Comparison:

@@ -31,14 +31,12 @@ or not below that of covariance. At `tiny` nothing is refuted or confirmed: it s
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import torch
 
-from overtone.core.catalogue import enrol
-from overtone.core.errors import SettingError, nearest
-from overtone.core.report import Finding, Report
+from overtone.core.report import Finding
 from overtone.core.settings import Settings
+from overtone.core.study import Found, study
 from overtone.data.synthetic import PlantedPairs, plant_pairs
 from overtone.dictionaries.dictionary import Dictionary
 from overtone.dictionaries.presets.batch_top_k import BatchTopK
@@ -77,25 +75,20 @@ SCALES = {
 }
 
 
-@enrol("studies", "poly_sae", paper=PAPER, scales=list(SCALES))
-def run(scale: str = "small", out: str | Path = "") -> Report:
+@study("poly_sae", "PolySAE: decoding a sparse code by a polynomial", paper=PAPER, scales=SCALES)
+def run(size: Size) -> Found:
     """A polynomial decoder: error where features bind and where they do not, interactions, probing, real states.
 
-    scale: tiny, small or paper (which still reads the bundled reasoner). out: not used, nothing is kept. Raises
-    SettingError for an unknown scale.
+    At `paper` it still reads the bundled reasoner, with the paper's sizes.
     """
-    if scale not in SCALES:
-        raise SettingError(f"scale={scale!r}.{nearest(scale, SCALES)} Use {', '.join(SCALES)}.")
-    size = SCALES[scale]
     binding, plain, overlapping = (planted(size, n, c) for n, c in ((12, 0.01), (0, 0.01), (0, 0.5)))
     real = on_real_states([size.site], size.traces, lambda x: (found := on_states(size, x), reality(found)))
     findings = (*error(binding, plain, overlapping), *readout(binding), *real.findings)
-    told = {"study": "poly_sae", "scale": scale, "paper": PAPER, "settings": size.to_dict(), "seeds": size.seeds}
     sections = {
         "pairs bind": binding.table(), "pairs only occur together": plain.table(),
         "overlapping, no binding": overlapping.table(), **real.tables,
     }  # fmt: skip
-    return Report("PolySAE: decoding a sparse code by a polynomial", findings, told | real.told, sections)
+    return Found(findings, sections, real.told)
 
 
 def planted(size: Size, n_binding: int, max_cosine: float) -> Comparison:

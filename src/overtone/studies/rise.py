@@ -44,8 +44,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from overtone.core.catalogue import enrol
-from overtone.core.errors import SettingError, nearest
 from overtone.core.report import Report
+from overtone.core.study import at_scale
 from overtone.discover.pipeline import discover
 from overtone.discover.settings import (
     CausalSettings,
@@ -104,9 +104,7 @@ def run(scale: str = "small", out: str | Path = "") -> Report:
     runs/studies/rise-SCALE). The findings carry the letters of the claims. Raises SettingError for an unknown scale,
     and whatever `discover` refuses (`paper` needs model and prompts).
     """
-    if scale not in SCALES:
-        raise SettingError(f"scale={scale!r}.{nearest(scale, SCALES)} Use {', '.join(SCALES)}.")
-    report = discover(SCALES[scale](), out or Path("runs/studies") / f"rise-{scale}", resume=True)
+    report = discover(at_scale(scale, SCALES)(), out or Path("runs/studies") / f"rise-{scale}", resume=True)
     return replace(
         report,
         title="RISE: reasoning behaviours, discovered and steered",

@@ -32,16 +32,14 @@ refuted or confirmed: it shows that the machinery runs.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
-from overtone.core.catalogue import enrol
-from overtone.core.errors import SettingError, nearest
-from overtone.core.report import Finding, Report
+from overtone.core.report import Finding
 from overtone.core.seeds import numpy_generator, torch_generator
 from overtone.core.settings import Settings
 from overtone.core.sites import Site
+from overtone.core.study import Found, study
 from overtone.data.synthetic import plant_neurons
 from overtone.dictionaries.classic.feature_tree import feature_tree
 from overtone.dictionaries.classic.fixed import mean_differences
@@ -90,25 +88,20 @@ SCALES = {
 }  # fmt: skip
 
 
-@enrol("studies", "snmf", paper=PAPER, scales=list(SCALES))
-def run(scale: str = "small", out: str | Path = "") -> Report:
+@study("snmf", "SNMF: sparse groups of neurons as features", paper=PAPER, scales=SCALES)
+def run(size: Size) -> Found:
     """Semi-NMF of MLP neurons: recovery, recognition, steering at equal KL, hierarchy.
 
-    scale: tiny, small or paper (which still reads the bundled reasoner, with the paper's sizes). out: not used, nothing
-    is kept. Raises SettingError for an unknown scale.
+    At `paper` it still reads the bundled reasoner, with the paper's sizes.
     """
-    if scale not in SCALES:
-        raise SettingError(f"scale={scale!r}.{nearest(scale, SCALES)} Use {', '.join(SCALES)}.")
-    size = SCALES[scale]
     states = reasoner_states([size.site], size.traces)
     found, judged = on_neurons(size, states)
     found = found.with_measure("steering", lambda t: steering(states, t, size))
     text = on_real_text([size.site], 8 * size.traces, lambda x: on_neurons(size, x))
     findings = (*recovery(size), *judged, *steers(found, size), *text.findings)
-    told = {"study": "snmf", "scale": scale, "paper": PAPER, "settings": size.to_dict()}
     shown = contexts(states, found.of(OWN)[0], size)
     sections = {"neurons of the reasoner": found.table(), "features and their contexts": shown, **text.tables}
-    return Report("SNMF: sparse groups of neurons as features", findings, told | text.told, sections)
+    return Found(findings, sections, text.told)
 
 
 def recovery(size: Size) -> tuple[Finding, ...]:

@@ -30,17 +30,15 @@ refuted or confirmed.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from overtone.core.catalogue import enrol
-from overtone.core.errors import SettingError, nearest
-from overtone.core.report import Finding, Report
+from overtone.core.report import Finding
 from overtone.core.seeds import torch_generator
 from overtone.core.settings import Settings
+from overtone.core.study import Found, study
 from overtone.data.synthetic import plant
 from overtone.dictionaries.dictionary import Dictionary
 from overtone.dictionaries.presets.batch_top_k import BatchTopK
@@ -79,22 +77,17 @@ SCALES = {
 }
 
 
-@enrol("studies", "top_afa", paper=PAPER, scales=list(SCALES))
-def run(scale: str = "small", out: str | Path = "") -> Report:
+@study("top_afa", "top-AFA: sparsity from the length of states", paper=PAPER, scales=SCALES)
+def run(size: Size) -> Found:
     """Sparsity from the length of states: the law, the rule on known codes, training, and real states.
 
-    scale: tiny, small or paper (which still reads the bundled reasoner). out: not used, nothing is kept. Raises
-    SettingError for an unknown scale.
+    At `paper` it still reads the bundled reasoner, with the paper's sizes.
     """
-    if scale not in SCALES:
-        raise SettingError(f"scale={scale!r}.{nearest(scale, SCALES)} Use {', '.join(SCALES)}.")
-    size = SCALES[scale]
     rule, planted = known_codes(size), on_planted(size)
     real = on_real_states([size.site], size.traces, lambda x: (found := on_states(size, x), trained(found, "states")))
     findings = (*law(rule), *trained(planted, "planted rows"), *real.findings)
-    told = {"study": "top_afa", "scale": scale, "paper": PAPER, "settings": size.to_dict(), "seeds": size.seeds}
     sections = {"known codes": rule, "planted rows": planted.table(), **real.tables}
-    return Report("top-AFA: sparsity from the length of states", findings, told | real.told, sections)
+    return Found(findings, sections, real.told)
 
 
 def known_codes(size: Size) -> list[dict[str, float | str]]:

@@ -35,13 +35,11 @@ difference in probing that reaches 0. At `tiny` nothing is refuted or confirmed:
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import cast
 
-from overtone.core.catalogue import enrol
-from overtone.core.errors import SettingError, nearest
-from overtone.core.report import Finding, Report
+from overtone.core.report import Finding
 from overtone.core.settings import Settings
+from overtone.core.study import Found, study
 from overtone.data.synthetic import plant
 from overtone.dictionaries.autoencoder import Autoencoder
 from overtone.dictionaries.dictionary import Dictionary
@@ -80,22 +78,17 @@ SCALES = {
 }
 
 
-@enrol("studies", "variational_sae", paper=PAPER, scales=list(SCALES))
-def run(scale: str = "small", out: str | Path = "") -> Report:
+@study("variational_sae", "vSAE: sampling and a prior in a TopK autoencoder", paper=PAPER, scales=SCALES)
+def run(size: Size) -> Found:
     """A variational TopK autoencoder taken apart: sampling, price, mask, row length, each by itself.
 
-    scale: tiny, small or paper (which still reads the bundled reasoner). out: not used, nothing is kept. Raises
-    SettingError for an unknown scale.
+    At `paper` it still reads the bundled reasoner, with the paper's sizes.
     """
-    if scale not in SCALES:
-        raise SettingError(f"scale={scale!r}.{nearest(scale, SCALES)} Use {', '.join(SCALES)}.")
-    size = SCALES[scale]
     planted = on_planted(size)
     real = on_real_states([size.site], size.traces, lambda x: (found := on_states(size, x), reality(found)))
     findings = (*against_host(planted), *causes(planted), *escapes(planted), *collapse(planted), *real.findings)
-    told = {"study": "variational_sae", "scale": scale, "paper": PAPER, "settings": size.to_dict(), "seeds": size.seeds}
     sections = {"planted rows": planted.table(), **real.tables}
-    return Report("vSAE: sampling and a prior in a TopK autoencoder", findings, told | real.told, sections)
+    return Found(findings, sections, real.told)
 
 
 def arms(n_latents: int, k: int) -> dict[str, VSAE]:

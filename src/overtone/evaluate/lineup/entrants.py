@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from overtone.core.catalogue import entries, lookup
 from overtone.core.errors import SettingError
@@ -57,7 +57,7 @@ def entrants(
 
 
 def _matched(thing: type[Preset], n_latents: int, k: int, rounds: int) -> Preset:
-    defaults = {f.name: f.default for f in fields(thing)}
+    defaults: dict[str, Any] = {f.name: f.default for f in fields(thing)}
     settings = {"n_latents": n_latents, "k": k, "target_l0": float(k), "views": 1, "rows": MOST_ROWS}
     if "k" in defaults:
         del settings["target_l0"]
