@@ -11,7 +11,11 @@ from hypothesis import strategies as st
 from overtone.core.seeds import torch_generator
 from overtone.dictionaries.presets.abs_top_k import AbsTopK
 from overtone.dictionaries.presets.batch_top_k import BatchTopK
+from overtone.dictionaries.presets.crosscoder import Crosscoder
+from overtone.dictionaries.presets.feature_choice import FeatureChoice
+from overtone.dictionaries.presets.jump_relu import JumpReLU
 from overtone.dictionaries.presets.relu_l1 import ReluL1
+from overtone.dictionaries.presets.top_afa import TopAFA
 from overtone.dictionaries.presets.top_k import TopK
 from overtone.dictionaries.selectors.base import Rule
 from overtone.training.kernels import candidates, memory
@@ -230,6 +234,12 @@ def test_what_is_not_a_number_is_passed_on(build):
         BatchTopK(160, k=7),
         AbsTopK(160, k=7, scope="batch"),
         ReluL1(160),
+        Crosscoder(160, k=7),
+        Crosscoder(160, k=7, sparsity=0.5),
+        FeatureChoice(160, k=7),
+        TopAFA(160),
+        TopAFA(160, most=5),
+        JumpReLU(160),
     ],
     ids=lambda preset: preset.name + getattr(preset, "scope", ""),
 )
@@ -239,13 +249,35 @@ def test_a_dictionary_s_own_choice(build, preset):
     model = preset.build(20, generator).train()
     model.start(x)
     model.encoder.bias.data.add_(torch.randn(160, generator=generator))
+    asked = []
+
+    def asking(*arguments):
+        asked.append(arguments)
+        return select(build, *arguments)
+
     for _ in range(3):  # hints that a selection keeps must not change the result
-        found = choose(model, x, beside={}, peaks=False, select=partial(select, build))
+        found = choose(model, x, beside={}, peaks=False, select=asking)
         expected = choose(model, x, beside={}, peaks=False)
         assert set(zip(found.support.rows.tolist(), found.support.latents.tolist(), strict=True)) == set(
             zip(expected.support.rows.tolist(), expected.support.latents.tolist(), strict=True)
         )
         x = x.roll(7, 0) * 0.7
+    assert len(asked) >= 3
+
+
+@pytest.mark.parametrize("build", ["int8", "single", "portable", "torch"])
+@pytest.mark.parametrize("preset", [BatchTopK(160, k=7), Crosscoder(160, k=7), FeatureChoice(160, k=7)])
+def test_hints_do_not_change_a_bit(build, preset):
+    generator = torch_generator(0, "choice")
+    x = torch.randn(300, 20, generator=generator)
+    found = []
+    for beforehand in (x, 3 * x.roll(1, 1)):
+        model = preset.build(20, torch_generator(0, "hints")).train()
+        model.start(x)
+        for rows in (beforehand, x):
+            chosen = choose(model, rows, beside={}, peaks=False, select=partial(select, build))
+        found.append(chosen)
+    assert torch.equal(found[0].u, found[1].u) and torch.equal(found[0].support.latents, found[1].support.latents)
 
 
 def test_what_a_rule_cannot_say_is_left_to_the_dictionary():

@@ -56,6 +56,15 @@ def test_with_the_compiled_kernels_torch_makes_no_dense_product_and_keeps_no_lar
     assert cost.matrices == 0
 
 
+@pytest.mark.parametrize("name", ["crosscoder", "feature_choice", "top_afa"])
+def test_scores_with_lengths_and_budgets_of_columns_and_energies_need_no_large_matrix_either(name, monkeypatch):
+    monkeypatch.setenv("OVERTONE_KERNELS", "auto")
+    dispatch._of_kind.cache_clear()
+    if not dispatch.kernels_for("cpu").name.startswith("compiled"):
+        pytest.skip("no compiled kernels here")
+    assert cost_of(name, "compiled", monkeypatch).matrices == 0
+
+
 def test_a_dense_step_makes_five_products(monkeypatch):
     assert 5 <= cost_of("relu_l1", "plain", monkeypatch).products < 5.2
 

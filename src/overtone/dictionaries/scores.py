@@ -12,6 +12,9 @@ from torch import Tensor
 from overtone.dictionaries.decoders.base import Decoder
 from overtone.dictionaries.encoders.base import At, Heads
 from overtone.dictionaries.parts import Part
+from overtone.dictionaries.selectors.base import Rule
+
+EVEN = 1e-6  # lengths of rows that differ less, in proportion, do not change what is best
 
 Product = Callable[[Tensor, Tensor], Tensor]
 """(m, k), (n, k) -> (m, n) product of the first with the transpose of the second, a new tensor."""
@@ -38,6 +41,12 @@ class Score(Part):
         without. product: what makes dense products."""
         return {}
 
+    def on_preactivations(self, rule: Rule, norms: Callable[[], Tensor]) -> Rule | None:
+        """A rule about scores as a rule about pre-activations (their magnitudes if `two_sided`), norms being the
+        lengths of the decoder's rows; None where it cannot be said so, which is always correct. A class that overrides
+        `forward` must override this."""
+        return None
+
 
 class PreActivation(Score, kind="score.preactivation"):
     """The pre-activation itself."""
@@ -47,6 +56,10 @@ class PreActivation(Score, kind="score.preactivation"):
     def forward(self, heads: Heads, at: At) -> Tensor:
         """u."""
         return heads["u"]
+
+    def on_preactivations(self, rule: Rule, norms: Callable[[], Tensor]) -> Rule:
+        """The same."""
+        return rule
 
 
 class Magnitude(Score, kind="score.magnitude"):
@@ -59,6 +72,10 @@ class Magnitude(Score, kind="score.magnitude"):
         """|u|."""
         return heads["u"].abs()
 
+    def on_preactivations(self, rule: Rule, norms: Callable[[], Tensor]) -> Rule:
+        """The same."""
+        return rule
+
 
 class Contribution(Score, kind="score.contribution"):
     """The squared length of what the latent would add, (max(u, 0) ||d_i||)^2. Source: top-AFA, arXiv 2503.24277."""
@@ -68,6 +85,10 @@ class Contribution(Score, kind="score.contribution"):
     def forward(self, heads: Heads, at: At) -> Tensor:
         """(max(u, 0) ||d||)^2."""
         return (heads["u"].relu() * heads["norm"]).square()
+
+    def on_preactivations(self, rule: Rule, norms: Callable[[], Tensor]) -> Rule | None:
+        """Ranks are the same where rows are equally long."""
+        return Rule(k=rule.k) if rule.k and rule.shift is None and _even(norms()) else None
 
 
 class GradientWeighted(Score, kind="score.gradient_weighted"):
@@ -106,3 +127,16 @@ class NormedPreActivation(Score, kind="score.normed_preactivation"):
     def forward(self, heads: Heads, at: At) -> Tensor:
         """u ||d||."""
         return heads["u"] * heads["norm"]
+
+    def on_preactivations(self, rule: Rule, norms: Callable[[], Tensor]) -> Rule | None:
+        """A threshold is divided by the lengths; ranks are the same where rows are equally long."""
+        lengths = norms()
+        if rule.k:
+            return rule if rule.shift is None and _even(lengths) else None
+        level = (rule.floor if rule.shift is None else rule.floor + rule.shift) / lengths
+        return Rule(shift=level.nan_to_num(nan=torch.inf, posinf=torch.inf, neginf=-torch.inf), hinted=True)
+
+
+def _even(lengths: Tensor) -> bool:
+    least, most = lengths.aminmax()
+    return bool(most - least <= EVEN * most)

@@ -14,12 +14,14 @@ class Rule:
     """A nomination as one comparison per place, which a kernel can make while it computes the scores.
 
     k > 0: the k places of each row with the largest scores; k = 0: all places whose score exceeds `floor`; scores are
-    taken less `shift` (latents,) where there is one.
+    taken less `shift` (latents,) where there is one. hinted: the shift may come from what earlier batches showed, which
+    is not saved: pre-activations must not depend on it, not by a bit.
     """
 
     k: int = 0
     floor: float = 0.0
     shift: Tensor | None = None
+    hinted: bool = False
 
 
 class Selection(Part):
@@ -31,6 +33,7 @@ class Selection(Part):
     """
 
     has_budget: bool = False
+    narrows: bool = False  # its rule gives more places than it nominates
     rows_compete: bool = False
     has_threshold_form: bool = False
     learned: bool = False  # theta is a function of a parameter; values then see it, with its gradient
@@ -46,10 +49,16 @@ class Selection(Part):
         dictionary's units."""
         raise NotImplementedError
 
-    def rule(self, sample: Callable[[], Tensor]) -> Rule | None:
+    def rule(self, sample: Callable[[], Tensor], states: Tensor) -> Rule | None:
         """What `nominate` does in company, as a rule; None where it cannot be said so, which is always correct. A class
-        that overrides `nominate` must override this. sample: scores of a few of the rows."""
+        that overrides `nominate` must override this. sample: scores of a few of the rows; states: these rows, as in
+        `nominate`."""
         return None
+
+    def narrow(self, nominees: Support, scores: Tensor, states: Tensor) -> Tensor | None:
+        """(n,) mask of what `nominate` would have kept of the places that the rule gave, where `narrows`; states: all
+        rows; None asks for a wider rule."""
+        raise NotImplementedError
 
     def mask(self, scores: Tensor) -> Tensor:
         """Boolean (rows, latents): the active places, for selections without a budget, which may be many."""

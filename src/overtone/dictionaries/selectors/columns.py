@@ -1,11 +1,13 @@
 """Columns: a budget for each latent, spent on the rows of a batch that want it most."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from overtone.core.settings import require
 from overtone.dictionaries.codes import Support
-from overtone.dictionaries.selectors.base import Selection
+from overtone.dictionaries.selectors.base import Rule, Selection
 
 SPARE = 16  # nominees of a latent beyond twice its budget: enough that a batch rarely has to be looked at twice
 
@@ -65,6 +67,12 @@ class Columns(Selection, kind="selection.columns"):
         if self._hint is None:
             self._hint = self._guess(scores)
         return Support.from_mask(scores > self._hint)
+
+    def rule(self, sample: Callable[[], Tensor], states: Tensor) -> Rule:
+        """What exceeds the hint."""
+        if self._hint is None:
+            self._hint = self._guess(sample())
+        return Rule(shift=self._hint, hinted=True)
 
     def _guess(self, scores: Tensor) -> Tensor:
         """(latents,) a score that about three times the share of each latent exceeds, from some rows."""

@@ -52,7 +52,7 @@ class LearnedThreshold(Selection, kind="selection.learned_threshold"):
         """All places above their threshold; in training those just below it too."""
         return Support.from_mask(self.mask(scores) if company else scores > self.theta)
 
-    def rule(self, sample: Callable[[], Tensor]) -> Rule:
+    def rule(self, sample: Callable[[], Tensor], states: Tensor) -> Rule:
         """All places above their threshold or just below it."""
         return Rule(shift=(self.theta - self.window / 2).detach())
 

@@ -58,7 +58,7 @@ class Rank(Selection, kind="selection.rank"):
             self._pivot = self._guess(scores)
         return Support.from_mask(scores > self._pivot)
 
-    def rule(self, sample: Callable[[], Tensor]) -> Rule:
+    def rule(self, sample: Callable[[], Tensor], states: Tensor) -> Rule:
         """The best of each row, or what exceeds the hint."""
         if self.scope == "row":
             return Rule(k=self.budget)

@@ -32,7 +32,7 @@ class Threshold(Selection, kind="selection.threshold"):
         """All places above their threshold."""
         return Support.from_mask(self.mask(scores))
 
-    def rule(self, sample: Callable[[], Tensor]) -> Rule:
+    def rule(self, sample: Callable[[], Tensor], states: Tensor) -> Rule:
         """All places above their threshold."""
         return Rule(shift=self.theta.detach())
 

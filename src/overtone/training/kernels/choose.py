@@ -9,7 +9,7 @@ from torch.nn.functional import linear
 
 from overtone.dictionaries.autoencoder import Autoencoder, Chosen, Settle, everywhere
 from overtone.dictionaries.codes import Support
-from overtone.dictionaries.scores import Magnitude, PreActivation, Product
+from overtone.dictionaries.scores import Product, Score
 from overtone.dictionaries.scores import product as torch_product
 from overtone.dictionaries.selectors.base import Rule
 from overtone.dictionaries.values import Value
@@ -34,7 +34,7 @@ def choose(
         or model.encoder.unrolled
         or not (_plain(model, bias) and _served(centred, weight, bias))
     )
-    rule = None if usual else model.selection.rule(lambda: _scores(model, centred[:SAMPLE]))
+    rule = None if usual else _rule(model, centred[:SAMPLE])
     found = None if rule is None or select is None else select(centred, weight, bias, rule, model.score.two_sided)
     if found is None:
         return model.choose(
@@ -42,23 +42,32 @@ def choose(
         )
     support, u = found
     chosen = Chosen(support, u)
-    if settle is None and not model.selection.rows_compete:
+    if model.selection.narrows:
+        keep = model.selection.narrow(support, model.scores(chosen), centred)
+    elif settle is None and not model.selection.rows_compete:
         return chosen
-    keep = (settle or model.selection.settle)(support, model.scores(chosen))
+    else:
+        keep = (settle or model.selection.settle)(support, model.scores(chosen))
     if keep is None:
         model.selection.widen()
-        return choose(model, centred, beside=beside, peaks=peaks, settle=settle, select=select, product=product)
+        return choose(
+            model, centred, beside=beside, peaks=peaks, settle=settle, first=first, select=select, product=product
+        )
     return Chosen(support.kept(keep), u[keep])
 
 
+def _rule(model: Autoencoder, rows: Tensor) -> Rule | None:
+    """What is nominated, as a rule about pre-activations; rows: some of the states."""
+    if type(model.score).on_preactivations is Score.on_preactivations:
+        return None
+    rule = model.selection.rule(lambda: _scores(model, rows), rows)
+    return None if rule is None else model.score.on_preactivations(rule, model.decoder.norms)
+
+
 def _plain(model: Autoencoder, bias: Tensor) -> bool:
-    """Whether scores are the affine pre-activations or their magnitudes, and nothing else is computed densely."""
+    """Whether the affine pre-activations are all that is computed densely."""
     probe = bias.new_zeros(1, len(bias))
-    return (
-        type(model.score) in (PreActivation, Magnitude)
-        and type(model.value).sides is Value.sides
-        and model.encoder.heads(probe, everywhere)["u"] is probe
-    )
+    return type(model.value).sides is Value.sides and model.encoder.heads(probe, everywhere)["u"] is probe
 
 
 def _scores(model: Autoencoder, rows: Tensor) -> Tensor:

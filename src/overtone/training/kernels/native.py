@@ -123,8 +123,10 @@ class Native:
             packed.weigh(scored / len(centred), FEW * n_latents + 3 * len(u) / len(centred))
         if rule.k:
             return Support.from_indices(latents.view(len(centred), rule.k), n_latents), u
-        rows = torch.arange(len(centred)).repeat_interleave(counts)
-        return Support(rows, latents, len(centred), n_latents), u
+        support = Support(torch.arange(len(centred)).repeat_interleave(counts), latents, len(centred), n_latents)
+        if rule.hinted:  # the shift was subtracted and added again
+            u = self.products(centred, weight, support) + bias[latents]
+        return support, u
 
     def _packed(self, weight: Tensor, states: Tensor) -> _Packed:
         """The weight, packed as it is now for the kind that is due."""
