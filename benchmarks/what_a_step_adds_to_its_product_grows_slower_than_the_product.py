@@ -1,9 +1,10 @@
 """Claim: beside the encoder's product, the work of a TopK step hardly depends on the number of latents.
 
-Sweeps over latents (2048 to 65536 at fixed k), active latents and width; at each point a step of top_k and the
-encoder's product alone take turns on the same rows. The product is made in the precision that the step's kernels
-nominate in. Reported: milliseconds of processor time (median), and (step - product) / step, which should fall as
-latents grow; what is left that grows with them is packing, Adam and the writing of gradients, once per batch.
+Sweeps over latents (2048 to 65536 at fixed k), active latents and width; at each point a step of top_k, its product and
+selection alone, and torch's product alone (in bf16 where the processor has it) take turns on the same rows. Reported:
+milliseconds of processor time (median), step / torch's product, and the share of the step beside its product and
+selection, which should fall as latents grow; what is left that grows with them is Adam and the writing of gradients,
+once per batch.
 
     python benchmarks/what_a_step_adds_to_its_product_grows_slower_than_the_product.py [--rows 4096] [--json]
 """
@@ -19,6 +20,7 @@ from collections.abc import Callable
 import torch
 
 from overtone.dictionaries.presets.top_k import TopK
+from overtone.training.kernels import candidates
 from overtone.training.kernels.dispatch import kernels_for
 from overtone.training.run import Run
 from overtone.training.schedules import Schedule
@@ -37,18 +39,21 @@ def ways(rows: int, latents: int, active: int, width: int) -> dict[str, Callable
     preset = TopK(latents, k=active)
     run = Run("", preset, preset.build(width, generator).train(), lr=2e-4, schedule=Schedule(), n_tokens=10**9)
     run.begin(x)
-    kind = torch.bfloat16 if "bf16" in kernels_for("cpu").name else torch.float32
+    kind = torch.bfloat16 if candidates.is_fast() else torch.float32
     a, b = x.to(kind), torch.randn(latents, width, generator=generator).to(kind)
     blocks, out = a.split(512), torch.empty(512, latents, dtype=kind)
     return {
         "step": lambda: run.advance(x),
+        "selection": lambda: kernels_for("cpu").choose(
+            run.model, run.model.normaliser(x) - run.model.centre(), beside={}, peaks=False
+        ),
         "product": lambda: [torch.mm(block, b.T, out=out[: len(block)]) for block in blocks],
     }
 
 
 def measure(rows: int, rounds: int, point: dict[str, int]) -> dict[str, float]:
-    times: dict[str, list[float]] = {"step": [], "product": []}
     made = ways(rows, **point)
+    times: dict[str, list[float]] = {name: [] for name in made}
     for round_ in range(rounds + 1):
         for name, way in made.items():
             started = time.process_time()
@@ -56,7 +61,8 @@ def measure(rows: int, rounds: int, point: dict[str, int]) -> dict[str, float]:
             if round_:
                 times[name].append(1000 * (time.process_time() - started))
     ms = {name: statistics.median(values) for name, values in times.items()}
-    return {**ms, "share_beside_product": 1 - ms["product"] / ms["step"]}
+    beside = 1 - ms["selection"] / ms["step"]
+    return {**ms, "over_product": ms["step"] / ms["product"], "share_beside_selection": beside}
 
 
 def main() -> None:

@@ -23,6 +23,7 @@ LEVELS = ("portable C", "AVX2", "AVX-512")
 NOMINEES = ("single", "bf16", "int8")  # what they are found with; the last that there is is the fastest
 MACHINE = "-march=native"
 ROOM = 1024  # places of a row's list where no k bounds them
+WIDEST = 2**16  # states for int8, whose sums have 32 bits
 FEW = 1 / 16  # share of latents to score in float32 up to which int8 is faster than bf16
 GRAIN = 64  # rows or latents that are worth a thread
 
@@ -135,7 +136,8 @@ class Native:
         if kept is None:
             norms = torch.empty(3, self.library.ot_padded(n_latents))
             kept = self.kept[weight] = _Packed(norms, torch.empty(4, width))
-        kind = self.kinds[-2] if kept.rest and len(self.kinds) > 1 else self.kinds[-1]
+        resting = kept.rest or width > WIDEST
+        kind = self.kinds[-2] if resting and len(self.kinds) > 1 else self.kinds[-1]
         kept.rest = max(0, kept.rest - 1)
         if kind != kept.kind:
             size = self.library.ot_packed_bytes(kind, n_latents, width)
