@@ -22,7 +22,7 @@ from overtone.training.kernels.compiler import BuildError
 LEVELS = ("portable C", "AVX2", "AVX-512")
 NOMINEES = ("single", "bf16", "int8")  # what they are found with; the last that there is is the fastest
 MACHINE = "-march=native"
-ROOM = 1024  # places of a row's list where no k bounds them
+ROOM = 1024  # places of a row's list where no k bounds them, or an eighth of the latents
 WIDEST = 2**16  # states for int8, whose sums have 32 bits
 FEW = 1 / 16  # share of latents to score in float32 up to which int8 is faster than bf16
 GRAIN = 64  # rows or latents that are worth a thread
@@ -96,7 +96,7 @@ class Native:
         packed = self._packed(weight, centred)
         shift = None if rule.shift is None else rule.shift.float().contiguous()
         n_latents, width = weight.shape
-        room = rule.k + rule.k // 2 + 16 if rule.k else min(ROOM, n_latents + 1)
+        room = rule.k + rule.k // 2 + 16 if rule.k else min(max(ROOM, n_latents // 8), n_latents + 1)
 
         def part(first: int, last: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
             rows = centred[first:last]
