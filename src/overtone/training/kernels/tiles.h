@@ -82,7 +82,9 @@ static facts pack_int8(const float *row, const float *factors, int64_t width, ce
       __mmask16 there = lanes(width - i - j);
       vf plain = (vf)_mm512_maskz_loadu_ps(there, row + i + j);
       vf x = plain * (vf)_mm512_maskz_loadu_ps(there, factors + i + j);
-      __m512i rounded = _mm512_cvtps_epi32((__m512)(x * back));
+      __m512 steps = (__m512)(x * back);
+      __mmask16 usual = _mm512_cmp_ps_mask(_mm512_abs_ps(steps), _mm512_set1_ps(128), _CMP_LT_OQ); /* not NaN */
+      __m512i rounded = _mm512_maskz_cvtps_epi32(usual, steps);
       vf r = (vf)_mm512_cvtepi32_ps(rounded) * scale, e = x - r;
       of_plain += plain * plain, of_length += x * x, of_rounded += r * r, of_error += e * e;
       sum = _mm512_add_epi32(sum, rounded);
