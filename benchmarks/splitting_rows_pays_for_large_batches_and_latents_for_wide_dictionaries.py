@@ -56,9 +56,9 @@ def train(options: argparse.Namespace) -> dict[str, float]:
     x = torch.randn(2 * options.rows, options.width, generator=generator)
     advance = Run.advance
 
-    def timed(run: Run, *rows: Any) -> None:
+    def timed(self: Run, x: torch.Tensor, y: torch.Tensor | None = None, g: torch.Tensor | None = None) -> None:
         marks.append(time.process_time())
-        advance(run, *rows)
+        advance(self, x, y, g)
 
     Run.advance = timed
     steps = options.steps + WARM_UP + 1

@@ -119,3 +119,10 @@ def test_every_knob_of_every_kind_is_described(name):
     preset = entries("dictionaries")[name].thing
     missing = set(entries("dictionaries")[name].facts["knobs"]) - set(descriptions(preset))
     assert not missing, f"the docstring of {preset.__name__} says nothing of {', '.join(sorted(missing))}"
+
+
+def test_messages_and_records_name_the_array_and_no_site_that_was_not_given(file, tmp_path, capsys):
+    found = told(capsys, "top_k", "--activations", file, "--k", "3", "--out", tmp_path / "made", *SMALL)
+    assert found["last"]["job"] == "top_k acts"
+    record = json.loads((tmp_path / "made" / "record.json").read_text())
+    assert {line["job"] for line in record} == {"top_k acts"}

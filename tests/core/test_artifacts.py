@@ -94,3 +94,33 @@ def test_json_is_never_written_with_nan(tmp_path):
     with pytest.raises(ValueError):
         write_json(tmp_path / "x.json", {"a": float("nan")})
     assert not (tmp_path / "x.json").exists()
+
+
+def test_a_readme_is_for_people_and_may_change(tmp_path):
+    with new_folder(tmp_path / "a", Manifest("thing")) as folder:
+        (folder / "data.txt").write_text("hello")
+        (folder / "README.md").write_text("as it was made")
+    before = read_manifest(tmp_path / "a", "thing")
+    (tmp_path / "a" / "README.md").write_text("as I want it")
+    assert read_manifest(tmp_path / "a", "thing").fingerprint == before.fingerprint
+    (tmp_path / "a" / "README.md").unlink()
+    assert list(read_manifest(tmp_path / "a", "thing").files) == ["data.txt"]
+
+
+def test_a_folder_from_when_readmes_were_hashed_still_loads(tmp_path):
+    make(tmp_path / "a")
+    manifest = json.loads((tmp_path / "a" / "manifest.json").read_text())
+    manifest["files"]["README.md"] = "0" * 64
+    (tmp_path / "a" / "manifest.json").write_text(json.dumps(manifest))
+    (tmp_path / "a" / "README.md").write_text("edited since")
+    assert "README.md" in read_manifest(tmp_path / "a", "thing").files
+    (tmp_path / "a" / "data.txt").write_text("edited")
+    with pytest.raises(StoreError, match="damaged"):
+        read_manifest(tmp_path / "a", "thing")
+
+
+@pytest.mark.parametrize(("kind", "named"), [("directions", "directions"), ("store", "a store"), ("item", "an item")])
+def test_another_kind_is_named_with_its_article(tmp_path, kind, named):
+    make(tmp_path / "a")
+    with pytest.raises(StoreError, match=f"holds a thing, not {named}. Give the folder of {named}"):
+        read_manifest(tmp_path / "a", kind)

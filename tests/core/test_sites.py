@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from overtone.core.errors import SiteError
-from overtone.core.sites import KINDS, Site
+from overtone.core.sites import KINDS, Site, parse_sites
 
 
 @settings(deadline=None)
@@ -43,3 +43,13 @@ def test_a_mistyped_kind_is_answered_with_the_nearest_one():
         Site("residul", 1)
     with pytest.raises(SiteError, match=r"residual\.6"):
         Site.parse("layer 6")
+
+
+def test_several_sites_are_read_as_a_crosscoders_manifest_writes_them():
+    several = (Site("residual", 3), Site("embedding"))
+    assert parse_sites("+".join(map(str, several))) == several == parse_sites(["residual.3", Site("embedding")])
+    assert parse_sites("blocks.3.hook_resid_post") == parse_sites(Site("residual", 3)) == (Site("residual", 3),)
+    with pytest.raises(SiteError, match="several sites, and one is needed here. Give one of residual.3, embedding"):
+        Site.parse("residual.3+embedding")
+    with pytest.raises(SiteError, match="'resid' is not a site"):
+        parse_sites("residual.3+resid")

@@ -95,3 +95,17 @@ def test_what_has_no_scale_or_one_for_every_row_is_not_folded(normaliser, genera
     )  # fmt: skip
     with pytest.raises(CapabilityError, match="cannot be folded"):
         model.folded()
+
+
+def test_folding_keeps_the_dtype_of_every_tensor(generator):
+    """A threshold that is kept in float64 beside float32 weights stays so, and so do half-precision weights."""
+    model, x = made("batch", "one", "linear", generator)
+    model = model.float()
+    model.selection.theta = model.selection.theta.double()
+    before = {name: tensor.dtype for name, tensor in model.state_dict().items()}
+    folded = model.folded()
+    kept = {name: tensor.dtype for name, tensor in folded.state_dict().items()}
+    assert kept.items() <= before.items() and kept["selection.theta"] == torch.float64
+    torch.testing.assert_close(folded.encode(x.float()).dense(), model.encode(x.float()).dense(), rtol=1e-4, atol=1e-5)
+    half = model.half()
+    assert half.folded().decoder.weight.dtype == torch.float16 and half.folded().selection.theta.dtype == torch.float64

@@ -91,7 +91,7 @@ def run(options: Any) -> dict[str, Any]:
         fitted = fit(
             preset, given.source, site=given.sites or None, target=given.target, lr=options.lr,
             n_tokens=options.n_tokens, batch_rows=options.batch_rows, seed=options.seed, checkpoint=unfinished,
-            split=options.split,
+            split=options.split, name=f"{options.kind} {given.names['trained on']}",
         )  # fmt: skip
     if world is not None and not world.first:
         raise SystemExit(0)  # the first process writes and speaks for all

@@ -19,6 +19,7 @@ from typing import Any
 from overtone.core.errors import StoreError
 
 MANIFEST = "manifest.json"
+FREE = frozenset({MANIFEST, "README.md"})  # not hashed: a README is for people, who may edit it
 SCHEMA = 1
 
 
@@ -99,15 +100,17 @@ def new_folder(path: str | Path, manifest: Manifest) -> Iterator[Path]:
 
 
 def seal(folder: Path, manifest: Manifest) -> Manifest:
-    """Hash every file of a folder and write its manifest, which makes the folder complete. Returns the sealed
-    manifest."""
-    names = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST)
+    """Hash every file of a folder but its README.md and write its manifest, which makes the folder complete.
+
+    Returns the sealed manifest.
+    """
+    names = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
     sealed = Manifest(
         manifest.kind,
         manifest.seed,
         dict(manifest.sources),
         dict(manifest.facts),
-        {n: file_hash(folder / n) for n in names},
+        {n: file_hash(folder / n) for n in names if n not in FREE},
         SCHEMA,
         library_version(),
     )
@@ -132,8 +135,13 @@ def read_manifest(path: str | Path, kind: str, *, check_files: bool = True) -> M
     if manifest.schema > SCHEMA:
         raise StoreError(f"{path} has schema {manifest.schema}, this overtone reads up to {SCHEMA}. Update overtone.")
     if manifest.kind != kind:
-        raise StoreError(f"{path} holds a {manifest.kind}, not a {kind}. Give the folder of a {kind}.")
+        raise StoreError(f"{path} holds {_a(manifest.kind)}, not {_a(kind)}. Give the folder of {_a(kind)}.")
     for name, digest in manifest.files.items() if check_files else ():
-        if not (path / name).exists() or file_hash(path / name) != digest:
+        if name not in FREE and (not (path / name).exists() or file_hash(path / name) != digest):
             raise StoreError(f"{path / name} is missing or damaged (its hash differs). Make the folder again.")
     return manifest
+
+
+def _a(kind: str) -> str:
+    """A kind with its article, if it takes one."""
+    return kind if kind.endswith("s") else f"an {kind}" if kind[0] in "aeiou" else f"a {kind}"

@@ -7,6 +7,7 @@ state AFTER block L and BEFORE any final norm. TransformerLens hook names are ac
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from overtone.core.errors import SiteError, nearest
@@ -83,6 +84,18 @@ class Site:
         own = re.fullmatch(r"([a-z_]+)\.(\d+)", name)
         if own:
             return cls(own[1], int(own[2]))
+        if "+" in name:
+            raise SiteError(
+                f"{name!r} names several sites, and one is needed here. Give one of {', '.join(name.split('+'))}."
+            )
         raise SiteError(
             f"{name!r} is not a site. Write it like residual.6, mlp_out.0, embedding or blocks.6.hook_resid_post."
         )
+
+
+def parse_sites(names: str | Site | Iterable[str | Site]) -> tuple[Site, ...]:
+    """The sites of one name, of several joined by "+" (the views of a crosscoder, as its manifest writes them), or of a
+    sequence of names. Raises SiteError as `Site.parse` does."""
+    if isinstance(names, Site):
+        return (names,)
+    return tuple(map(Site.parse, names.split("+") if isinstance(names, str) else names))

@@ -180,7 +180,7 @@ class Autoencoder(Dictionary, kind="dictionary.autoencoder"):
             )
         other.normaliser = _unscaled(self.normaliser)
         other.target = None if self.target is None else _unscaled(self.target)
-        return other.to(self.decoder.centre().dtype)
+        return other
 
     # ------------------------------------------------------------------------------------------- shared with training
     def centre(self) -> Tensor | float:
@@ -290,7 +290,7 @@ def _number(factor: Tensor | float) -> Tensor | float:
 
 
 def _unscaled(normaliser: Normaliser) -> Unscaled:
-    plain = Unscaled()
+    plain = Unscaled().to(normaliser.spread)
     plain.spread.copy_(normaliser.spread / normaliser.unit**2)
     return plain
 

@@ -231,7 +231,7 @@ def confidence_section(
         pairs += [("accuracy", "measures", "accuracy", "share"), ("tokens", "measures", "tokens", "per trace")]
         for name, group, key, unit in pairs:
             values = [None if r is None else getattr(r, group)[key] for r in (base, row, beside)]
-            if values[1] is not None and np.isfinite(values[1].value):
+            if values[0] is not None and values[1] is not None and np.isfinite(values[1].value):
                 effects.append(
                     EffectRow(
                         name, shown(values[0]), shown(values[1]), None if values[2] is None else shown(values[2]), unit

@@ -14,7 +14,7 @@ import numpy as np
 from overtone.core.report import Finding
 from overtone.discover.causality import CONFIDENT_CONTROL, STEERED, Causality, Series
 from overtone.discover.effects import Tables
-from overtone.discover.page.sections import BehaviourAuroc, LayerSeparability, LengthResult
+from overtone.discover.page.sections import BehaviourAuroc, Estimate, LayerSeparability, LengthResult
 from overtone.evaluate.steering_effect import (
     MEASURES,
 )
@@ -65,14 +65,19 @@ def _strongest(row: BehaviourAuroc) -> tuple[str, float]:
     return name, known[name]
 
 
+def _value(e: Estimate) -> float:
+    """NaN where there is none."""
+    return float("nan") if e.value is None else e.value
+
+
 def _mean_recovery(split: str, rows: Sequence[BehaviourAuroc]) -> Finding:
-    mean = float(np.mean([r.auroc.value for r in rows]))
+    mean = float(np.mean([_value(r.auroc) for r in rows]))
     bases = [n for n in rows[0].controls if n != "shuffled labels"]
-    beaten = {n: sum(r.auroc.value > (r.controls[n].value or 0) for r in rows if n in r.controls) for n in bases}
-    shuffled = float(np.mean([r.controls["shuffled labels"].value for r in rows if "shuffled labels" in r.controls]))
+    beaten = {n: sum(_value(r.auroc) > (r.controls[n].value or 0) for r in rows if n in r.controls) for n in bases}
+    shuffled = float(np.mean([_value(r.controls["shuffled labels"]) for r in rows if "shuffled labels" in r.controls]))
     need = max(1, len(rows) - 1)
     enough = all(b >= need for b in beaten.values())
-    best = max((float(np.mean([r.controls[n].value for r in rows if n in r.controls])) for n in bases), default=0.5)
+    best = max((float(np.mean([_value(r.controls[n]) for r in rows if n in r.controls])) for n in bases), default=0.5)
     note = (
         "; ".join(f"above {n} for {b} of {len(rows)}" for n, b in beaten.items()) + f"; shuffled labels {shuffled:.3f}"
     )

@@ -22,7 +22,7 @@ import torch
 from overtone.core.errors import SettingError
 from overtone.core.seeds import torch_generator
 from overtone.core.settings import require
-from overtone.core.sites import Site
+from overtone.core.sites import Site, parse_sites
 from overtone.dictionaries.autoencoder import Autoencoder
 from overtone.dictionaries.dictionary import Dictionary
 from overtone.dictionaries.preset import Preset
@@ -104,17 +104,18 @@ class Fitted:
 
 def fit(
     preset: Preset, source: Any, *, site: Site | str | Sequence[Site | str] | None = None, lr: float | None = None,
-    target: Site | str | None = None, **options: Any,
+    target: Site | str | None = None, name: str = "", **options: Any,
 ) -> Fitted:  # fmt: skip
     """Train one dictionary on a (rows, width) tensor, a mapping site -> tensor, an ActivationBatch or an activation
     source.
 
-    site: one, or several for a crosscoder; lr: peak learning rate of Adam (None: the preset's own); target: site to
-    predict, for transcoders; options: as for `fit_many`, n_tokens among them.
+    site: one, or several for a crosscoder (also "residual.3+residual.4"); lr: peak learning rate of Adam (None: the
+    preset's own); target: site to predict, for transcoders; name: for messages and records; options: as for
+    `fit_many`, n_tokens among them.
     """
-    several = None if site is None else tuple(map(Site.parse, [site] if isinstance(site, Site | str) else site))
+    several = None if site is None else parse_sites(site)
     only = several[0] if several and len(several) == 1 else several
-    job = Job(preset, only, lr, target=None if target is None else Site.parse(target))
+    job = Job(preset, only, lr, name=name, target=None if target is None else Site.parse(target))
     return fit_many([job], source, **options)[0]
 
 

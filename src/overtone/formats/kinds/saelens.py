@@ -19,7 +19,7 @@ import torch
 from overtone.core.artifacts import library_version, write_json
 from overtone.core.catalogue import enrol
 from overtone.core.errors import CapabilityError, SettingError, SiteError, StoreError
-from overtone.core.sites import Site
+from overtone.core.sites import Site, parse_sites
 from overtone.formats.choices import Choices
 from overtone.formats.format import Foreign, Format, read_json, read_safetensors, taken
 from overtone.formats.plain import Above, Best, Gate, Plain, Positive, Pursuit, Rule
@@ -122,7 +122,7 @@ def _cfg(plain: Plain, architecture: str, facts: Mapping[str, Any]) -> dict[str,
     if facts.get("model"):
         own["model_name"] = facts["model"]
     if facts.get("site"):
-        own["hook_name"] = Site.parse(facts["site"]).lens_name
+        own["hook_name"] = "+".join(site.lens_name for site in parse_sites(facts["site"]))
     if facts.get("target"):
         own["hook_name_out"] = Site.parse(facts["target"]).lens_name
     kept = facts.get("saelens") or {}

@@ -24,7 +24,7 @@ from overtone.dictionaries.parts import Part, rebuild
 from overtone.training.distributed.exchange import OWN, common, gathered, total
 from overtone.training.distributed.world import World
 from overtone.training.kernels.dispatch import kernels_for
-from overtone.training.step import Given
+from overtone.training.step import Given, in_units
 from overtone.training.surgery import per_latent
 
 
@@ -58,10 +58,7 @@ class LatentShare:
         model, kernels = self.model, kernels_for(given.x.device)
         if given.all_latents:
             raise CapabilityError("an objective looks at all latents at once; split the rows instead (split='rows').")
-        with torch.no_grad():
-            inputs = model.normaliser(given.x)
-            target = inputs if model.target is None else model.target(model.checked_targets(given.y))
-            centred = inputs - model.centre()
+        inputs, target, centred = in_units(model, given)
         cut = _Cut(self)
         chosen = kernels.choose(model, centred, beside={}, peaks=given.peaks, settle=cut)
         weight, bias = model.encoder.affine(model.decoder)

@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.utils import get_total_norm
 
 from overtone.dictionaries.autoencoder import Autoencoder, Chosen, Settle, everywhere
 from overtone.dictionaries.codes import Support
@@ -20,12 +19,12 @@ from overtone.dictionaries.encoders.base import Heads
 from overtone.dictionaries.maintainers.base import Maintainer
 from overtone.dictionaries.objectives.base import Objective
 from overtone.training.distributed.exchange import SUM, TIMES, gathered
-from overtone.training.distributed.share import SharedStep
+from overtone.training.distributed.share import Complete, SharedStep
 from overtone.training.distributed.world import World
-from overtone.training.step import Given, Step, forward, takes_dense_way
+from overtone.training.step import Given, Step, forward, in_units, takes_dense_way
 
 
-class RowShare:
+class RowShare(Complete):
     """Some rows of each batch. Of a batch with fewer rows than processes everyone does all."""
 
     alone = False
@@ -58,34 +57,10 @@ class RowShare:
 
         return settle
 
-    def dead(self, latents: Tensor) -> Tensor:
-        """The same: every process counts the whole batch."""
-        return latents
-
     def reduce(self, gradients: Mapping[str, Tensor]) -> None:
         """The mean over the processes, see `exchange`."""
         for name in sorted(gradients):
             self.world.add(gradients[name]).div_(self.world.size)
-
-    def norm(self, gradients: Mapping[str, Tensor]) -> Tensor:
-        """Their norm."""
-        return get_total_norm(list(gradients.values()))
-
-    def mean_over_latents(self, value: float) -> float:
-        """The same."""
-        return value
-
-    def whole(self, tensors: dict[str, Tensor], maintainers: Sequence[Maintainer]) -> dict[str, Tensor]:
-        """The same."""
-        return tensors
-
-    def own(self, tensors: dict[str, Tensor], maintainers: Sequence[Maintainer]) -> dict[str, Tensor]:
-        """The same."""
-        return tensors
-
-    def dictionary(self) -> Autoencoder:
-        """The model."""
-        return self.model
 
 
 @dataclass(eq=False)
@@ -114,10 +89,7 @@ class _RowStep:
     def joined(cls, local: Step, given: Given, world: World) -> "_RowStep":
         """The steps of all processes put together."""
         model, n_rows = local.dictionary, len(given.x)
-        with torch.no_grad():
-            inputs = model.normaliser(given.x)
-            target = inputs if model.target is None else model.target(model.checked_targets(given.y))
-            centred = inputs - model.centre()
+        _, target, centred = in_units(model, given)
         chosen, places, at = None, slice(*world.span(n_rows)), everywhere
         counts = lengths = [last - first for first, last in world.spans(n_rows)]
         if local.chosen is not None:

@@ -71,26 +71,14 @@ class Share(Protocol):
         ...
 
 
-@dataclass(eq=False)
-class Alone:
-    """Everything: there is one process."""
+class Complete:
+    """What a process answers that has all latents."""
 
     model: Autoencoder
-    alone: bool = True
-
-    def accept(self, objectives: Sequence[Objective], maintainers: Sequence[Maintainer]) -> None:
-        """All can."""
-
-    def forward(self, given: Given) -> SharedStep:
-        """The step."""
-        return forward(self.model, given)
 
     def dead(self, latents: Tensor) -> Tensor:
-        """The same."""
+        """The same: it counts them all."""
         return latents
-
-    def reduce(self, gradients: Mapping[str, Tensor]) -> None:
-        """They are complete."""
 
     def norm(self, gradients: Mapping[str, Tensor]) -> Tensor:
         """Their norm."""
@@ -111,3 +99,21 @@ class Alone:
     def dictionary(self) -> Autoencoder:
         """The model."""
         return self.model
+
+
+@dataclass(eq=False)
+class Alone(Complete):
+    """Everything: there is one process."""
+
+    model: Autoencoder
+    alone: bool = True
+
+    def accept(self, objectives: Sequence[Objective], maintainers: Sequence[Maintainer]) -> None:
+        """All can."""
+
+    def forward(self, given: Given) -> SharedStep:
+        """The step."""
+        return forward(self.model, given)
+
+    def reduce(self, gradients: Mapping[str, Tensor]) -> None:
+        """They are complete."""
