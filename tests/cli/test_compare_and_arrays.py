@@ -75,3 +75,23 @@ def test_train_takes_an_array_and_says_how_well_it_did(kind, rows, tmp_path, cap
 def test_what_cannot_be_read_is_one_line(tmp_path, capsys):
     assert main(["train", "top_k", "--activations", str(tmp_path / "no.npy"), "--latents", "8", "--k", "2"]) == 2
     assert "no.npy does not exist" in capsys.readouterr().err
+
+
+def test_compare_takes_one_of_several_arrays_and_gradients_beside_it(tmp_path, capsys):
+    draw = torch.Generator().manual_seed(0)
+    arrays = {name: torch.randn(300, 8, generator=draw) for name in ("states", "loss gradients")}
+    save_file(arrays, tmp_path / "two.safetensors")
+    words = ["compare", "g_sae", "top_k", "--activations", str(tmp_path / "two.safetensors"), "--n-latents", "16"]
+    words += ["--k", "2", "--n-tokens", "300", "--seeds", "1", "--batch-rows", "100", "--quiet"]
+    words += ["--out", str(tmp_path / "made")]
+    assert main(words) == 2
+    assert "holds loss gradients, states: say which" in capsys.readouterr().err
+    both = said(capsys, *words, "--site", "states", "--gradients", "loss gradients")
+    assert {one["name"] for one in both["standings"]} == {"g_sae", "top_k"} and both["left_out"] == {}
+    assert set(said(capsys, *words, "--site", "states")["left_out"]) == {"g_sae"}
+
+
+def test_compare_of_nothing_is_one_line(rows, capsys, tmp_path):
+    words = ["compare", "top_k", "--activations", rows, "--out", str(tmp_path / "made")]
+    assert main([*words, "--seeds", "0"]) == 2
+    assert "0 seeds and 1 budgets k: give at least one" in capsys.readouterr().err

@@ -126,3 +126,38 @@ def test_messages_and_records_name_the_array_and_no_site_that_was_not_given(file
     assert found["last"]["job"] == "top_k acts"
     record = json.loads((tmp_path / "made" / "record.json").read_text())
     assert {line["job"] for line in record} == {"top_k acts"}
+
+
+@pytest.mark.parametrize(
+    ("made", "said"),
+    [
+        (lambda x: x.index_fill(0, torch.tensor([7]), float("nan")), "acts: 1 of 1200 rows hold NaN"),
+        (lambda x: x.long(), "acts: expected a floating matrix (rows, width), got (1200, 16) torch.int64"),
+        (lambda x: x[..., None], "acts: expected a floating matrix (rows, width), got (1200, 16, 1)"),
+    ],
+)
+def test_an_array_that_cannot_be_trained_on_is_called_by_its_name(made, said, tmp_path, capsys):
+    save_file({"acts": made(X).contiguous()}, tmp_path / "bad.safetensors")
+    words = ["top_k", "--activations", tmp_path / "bad.safetensors", "--latents", "24", "--k", "3"]
+    message = complaint(capsys, *words)
+    assert said in message and "residual" not in message
+
+
+def test_what_a_kind_needs_beside_states_is_named_as_an_option(file, capsys):
+    assert "--gradients NAME" in complaint(capsys, "g_sae", "--activations", file, "--latents", "24", "--k", "3")
+    assert "--target" in complaint(capsys, "transcoder", "--activations", file, "--latents", "24")
+    words = ["crosscoder", "--activations", file, "--latents", "24", "--k", "3", "--views", "5"]
+    assert "16 columns are not 5 views of equal width" in complaint(capsys, *words)
+
+
+@pytest.mark.parametrize("kind", ["top_k", "nmf", "itda"])
+def test_states_a_hundred_times_as_large_give_the_same_atoms(kind, tmp_path, capsys):
+    made = []
+    for times in (1, 100):
+        save_file({"acts": times * X}, tmp_path / f"{times}.safetensors")
+        words = [kind, "--activations", tmp_path / f"{times}.safetensors", "--out", tmp_path / f"made {times}", *SMALL]
+        found = told(capsys, *words, *(["--k", "3"] if kind != "nmf" else []))
+        made.append((found["error"], load_dictionary(found["dictionary"]).atoms()))
+    (error, atoms), (again, same) = made
+    assert again == pytest.approx(error, rel=1e-3)
+    torch.testing.assert_close(same, atoms, rtol=0, atol=1e-3)

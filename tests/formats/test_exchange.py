@@ -148,7 +148,7 @@ def test_formats_that_are_only_read_say_which_are_written(tmp_path):
 def test_a_folder_of_someone_else_is_left_alone_and_our_own_is_replaced(tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.tex").write_text("mine")
-    with pytest.raises(StoreError, match="did not write"):
+    with pytest.raises(StoreError, match="no export of overtone"):
         export_dictionary(trained("top_k"), tmp_path / "out", "saelens")
     assert (tmp_path / "out" / "thesis.tex").read_text() == "mine"
     export_dictionary(trained("top_k"), tmp_path / "ours", "saelens")

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from overtone.core.errors import SettingError, nearest
+from overtone.core.batch import require_finite
+from overtone.core.errors import SettingError, ShapeError, nearest
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,8 @@ def _from_arrays(path: Path, sites: tuple[str, ...], target: str, gradients: str
     if missing := [name for name in asked if name not in arrays]:
         hint = nearest(missing[0], arrays)
         raise SettingError(f"{path} has no array {missing[0]!r}; it holds {', '.join(arrays)}.{hint}")
+    for name in asked:
+        _require_rows(arrays[name], f"{path}: {name}")
     if gradients and len(sites) > 1:
         raise SettingError(f"--gradients {gradients} belongs to one array, and there are {len(sites)}. Name one site.")
     seats = _seats([*sites, *filter(None, (target,))])
@@ -67,6 +70,16 @@ def _from_arrays(path: Path, sites: tuple[str, ...], target: str, gradients: str
     real = all(str(seat) == name for name, seat in seats.items())
     facts = {} if real else {"site": "", "target": "", "arrays": ", ".join(asked)}
     return TrainingSource(batch, tuple(seats[s] for s in sites), seats.get(target), named, prints, facts)
+
+
+def _require_rows(array: Any, what: str) -> None:
+    """Raise ShapeError or DataError, naming the array, unless it is a matrix of finite floating numbers."""
+    if array.ndim != 2 or not array.is_floating_point() or not array.numel():
+        raise ShapeError(
+            f"{what}: expected a floating matrix (rows, width), got {tuple(array.shape)} {array.dtype}. Flatten batch "
+            "and position into rows, as floats."
+        )
+    require_finite(array, what)
 
 
 def _names(trained_on: str, target: str) -> dict[str, str]:

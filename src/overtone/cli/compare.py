@@ -38,7 +38,10 @@ class Options(Shell):
     activations: str = ""
     """Folder of stored states, or a .safetensors or .npy file of rows; by default states of the bundled reasoner."""
     site: str = ""
-    """Site to compare at; may be left out where there is one only (default for the bundled reasoner: residual.3)."""
+    """Site, or array of a file, to compare at; may be left out where there is one only (default for the bundled
+    reasoner: residual.3)."""
+    gradients: str = ""
+    """Array of gradients, for kinds that select by them; a store knows its own."""
     n_latents: int = 512
     """Latents of every dictionary."""
     k: tuple[int, ...] = (16,)
@@ -87,8 +90,17 @@ def _sample(options: Options) -> Callable[[int], Sample]:
         site = options.site or "residual.3"
         states = reasoner_states([site], 200, gradient="mean")
         return lambda seed: states.sample(site, seed)
+    from overtone.activations.array import is_arrays
     from overtone.activations.opening import open_activations
+    from overtone.cli._sources import training_source
     from overtone.evaluate.lineup.lineup import by_document
+
+    if is_arrays(options.activations):
+        sites = (options.site,) if options.site else ()
+        given = training_source(Path(options.activations), sites, "", options.gradients)
+        batch, site = given.source, given.sites[0]
+        g = None if batch.g is None else batch.g[site]
+        return lambda seed: by_document(batch.at(site), batch.where.document, seed, g=g)
 
     source = open_activations(options.activations)
     if not options.site and len(source.sites) > 1:

@@ -85,6 +85,7 @@ def run(options: Any) -> dict[str, Any]:
     from overtone.training.fit import fit
 
     preset = made(lookup("dictionaries", options.kind).thing, options)
+    _require_gradients(preset, options)
     given = training_source(options.activations, options.site, options.target, options.gradients)
     unfinished, began = options.out.with_name(f".{options.out.name}.training"), time.perf_counter()
     with company(options.split) as world:
@@ -99,6 +100,18 @@ def run(options: Any) -> dict[str, Any]:
     told = _kept(options, fitted, given, {**_figures(fitted, given), "tokens_per_s": speed})
     shutil.rmtree(unfinished, ignore_errors=True)
     return told
+
+
+def _require_gradients(preset: Any, options: Any) -> None:
+    """Raise SettingError where arrays are to be selected by gradients that were not named."""
+    from overtone.activations.array import is_arrays
+    from overtone.core.errors import SettingError
+
+    if "g" in preset.needs and not options.gradients and is_arrays(options.activations):
+        raise SettingError(
+            f"{options.kind} selects by gradients of a loss: name their array, of the shape of the states (--gradients "
+            "NAME), or train on a store that was collected with them."
+        )
 
 
 def _figures(fitted: Any, given: Any) -> dict[str, float]:

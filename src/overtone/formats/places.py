@@ -61,7 +61,7 @@ def filled(folder: Path, *, collects: bool, ours: str) -> Iterator[Path]:
     if occupied and not folder.is_dir():
         raise StoreError(f"{folder} is a file; it was left alone. Choose another folder.")
     if occupied and not collects and not (folder / ours).exists():
-        raise StoreError(f"{folder} holds something that overtone did not write; it was left alone. Choose another.")
+        raise StoreError(f"{folder} holds no export of overtone but something else; it was left alone. Choose another.")
     part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)

@@ -57,7 +57,7 @@ class Job:
 
     def __post_init__(self) -> None:
         predicts = "y" in self.preset.needs
-        wish = "predicts the states of another site: name it (target=...)"
+        wish = "predicts the states of another site: name it (target=..., or --target on the command line)"
         plain = "reconstructs its own states and takes no target"
         require(predicts == (self.target is not None), f"{self.preset.name} {wish if predicts else plain}.")
 

@@ -55,7 +55,10 @@ class Crosscoder(Preset):
 
     def build(self, width: int, generator: torch.Generator) -> Autoencoder:
         """An untrained dictionary of views whose widths add up to `width`."""
-        require(bool(self.widths) or width % self.views == 0, f"{self.views} views of {width}: say their widths.")
+        require(
+            bool(self.widths) or width % self.views == 0,
+            f"{width} columns are not {self.views} views of equal width. Give the number of views, or `widths`.",
+        )
         widths = self.widths or (width // self.views,) * self.views
         encoder, decoder = LinearEncoder(width, self.n_latents), LinearDecoder(width, self.n_latents)
         blocks = [normalize(torch.randn(self.n_latents, w, generator=generator), dim=1) for w in widths]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from overtone.core.errors import OvertoneError, SettingError
 from overtone.core.progress import say, track_costs
 from overtone.core.report import finite
+from overtone.core.settings import require
 from overtone.evaluate.compare import Comparison, Sample, Trial, trial
 from overtone.evaluate.intervals import Estimate, over_seeds
 from overtone.evaluate.lineup.costs import expected_seconds
@@ -76,6 +77,7 @@ def lineup(
     (None: nothing is kept). A preset that cannot be trained on these rows is left out, with the reason. Raises
     SettingError for an unknown name or if nothing is left to compare.
     """
+    require(bool(seeds) and bool(ks), f"{len(seeds)} seeds and {len(ks)} budgets k: give at least one of each.")
     samples = {seed: sample(seed) for seed in seeds}
     settings = {
         "n_latents": n_latents, "ks": list(ks), "seeds": list(seeds), "n_tokens": n_tokens, "batch_rows": batch_rows,
