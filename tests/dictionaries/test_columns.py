@@ -78,3 +78,13 @@ def test_cuts_do_not_depend_on_what_was_seen_before():
 def test_more_than_all_latents_are_refused():
     with pytest.raises(SettingError, match="only 3 latents"):
         Columns(3, 4).check(3)
+
+
+def test_processes_that_see_other_rows_start_from_the_same_hint():
+    """`widen` before the first batch, as sharing does: what is nominated then depends on no sample."""
+    scores = torch.randn(40, 6, generator=torch.Generator().manual_seed(0))
+    selection = Columns(6, 2)
+    selection.widen()
+    nominees = selection.nominate(scores[:7], company=True)
+    assert len(nominees.rows) == int((scores[:7] > 0).sum())
+    assert selection.rule(lambda: scores, scores).shift.abs().sum() == 0

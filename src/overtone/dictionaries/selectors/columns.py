@@ -40,6 +40,7 @@ class Columns(Selection, kind="selection.columns"):
         self.cuts = torch.zeros(n_latents)
         self._hint: Tensor | None = None  # scores below it are not among the best: only speed depends on it
         self._lacking: Tensor | None = None
+        self._generous = False
 
     def arguments(self) -> dict[str, int]:
         """n_latents and budget; the rest is state."""
@@ -64,15 +65,16 @@ class Columns(Selection, kind="selection.columns"):
         """What exceeds the hint (in company) or the thresholds (alone)."""
         if not company:
             return Support.from_mask(scores > self.theta)
-        if self._hint is None:
-            self._hint = self._guess(scores)
-        return Support.from_mask(scores > self._hint)
+        return Support.from_mask(scores > self._hint_from(lambda: scores))
 
     def rule(self, sample: Callable[[], Tensor], states: Tensor) -> Rule:
         """What exceeds the hint."""
+        return Rule(shift=self._hint_from(sample), hinted=True)
+
+    def _hint_from(self, sample: Callable[[], Tensor]) -> Tensor:
         if self._hint is None:
-            self._hint = self._guess(sample())
-        return Rule(shift=self._hint, hinted=True)
+            self._hint = torch.zeros_like(self.theta) if self._generous else self._guess(sample())
+        return self._hint
 
     def _guess(self, scores: Tensor) -> Tensor:
         """(latents,) a score that about three times the share of each latent exceeds, from some rows."""
@@ -116,7 +118,8 @@ class Columns(Selection, kind="selection.columns"):
         self._hint = at(2 * wanted + SPARE, 0.9 * self._hint.to(ranked.dtype))
 
     def widen(self) -> None:
-        """Nominate all positive scores of the latents that had too few."""
+        """Nominate all positive scores of the latents that had too few; of all latents before the first batch."""
+        self._generous = True
         if self._hint is not None and self._lacking is not None:
             self._hint = torch.where(self._lacking, 0, self._hint)
 
