@@ -28,7 +28,7 @@ def test_items_that_differ_in_cost_are_named_as_they_begin(capsys):
     assert capsys.readouterr().err == ""
     begun = track_costs("ab", str.upper, {"a": 1.0, "b": 9.0}.get, quiet=False)
     assert next(begun) == "a"
-    assert capsys.readouterr().err == "A: 1/2 after 0 s\n", "said before the work on it begins"
+    assert capsys.readouterr().err == "A: 1/2 after 0 s, about 10 s left\n", "said before the work on it begins"
 
 
 def test_the_time_left_goes_by_the_costs(capsys, monkeypatch):
@@ -36,3 +36,7 @@ def test_the_time_left_goes_by_the_costs(capsys, monkeypatch):
     monkeypatch.setattr(time, "monotonic", lambda: next(clock))
     assert list(track_costs("ab", str.upper, {"a": 1.0, "b": 9.0}.get, quiet=False)) == ["a", "b"]
     assert "B: 2/2 after 10 s, about 90 s left" in capsys.readouterr().err
+
+
+def test_nothing_to_do_says_nothing(capsys):
+    assert list(track_costs([], str, float, quiet=False)) == [] and capsys.readouterr().err == ""

@@ -153,5 +153,5 @@ def _spelled(options: Any) -> str:
 def show(data: dict[str, Any], console: Console) -> None:
     """Where the dictionary lies, and its figures."""
     console.print(f"{data['kind']} at {data['site']}: [bold]{data['dictionary']}[/bold]", soft_wrap=True)
-    for name in ("error", "l0", "dead_share", "tokens_per_s"):
-        console.print(f"  {name}: {data[name]:.4g}")
+    for name, form in (("error", ".4g"), ("l0", ".4g"), ("dead_share", ".4g"), ("tokens_per_s", ",.0f")):
+        console.print(f"  {name}: {data[name]:{form}}")

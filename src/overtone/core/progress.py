@@ -33,9 +33,9 @@ def track_costs(
 ) -> Iterator[_Item]:
     """Yield items that differ in cost, saying of each what it is when it begins, and the time left by their costs.
 
-    label: what an item is called; cost: what it is expected to take, in any unit. quiet: as for `track`.
+    label: what an item is called; cost: seconds that it is expected to take. quiet: as for `track`.
     """
-    if QUIET if quiet is None else quiet:
+    if not items or (QUIET if quiet is None else quiet):
         yield from items
     elif sys.stderr.isatty():
         yield from _costly_bar(items, label, cost)
@@ -79,15 +79,19 @@ def _costly_bar(
     items: Sequence[_Item], label: Callable[[_Item], str], cost: Callable[[_Item], float]
 ) -> Iterator[_Item]:
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-    columns = TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn()
+    columns = TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TextColumn("{task.fields[left]}")
     with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task("", total=sum(map(cost, items)))
+        total = sum(map(cost, items))
+        task = progress.add_task("", total=total, left="")
         for number, item in enumerate(items, 1):
-            progress.update(task, description=f"{label(item)} ({number}/{len(items)})")
+            spent, elapsed = progress.tasks[task].completed, progress.tasks[task].elapsed or 0.0
+            left = _left(elapsed, spent, total)
+            progress.update(task, description=f"{label(item)} ({number}/{len(items)})", left=left)
             yield item
             progress.advance(task, cost(item))
+        progress.update(task, left="")
 
 
 def _costly_lines(
@@ -97,11 +101,17 @@ def _costly_lines(
     for number, item in enumerate(items, 1):
         now = time.monotonic() - started
         if now - last >= every_s:
-            last, left = now, f", about {now / spent * (total - spent):.0f} s left" if spent else ""
-            sys.stderr.write(f"{label(item)}: {number}/{len(items)} after {now:.0f} s{left}\n")
+            last = now
+            left = _left(now, spent, total)
+            sys.stderr.write(f"{label(item)}: {number}/{len(items)} after {now:.0f} s, {left}\n")
             sys.stderr.flush()
         yield item
         spent += cost(item)
+
+
+def _left(elapsed: float, spent: float, total: float) -> str:
+    """The time left, by how long the costs so far took; at first as the costs say."""
+    return f"about {(elapsed / spent if spent else 1.0) * (total - spent):.0f} s left"
 
 
 def _lines(items: Iterable[_Item], label: str, total: int | None, every_s: float = 5.0) -> Iterator[_Item]:
