@@ -81,6 +81,7 @@ PUBLIC: dict[str, str] = {
     "mean_difference": "overtone.directions.means",
     "measure_kl": "overtone.steering.measure",
     "open_activations": "overtone.activations.opening",
+    "parse_sites": "overtone.core.sites",
     "profile": "overtone.interpret.profiles",
     "random_like": "overtone.directions.controls",
     "relative_norms": "overtone.evaluate.diffing",
