@@ -17,7 +17,7 @@ from overtone.core.errors import DataError, SettingError
 from overtone.core.seeds import derive
 from overtone.data.countdown import grammar, parser, problems
 from overtone.data.countdown.tokens import group_of, written_traces
-from overtone.data.traces import ReasoningTrace, StepSpan, cut_steps, delimiter_ids
+from overtone.data.traces import Delimiters, ReasoningTrace, StepSpan, cut_steps, delimiter_ids
 from overtone.evaluate.outcomes import countdown_outcome, labelled_outcome
 from overtone.interpret.labels.step_labels import plain_problem
 
@@ -42,11 +42,19 @@ class Subject(Protocol):
     """A model with its prompts and its grader."""
 
     model: HookedModel
-    delimiters: frozenset[int]
-    behaviours: tuple[str, ...]  # names that steps can have
-    frame: frozenset[str]  # behaviours that every trace has once or that carry it: never steered by default
+    delimiters: Delimiters
     think: tuple[int, int] | None
     label_source: str
+
+    @property
+    def behaviours(self) -> tuple[str, ...]:
+        """The names that steps can have."""
+        ...
+
+    @property
+    def frame(self) -> frozenset[str]:
+        """Behaviours that every trace has once or that carry it: never steered by default."""
+        ...
 
     def prompts(self, split: str, n: int, *, kind: str = "") -> list[Prompt]:
         """n prompts of a split ("train" or "test"), drawn again from the start when there are fewer."""
@@ -81,7 +89,7 @@ class _Cutting:
     """What both subjects share: steps are cut at the model's own delimiters."""
 
     model: HookedModel
-    delimiters: frozenset[int]
+    delimiters: Delimiters
     think: tuple[int, int] | None = None
 
     def spans(self, trace: ReasoningTrace) -> list[StepSpan]:
