@@ -224,6 +224,7 @@ class Worker:
         self.name = name
         options = [f"--{key}={getattr(o, key)}" for key in ("rows", "width", "latents", "active", "threads", "clock")]
         environment = {**os.environ, "OMP_NUM_THREADS": str(o.threads), "MKL_NUM_THREADS": str(o.threads)}
+        environment.setdefault("GOMP_SPINCOUNT", "50000")  # for all, as the command line sets it
         if name == "overtone-torch":
             environment["OVERTONE_KERNELS"] = "torch"
         self.process = subprocess.Popen(

@@ -57,6 +57,16 @@ def test_help_of_every_verb_imports_nothing_heavy():
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize(("given", "spins"), [({}, True), ({"OMP_WAIT_POLICY": "ACTIVE"}, False)])
+def test_waiting_threads_rest_soon_unless_a_policy_is_set(monkeypatch, given, spins):
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    assert main(["version", "--quiet", "--json"]) == 0
+    assert ("GOMP_SPINCOUNT" in os.environ) == spins
+
+
 def test_the_general_help_does_not_even_import_the_option_parser():
     code = "import sys\nfrom overtone.cli import main\nmain(['--help'])\nsys.exit('tyro' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60).returncode == 0

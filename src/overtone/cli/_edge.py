@@ -18,6 +18,7 @@ from overtone.core import progress
 from overtone.core.errors import OvertoneError, SettingError, nearest
 
 MISTAKE, INTERRUPTED = 2, 130
+SPINS = "50000"  # rounds of waiting: enough between the parts of a short step, too few to be in the way of a long one
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -31,6 +32,7 @@ def main(words: Sequence[str] | None = None) -> int:
         print(overview())
         return 0
     verb = "version" if words[0] == "--version" else words[0]
+    _let_threads_rest()
     try:
         return _perform(_chosen(verb), verb, words[1:])
     except OvertoneError as error:
@@ -43,6 +45,13 @@ def main(words: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of a pipe went away: `overtone list edits | head -1`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+
+
+def _let_threads_rest() -> None:
+    """Torch's threads that wait for work spin for milliseconds, on cores that compiled kernels need. OpenMP reads this
+    when torch is loaded; who set a policy keeps it."""
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
 
 
 def _chosen(verb: str) -> ModuleType:
