@@ -36,7 +36,10 @@ READ_TEXTS = 25  # texts whose states are read in one pass
 class Tail(Protocol):
     """What the search needs of a model: states at a site, and a pass that goes on from there, differentiable."""
 
-    fingerprint: str
+    @property
+    def fingerprint(self) -> Any:  # a str; type checkers do not take a cached property for one
+        """What a direction of this model is known by."""
+        ...
 
     def read(self, tokens: Tensor, real: Tensor, sites: Sequence[Site]) -> dict[Site, Tensor]:
         """States (batch, tokens, width) at sites."""

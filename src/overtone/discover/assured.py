@@ -85,7 +85,7 @@ def _plain(found: Searched, again: Searched, budget: float) -> dict[str, Any]:
         "random": found.controls.tolist(),
         "path": list(found.curve),
         "budget": budget,
-        "rank_stability": float(np.asarray(spearmanr(found.scores.numpy(), again.scores.numpy()).statistic)),
+        "rank_stability": float(np.asarray(spearmanr(found.scores.numpy(), again.scores.numpy())[0])),
         "top": [[j, float(found.scores[j])] for j in order],
         "beaten": found.share_of_controls_beaten,
         "norm_used": found.direction.raw_norm,
