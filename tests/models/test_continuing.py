@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from models.miniatures import LAYERS, TABLE, WIDTH, build, miniature, padded, some_rows
-from overtone.core.errors import ShapeError
+from overtone.core.errors import ShapeError, SiteError
 from overtone.core.sites import Site
 from overtone.models.hooked import HookedModel
 
@@ -43,6 +43,7 @@ def test_blocks_before_known_states_are_left_out_and_come_back(batch):
     ]
     site = Site("residual", 1)
     states = model.read(*batch, [site])
+    assert model.width(site) == WIDTH  # measured once, with a pass of its own
     calls.clear()
     with pytest.raises(ZeroDivisionError):
         model.logits_with(*batch, site, lambda _: 1 / 0, states=states)
@@ -102,3 +103,14 @@ def test_the_gradient_mode_of_the_caller_stays(batch, outside):
 def test_a_replacement_of_another_shape_is_refused(batch):
     with pytest.raises(ShapeError, match=r"replace at residual.1: expected \(4, 9, 32\), got \(4, 9\)"):
         miniature("llama").logits_with(*batch, Site("residual", 1), lambda states: states.sum(-1))
+
+
+def test_states_that_do_not_belong_to_the_pass_are_refused(batch):
+    model, site = miniature("llama"), Site("residual", 1)
+    states = model.read(*batch, [site])[site]
+    with pytest.raises(
+        ShapeError, match=r"states at residual.1: expected \(4, 9, 32\), as read gives them, got \(4, 3"
+    ):
+        model.logits(*batch, states={site: states[:, :3]})
+    with pytest.raises(SiteError, match=f"{LAYERS} layers"):
+        model.logits(*batch, states={Site("residual", LAYERS): states})

@@ -257,7 +257,7 @@ class HookedModel:
         real: Bool[Tensor, "_ _"] | None = None,
         *,
         prompt_columns: int | None = None,
-        states: Mapping[Site, Float[Tensor, "batch seq width"]] | None = None,
+        states: Mapping[Site, Float[Tensor, "_ _ _"]] | None = None,
     ) -> Float[Tensor, "batch seq vocabulary"]:
         """Logits at every token, without a cache and without gradient; edits in force apply. Encoders too.
 
@@ -267,7 +267,7 @@ class HookedModel:
         vocabulary.
         """
         self._require_head()
-        with torch.no_grad(), self._begun(states or {}):
+        with torch.no_grad(), self._begun(states or {}, tokens):
             return _logits(self._run(self._start(tokens, real, None, prompt_columns)))
 
     def forward(
@@ -303,7 +303,7 @@ class HookedModel:
         site: Site,
         replace: Callable[[Tensor], Tensor],
         *,
-        states: Mapping[Site, Float[Tensor, "batch seq width"]] | None = None,
+        states: Mapping[Site, Float[Tensor, "_ _ _"]] | None = None,
         last_only: bool = False,
     ) -> Float[Tensor, "batch columns vocabulary"]:
         """Logits of a pass that goes on from `replace(states)` at a site, differentiable in what `replace` closes over.
@@ -324,7 +324,9 @@ class HookedModel:
             return made.reshape(states.shape)
 
         call = self._start(tokens, real, None, None)
-        begun = self._begun({s: rows for s, rows in (states or {}).items() if s == site or s.layer < site.layer})
+        begun = self._begun(
+            {s: rows for s, rows in (states or {}).items() if s == site or s.layer < site.layer}, tokens
+        )
         with torch.no_grad(), _frozen(self.model), begun, attached([(self._tap(site), swap)]):
             return _logits(self._run(call, last_only=last_only))
 
@@ -355,8 +357,12 @@ class HookedModel:
         _require_called(wanted, states)
         return logits, {site: states[site] for site in wanted}, {site: probes[site] for site in wanted}
 
-    def _begun(self, states: Mapping[Site, Tensor]) -> AbstractContextManager[None]:
+    def _begun(self, states: Mapping[Site, Tensor], tokens: Tensor) -> AbstractContextManager[None]:
         """Within, a pass begins at the deepest residual site whose states are known."""
+        for site, rows in states.items():
+            expected = (*tokens.shape, self.width(site))
+            if rows.shape != expected:
+                raise ShapeError(f"states at {site}: expected {expected}, as read gives them, got {tuple(rows.shape)}.")
         known = {site.layer: rows for site, rows in states.items() if site.kind == "residual"}
         if not known:
             return nullcontext()
