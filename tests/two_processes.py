@@ -11,8 +11,10 @@ import torch.distributed as dist
 
 from overtone.core.errors import OvertoneError
 from overtone.dictionaries.presets.batch_top_k import BatchTopK
+from overtone.dictionaries.presets.feature_choice import FeatureChoice
 from overtone.dictionaries.presets.relu_l1 import ReluL1
 from overtone.dictionaries.presets.top_k import TopK
+from overtone.dictionaries.presets.v_sae import VSAE
 from overtone.training.fit import fit
 from overtone.training.run import Run
 
@@ -21,6 +23,8 @@ PRESETS = {
     "top_k": TopK(LATENTS, k=4, k_aux=3),
     "batch_top_k": BatchTopK(LATENTS, k=4, k_aux=3),
     "relu_l1": ReluL1(LATENTS),
+    "feature_choice": FeatureChoice(LATENTS, k=4, k_aux=3),
+    "v_sae": VSAE(LATENTS, k=4),
 }
 SPLITS = ("rows", "latents")
 

@@ -3,7 +3,10 @@
 Among what must not change is all that maintainers count: the statistics of parts, merged, are those of the whole.
 """
 
+import re
 from copy import deepcopy
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,6 +15,12 @@ from overtone.core.catalogue import entries
 from overtone.core.errors import CapabilityError
 from overtone.core.seeds import torch_generator
 from overtone.dictionaries.autoencoder import Autoencoder
+from overtone.dictionaries.codes import Support
+from overtone.dictionaries.maintainers.zipf import ZipfDensity
+from overtone.dictionaries.presets.jump_relu import JumpReLU
+from overtone.dictionaries.presets.matryoshka import Matryoshka
+from overtone.dictionaries.selectors.energy import Energy
+from overtone.dictionaries.slices import Slice
 from overtone.training.distributed.join import SPLITS
 from overtone.training.distributed.share import Alone
 from overtone.training.run import Run
@@ -20,8 +29,23 @@ from worlds import together
 
 ENTRIES = {name: entry for name, entry in entries("dictionaries").items() if not entry.thing.whole}
 WIDTH, LATENTS, K, ROWS, STEPS = 8, 12, 2, 25, 12
-# May be spread by latents, whatever changes:
-ALWAYS = {"top_k", "batch_top_k", "abs_top_k", "relu_l1", "gated", "jump_relu", "p_annealing", "random_directions"}
+# Cannot be spread by latents, and why; every other kind can.
+WHOLE = {"mp_sae": "each step looks for the best of all atoms", "poly_sae": "sums over all latents", "g_sae": ""}
+# Settings in which a kind has other parts than by default.
+OTHERWISE = [
+    ("abs_top_k", {"scope": "batch"}),
+    ("crosscoder", {"sparsity": 0.3}),
+    ("gba", {"groups": 2, "highest": 0.4, "lowest": 0.2, "every": 0.08, "up": 0.3, "down": 1.5}),
+    ("gated", {"target_l0": 1.5}),
+    ("jump_relu", {"penalty": "tanh"}),
+    ("matryoshka", {"groups": 3}),
+    ("mutual_choice", {"aux": "dead"}),
+    ("p_annealing", {"start": 0.0, "target_l0": 1.5}),
+    ("skip_transcoder", {"skip": False}),
+    ("top_afa", {"most": 3}),
+    ("v_sae", {"noise": "fixed", "beta": 0.0, "unit_rows": True, "aux_weight": 0.1}),
+    ("v_sae", {"noise": "none", "rectified": False, "selected": True, "aux_weight": 0.1}),
+]
 
 
 def rows_for(preset) -> list[tuple]:
@@ -50,6 +74,9 @@ def trained(preset, share) -> tuple[Run, dict[str, torch.Tensor]]:
 
     run = Run(preset.name, preset, dictionary, lr=3e-2, schedule=Schedule(), n_tokens=2 * STEPS * ROWS, share=shared)
     run.firing.window, run.adam.clip = 3 * ROWS, 0.05  # latents die, and the gradients' norm is bounded
+    for maintainer in run.maintainers:
+        if isinstance(maintainer, ZipfDensity):
+            maintainer.memory, maintainer.margin = 4 * ROWS, 0.8  # latents count as used too little early
     batches = rows_for(preset)
     run.begin(*(None if part is None else part for part in batches[0][:2]))
     for batch in batches:
@@ -68,18 +95,39 @@ def agree(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> 
 @pytest.mark.parametrize("name", list(ENTRIES))
 def test_sharing_a_training_changes_nothing(name, split):
     preset = ENTRIES[name].thing.example(n_latents=LATENTS, k=K)
+    if split == "latents" and name in WHOLE:
+        with pytest.raises(CapabilityError, match=f"{WHOLE[name]}.*split='rows'"):
+            together(2, lambda world: trained(preset, lambda model: SPLITS[split](model, world)))
+    else:
+        check(preset, split, 2)
+
+
+@pytest.mark.parametrize("preset", [Matryoshka(LATENTS, k=K, sampled=True), JumpReLU(LATENTS, revive=0.1)])
+def test_settings_that_cannot_be_spread_are_refused_by_the_name_of_what_cannot(preset):
+    with pytest.raises(CapabilityError, match="(SampledPrefixes.*change places|Revive).*split='rows'"):
+        together(2, lambda world: trained(preset, lambda model: SPLITS["latents"](model, world)))
+
+
+def test_the_page_names_the_kinds_that_cannot_be_spread():
+    page = (Path(__file__).parents[2] / "docs" / "scaling.md").read_text()
+    row = next(line for line in page.splitlines() if line.startswith("| `latents`"))
+    assert set(re.findall(r"`(\w+)`", row)) & set(ENTRIES) == set(WHOLE)
+
+
+@pytest.mark.parametrize(("name", "knobs"), OTHERWISE)
+def test_nor_does_it_with_other_settings_and_uneven_slices(name, knobs):
+    check(replace(ENTRIES[name].thing.example(n_latents=LATENTS + 2, k=K), **knobs), "latents", 3)
+
+
+def check(preset, split, size):
+    """Several workers end where one does."""
     alone, expected = trained(preset, Alone)
 
     def work(world):
         run, tensors = trained(preset, lambda model: SPLITS[split](model, world))
         return run, tensors, deepcopy(run.share.dictionary())
 
-    try:
-        found = together(2, work)
-    except CapabilityError as error:
-        assert split == "latents" and name not in ALWAYS and "split='rows'" in str(error)
-        return
-    for run, tensors, dictionary in found:
+    for run, tensors, dictionary in together(size, work):
         agree(tensors, expected)
         agree(dictionary.state_dict(), alone.model.state_dict())
         assert run.records[-1].l0 == alone.records[-1].l0
@@ -112,3 +160,32 @@ def test_a_batch_with_fewer_rows_than_workers_is_everyones():
 
     for tensors in together(3, work):
         agree(tensors, work(None))
+
+
+@pytest.mark.parametrize("most", [None, 7])
+def test_slices_that_nominate_too_few_are_asked_again_until_they_choose_what_one_would(most, generator):
+    """Energy's number of active latents is found from scores that lie in several hands."""
+    scores = torch.randn(ROWS, LATENTS, generator=generator).relu().square()
+    states = torch.randn(ROWS, WIDTH, generator=generator)
+    whole = Energy(most).nominate(scores, company=True, states=states)
+
+    def work(world):
+        selection, (first, last) = Energy(most), world.span(LATENTS)
+        selection.slice = where = Slice(tuple(world.spans(LATENTS)), world.rank, world.gather, world.add)
+        selection.confer(lambda: scores[:1, first:last], states[:1])  # a row says too little of the others
+        selection._depth = 1
+        for _ in range(5):
+            own = selection.nominate(scores[:, first:last], company=True, states=states)
+            taken = own.take(scores[:, first:last])
+            rows, latents, every = (where.whole(t) for t in (own.rows, own.latents + first, taken))
+            order = torch.sort(rows, stable=True).indices
+            nominees = Support(rows[order], latents[order], ROWS, LATENTS)
+            keep = selection.unite(nominees, every[order], states)
+            if keep is not None:
+                return nominees.kept(keep)
+            selection.widen()
+        raise AssertionError("never enough")
+
+    for found in together(3, work):
+        places = sorted(zip(whole.rows.tolist(), whole.latents.tolist(), strict=True))
+        assert sorted(zip(found.rows.tolist(), found.latents.tolist(), strict=True)) == places

@@ -58,7 +58,7 @@ def test_latents_below_their_expected_density_are_found_and_follow_a_permutation
     model = MutualChoice(4, k=2).build(6, torch.Generator().manual_seed(0))
     law.begin(model)
     law.state["density"] = torch.tensor([0.9, 0.05, 0.5, 0.4], dtype=torch.float64)
-    expected = law.expected(law.state["density"])
+    expected = law.expected(law.state["density"], model.slice)
     torch.testing.assert_close(expected[[0, 2, 3, 1]], zipf_densities(4, 2, 1.0, 0.0))
     law.state["under"] = (law.state["density"] < 0.5 * expected).nonzero().view(-1)
     assert law.state["under"].tolist() == [1]

@@ -7,6 +7,7 @@ import torch
 
 from overtone.core.catalogue import entries
 from overtone.core.seeds import torch_generator
+from overtone.dictionaries.maintainers.prefixes import SampledPrefixes
 from overtone.dictionaries.objectives.base import Objective
 from overtone.dictionaries.presets.crosscoder import Crosscoder
 from overtone.dictionaries.presets.gated import Gated
@@ -29,7 +30,10 @@ from overtone.training.step import Given
 
 WIDTH, LATENTS, ROWS = 6, 16, 41
 DEAD = torch.tensor([1, 4, 5, 11])
-STATE = {"price.factor": torch.tensor(0.7, dtype=torch.float64)}
+STATE = {
+    name: torch.tensor(value, dtype=torch.float64)
+    for name, value in {"price.factor": 0.7, "annealing.p": 0.6, "annealing.factor": 1.3}.items()
+}
 PRESETS = [
     ReluL1(LATENTS),
     ReluL1(LATENTS, target_l0=3.0),
@@ -37,6 +41,8 @@ PRESETS = [
     JumpReLU(LATENTS, revive=0.3),
     JumpReLU(LATENTS, penalty="tanh"),
     JumpReLU(LATENTS, target_l0=2.0, revive=0.3),
+    PAnnealing(LATENTS),
+    GBA(LATENTS),
     Transcoder(LATENTS),
     Crosscoder(LATENTS, k=3, sparsity=0.5),
     VSAE(LATENTS, k=3, aux_weight=0.1, k_aux=2),
@@ -59,8 +65,8 @@ def started(preset, dtype=torch.float64):
     model.start(x, y)
     for parameter in model.parameters():
         parameter.data.add_(0.1 * torch.randn(parameter.shape, generator=generator, dtype=dtype))
-    needs_all = any(o.needs_all for o in preset.objectives())
-    return model, Given(x, DEAD, 0.5, y=y, state=STATE, all_latents=needs_all, dense=True)
+    needs_all, peaks = any(o.needs_all for o in preset.objectives()), any(m.wants_peaks for m in preset.maintainers())
+    return model, Given(x, DEAD, 0.5, y=y, state=STATE, all_latents=needs_all, peaks=peaks, dense=True)
 
 
 def gradients(model):
@@ -72,13 +78,17 @@ def gradients(model):
 @pytest.mark.parametrize("preset", PRESETS, ids=lambda p: f"{p.name}-{getattr(p, 'target_l0', '')}")
 def test_blocks_give_the_loss_and_the_gradients_of_the_whole_batch(preset, blocks):
     model, given = started(preset)
-    objectives = preset.objectives()
-    assert divisible(model, objectives, preset.maintainers())
-    expected, wanted = whole(Alone(model), objectives, given), gradients(model)
-    found, had = in_blocks(model, objectives, given), gradients(model)
-    for name in ("loss", "x", "x_hat", "fired", "active"):
+    objectives, maintainers = preset.objectives(), preset.maintainers()
+    assert divisible(model, objectives, maintainers)
+    for maintainer in maintainers:
+        maintainer.begin(model)
+    expected, wanted = whole(Alone(model), objectives, given, maintainers), gradients(model)
+    found, had = in_blocks(model, objectives, given, maintainers), gradients(model)
+    for name in ("loss", "x", "x_hat", "counts", "active", "peaks", "tallies"):
         torch.testing.assert_close(getattr(found, name), getattr(expected, name), msg=name)
     assert found.step is None
+    assert (found.peaks is not None) == (preset.name == "gba")
+    assert any(t is not None for t in found.tallies) == (preset.name == "p_annealing")
     torch.testing.assert_close(had, wanted)
 
 
@@ -101,11 +111,10 @@ class OfTheBatch(Objective):
 
 
 def test_what_needs_the_whole_batch_gets_it():
-    for preset in (PAnnealing(LATENTS), GBA(LATENTS)):  # their maintainers look at the step
-        assert not divisible(preset.build(WIDTH, torch_generator(0, "")), preset.objectives(), preset.maintainers())
     preset = ReluL1(LATENTS)
     model = preset.build(WIDTH, torch_generator(0, ""))
     assert not divisible(model, (*preset.objectives(), OfTheBatch()), ())
+    assert not divisible(model, preset.objectives(), [SampledPrefixes(2)])  # it looks at the step
     for name, entry in entries("dictionaries").items():
         preset = entry.thing.example(n_latents=LATENTS, k=3)
         if not preset.whole:
@@ -123,7 +132,16 @@ def begun(preset, x):
     return made
 
 
-@pytest.mark.parametrize("preset", [ReluL1(LATENTS, target_l0=3.0), JumpReLU(LATENTS, target_l0=3.0, revive=0.1)])
+@pytest.mark.parametrize(
+    "preset",
+    [
+        ReluL1(LATENTS, target_l0=3.0),
+        JumpReLU(LATENTS, target_l0=3.0, revive=0.1),
+        PAnnealing(LATENTS, start=0.0),
+        GBA(LATENTS, groups=2, highest=0.6, lowest=0.4, every=0.05),
+    ],
+    ids=lambda preset: preset.name,
+)
 def test_a_training_in_blocks_that_is_taken_up_again_ends_with_the_same_bits(preset, blocks, generator):
     x = torch.randn(8, ROWS, WIDTH, generator=generator) + 1
     first, second = begun(preset, x[0]), begun(preset, x[0])

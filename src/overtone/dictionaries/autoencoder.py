@@ -28,6 +28,7 @@ from overtone.dictionaries.normalisers import Normaliser, Scale, Unscaled
 from overtone.dictionaries.scores import PreActivation, Product, Score
 from overtone.dictionaries.scores import product as torch_product
 from overtone.dictionaries.selectors.base import Selection
+from overtone.dictionaries.slices import Slice
 from overtone.dictionaries.values import Rectified, Value
 
 Settle = Callable[[Support, Tensor], Tensor | None]
@@ -66,6 +67,12 @@ class Autoencoder(Dictionary, kind="dictionary.autoencoder"):
         self.normaliser, self.encoder, self.score = normaliser, encoder, score
         self.selection, self.value, self.decoder, self.centred = selection, value, decoder, centred
         self.target = target
+        self.slice = Slice.all(n_latents)
+
+    def place(self, where: Slice) -> None:
+        """From now on this is a slice of a dictionary, of which its parts have been cut down to."""
+        self.n_latents = where.size
+        self.slice = self.selection.slice = self.value.slice = where
 
     def arguments(self) -> dict[str, Any]:
         """The specs of the six parts, `centred`, and the target's units where it is a transcoder."""

@@ -102,6 +102,7 @@ class Rowwise(Normaliser):
     latent adds the same atom in every row. For dictionaries that were trained so elsewhere."""
 
     rowwise = True
+    sliceable = True
 
     def forward(self, x: Tensor) -> Tensor:
         """Each row less its middle, over its size."""
@@ -159,6 +160,7 @@ class ViewScale(Normaliser, kind="normaliser.view_scale"):
     for each: no view counts more because its numbers are larger. Source: Anthropic's crosscoders, October 2024."""
 
     foldable = True
+    sliceable = True
     view_factors: Tensor
     overall: Tensor
 

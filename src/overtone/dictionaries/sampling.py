@@ -9,6 +9,7 @@ from torch import Tensor
 from overtone.core.seeds import torch_generator
 from overtone.dictionaries.encoders.base import At, Heads
 from overtone.dictionaries.scores import Score
+from overtone.dictionaries.slices import Slice
 from overtone.dictionaries.values import Value
 
 STRIPE = 64  # rows whose noise is drawn at once: the noise of a row must not depend on how a batch is cut into blocks
@@ -32,6 +33,8 @@ def drawn(heads: Heads, rectified: bool) -> Tensor:
 class DrawnMagnitude(Score, kind="score.drawn_magnitude"):
     """|z| of the value as it is drawn."""
 
+    sliceable = True
+
     def __init__(self, *, rectified: bool = True) -> None:
         super().__init__()
         self.rectified, self.two_sided = rectified, not rectified
@@ -54,6 +57,7 @@ class Drawn(Value, kind="value.drawn"):
     """
 
     draws = True
+    sliceable = True
     sigma: Tensor
     seed: Tensor
     batch: Tensor
@@ -71,10 +75,13 @@ class Drawn(Value, kind="value.drawn"):
         return {"sigma": float(self.sigma) if self.fixed else None, "rectified": self.rectified}
 
     def sides(self, first: int, n_rows: int, n_latents: int) -> Heads:
-        """The noise of some rows of the current batch: (rows, latents) float32."""
+        """The noise of some rows of the current batch: (rows, latents) float32. A slice has its part of the whole
+        dictionary's, all of which is drawn for it."""
         seed, batch = int(self.seed), int(self.batch)
+        where = self.slice or Slice.all(n_latents)
         stripes = range(first // STRIPE, (first + n_rows - 1) // STRIPE + 1)
-        noise = [torch.randn(STRIPE, n_latents, generator=torch_generator(seed, "noise", batch, s)) for s in stripes]
+        draws = (torch_generator(seed, "noise", batch, stripe) for stripe in stripes)
+        noise = [where.own(torch.randn(STRIPE, where.n_latents, generator=draw)) for draw in draws]
         start = first - stripes[0] * STRIPE
         return {"noise": torch.cat(noise)[start : start + n_rows].to(self.sigma.device) * self.sigma}
 

@@ -81,6 +81,7 @@ class Contribution(Score, kind="score.contribution"):
     """The squared length of what the latent would add, (max(u, 0) ||d_i||)^2. Source: top-AFA, arXiv 2503.24277."""
 
     uses_norms = True
+    sliceable = True
 
     def forward(self, heads: Heads, at: At) -> Tensor:
         """(max(u, 0) ||d||)^2."""
@@ -123,6 +124,7 @@ class NormedPreActivation(Score, kind="score.normed_preactivation"):
     """The pre-activation times the length of the decoder's row: what the latent would add, whatever its scale."""
 
     uses_norms = True
+    sliceable = True
 
     def forward(self, heads: Heads, at: At) -> Tensor:
         """u ||d||."""

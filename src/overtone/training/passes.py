@@ -29,25 +29,38 @@ class Passed:
     """What is left of a batch after its backward pass, without gradients.
 
     loss: (); x, x_hat: (rows, width_out) what was to be reconstructed and its reconstruction, in the dictionary's
-    units; fired: (latents,) bool; active: () number of active places; step: the whole step, None where rows went by in
-    blocks.
+    units; counts: (latents,) rows in which each latent is active; active: () number of active places; peaks: (latents,)
+    the largest pre-activations, where asked for; tallies: what each maintainer tallied; step: the whole step, None
+    where rows went by in blocks.
     """
 
     loss: Tensor
     x: Tensor
     x_hat: Tensor
-    fired: Tensor
+    counts: Tensor
     active: Tensor
+    peaks: Tensor | None
+    tallies: Sequence[Tensor | None]
     step: SharedStep | None = None
 
 
-def whole(share: Share, objectives: Sequence[Objective], given: Given) -> Passed:
+def whole(
+    share: Share, objectives: Sequence[Objective], given: Given, maintainers: Sequence[Maintainer] = ()
+) -> Passed:
     """The batch at once. Gradients are added to those of the parameters."""
     step = share.forward(given)
     loss = torch.stack([objective(step) for objective in objectives]).sum()
     loss.backward()
-    active = (step.values.detach() != 0).sum()
-    return Passed(loss.detach(), step.x, step.x_hat.detach(), step.fired(), active, step)
+    counts, tallies = step.counts(), [maintainer.tally(step) for maintainer in maintainers]
+    active = share.total(counts.sum())
+    return Passed(loss.detach(), step.x, step.x_hat.detach(), counts, active, _peaks(step, given), tallies, step)
+
+
+def _peaks(step: SharedStep, given: Given) -> Tensor | None:
+    """(latents,) the largest pre-activations, if they are asked for."""
+    if not given.peaks:
+        return None
+    return step.heads["u"].detach().amax(0) if step.chosen is None else step.chosen.peaks
 
 
 def divisible(model: Autoencoder, objectives: Sequence[Objective], maintainers: Sequence[Maintainer]) -> bool:
@@ -55,35 +68,35 @@ def divisible(model: Autoencoder, objectives: Sequence[Objective], maintainers: 
     return (
         not model.selection.rows_compete
         and all(o.separable or not o.needs_values for o in objectives)
-        and not any(m.wants_step or m.wants_peaks for m in maintainers)
+        and not any(m.wants_step for m in maintainers)
     )
 
 
-def in_blocks(model: Autoencoder, objectives: Sequence[Objective], given: Given) -> Passed:
+def in_blocks(
+    model: Autoencoder, objectives: Sequence[Objective], given: Given, maintainers: Sequence[Maintainer] = ()
+) -> Passed:
     """The batch as a dense step, block by block. Gradients are added to those of the parameters."""
-    norms = model.decoder.norms()
-    known = norms.detach().requires_grad_(norms.requires_grad)
+    once = _Once(model)
     straight = [o for o in objectives if o.separable and not o.bent]
-    bent = [_Bent(o, [p for p in (*model.parameters(), known) if p.requires_grad]) for o in objectives if o.bent]
-    loss, parts = given.x.new_zeros(()), []
-    for part in _blocks(replace(given, dense=True, norms=known), model.n_latents):
+    bent = [_Bent(o, once.leaves) for o in objectives if o.bent]
+    loss, parts, sums = given.x.new_zeros(()), [], _Sums(maintainers)
+    for part in _blocks(replace(given, dense=True, norms=once.norms, affine=once.affine), model.n_latents):
         share = len(part.x) / len(given.x)
-        with dense.adding_up() as sums:
+        with dense.adding_up() as adding:
             step = forward(model, part)
             term = torch.stack([o(step) for o in straight]).sum() * share
         for other in bent:
             other.take(step, share)
-        sums.open = True
+        adding.open = True
         term.backward()
         loss += term.detach()
-        parts.append((step.x_hat.detach(), step.values.detach().sign().abs_().sum(0)))  # cheaper than comparing with 0
-    x_hat, counts = zip(*parts, strict=True)
-    counts = torch.stack(counts).long().sum(0)
-    passed = _at_the_end(model, [o for o in objectives if not o.separable], given, known, torch.cat(x_hat))
+        parts.append(step.x_hat.detach())
+        sums.take(step, part)
+    x_hat = torch.cat(parts)
+    passed = _at_the_end(model, [o for o in objectives if not o.separable], given, once.norms, x_hat)
     loss += passed[0] + sum((other.finish(given) for other in bent), loss.new_zeros(()))
-    if known.grad is not None:
-        norms.backward(known.grad)
-    return Passed(loss, passed[1], torch.cat(x_hat), counts > 0, counts.sum())
+    once.finish()
+    return Passed(loss, passed[1], x_hat, sums.counts, sums.counts.sum(), sums.peaks, sums.tallies)
 
 
 def _blocks(given: Given, n_latents: int) -> Iterator[Given]:
@@ -110,6 +123,43 @@ def _at_the_end(
     if loss.requires_grad:
         loss.backward()
     return loss.detach(), x
+
+
+class _Once:
+    """What all blocks use and a function of the parameters gives: computed once, its gradients sent on at the end."""
+
+    def __init__(self, model: Autoencoder) -> None:
+        found = (model.decoder.norms(), *model.encoder.affine(model.decoder))
+        known = [t if t.is_leaf else t.detach().requires_grad_(t.requires_grad) for t in found]
+        self.pairs = [(t, k) for t, k in zip(found, known, strict=True) if t is not k]
+        self.norms, self.affine = known[0], (known[1], known[2])
+        self.leaves = [t for t in (*model.parameters(), *(k for _, k in self.pairs)) if t.requires_grad]
+
+    def finish(self) -> None:
+        """Add the gradients to those of the parameters."""
+        for tensor, known in self.pairs:
+            if known.grad is not None:
+                tensor.backward(known.grad)
+
+
+class _Sums:
+    """What maintainers learn of a batch, block by block; fields as in Passed."""
+
+    def __init__(self, maintainers: Sequence[Maintainer]) -> None:
+        self.maintainers = maintainers
+        self.tallies: list[Tensor | None] = [None] * len(maintainers)
+        self.counts: Tensor = torch.zeros(())
+        self.peaks: Tensor | None = None
+
+    def take(self, step: Step, given: Given) -> None:
+        """One block more."""
+        peaks = _peaks(step, given)
+        if peaks is not None:
+            self.peaks = peaks if self.peaks is None else torch.maximum(self.peaks, peaks)
+        self.counts = step.counts() + self.counts.to(step.values.device, torch.int32)
+        for i, maintainer in enumerate(self.maintainers):
+            new, before = maintainer.tally(step), self.tallies[i]
+            self.tallies[i] = new if before is None or new is None else before + new
 
 
 @dataclass(eq=False)

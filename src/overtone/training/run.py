@@ -58,14 +58,14 @@ class Run:
     def advance(self, x: Tensor, y: Tensor | None = None, g: Tensor | None = None) -> None:
         """One update on a batch of raw states (rows, width), with targets and gradients as in `Given`."""
         progress = self.tokens / self.n_tokens
-        dead = self.share.dead(self.firing.dead)
+        dead = self.share.listed("dead", self.firing.dead)
         given = Given(x, dead, progress, y, g, self.published(), self.all_latents, self.peaks)
         if self.divisible:
             given = replace(given, dense=takes_dense_way(self.model, given))
         if self.divisible and given.dense:
-            passed = in_blocks(self.model, self.objectives, given)
+            passed = in_blocks(self.model, self.objectives, given, self.maintainers)
         else:
-            passed = whole(self.share, self.objectives, given)
+            passed = whole(self.share, self.objectives, given, self.maintainers)
         self.share.reduce(self.adam.gradients())
         self._observe(passed, progress)
         self._update(self.schedule.factor((self.tokens + len(x) / 2) / self.n_tokens))
@@ -73,15 +73,21 @@ class Run:
         self._latest = passed
 
     def published(self) -> dict[str, Tensor]:
-        """What the maintainers let objectives see."""
-        return {f"{m.name}.{key}": value for m in self.maintainers if m.name for key, value in m.state.items()}
+        """What the maintainers let objectives see; lists of latents by number in the whole dictionary."""
+        return {
+            name: self.share.listed(name, value) if key in maintainer.lists else value
+            for maintainer in self.maintainers
+            if maintainer.name
+            for key, value in maintainer.state.items()
+            for name in (f"{maintainer.name}.{key}",)
+        }
 
     def _observe(self, passed: Passed, progress: float) -> None:
         step, rows = passed.step, len(passed.x)
         chosen, scores = (None, None) if step is None else (step.chosen, step.scores)
-        seen = Observation(rows, passed.fired, chosen, progress, step, scores, passed.active)
-        for maintainer in self.maintainers:
-            maintainer.observe(self.model, seen)
+        seen = Observation(rows, passed.counts, chosen, progress, step, scores, passed.active, passed.peaks)
+        for maintainer, tally in zip(self.maintainers, passed.tallies, strict=True):
+            maintainer.observe(self.model, seen if tally is None else replace(seen, tally=tally))
 
     def _update(self, factor: float) -> None:
         for maintainer in self.maintainers:

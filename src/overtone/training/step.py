@@ -32,7 +32,7 @@ class Given:
     x: (rows, width) raw states; y: (rows, width_out) raw targets, for transcoders; g: (rows, width) gradients of a loss
     with respect to the states, where asked for; dead, progress, state: as in StepView; all_latents: objectives look at
     latents that are not selected; peaks: maintainers want the largest pre-activations.
-    norms: the lengths of the decoder's rows, where they are known already.
+    norms, affine: the lengths of the decoder's rows, and the encoder's matrix and bias, where they are known already.
     Where several processes share a batch: settle, what makes the cut among the nominees of all of them; dense, whether
     all of them take the dense way; first, the number of this one's first row. `dense` and `first` also serve where a
     batch is cut into blocks.
@@ -50,6 +50,7 @@ class Given:
     dense: bool | None = None
     first: int = 0
     norms: Tensor | None = None
+    affine: tuple[Tensor, Tensor] | None = None
 
 
 @dataclass(eq=False)
@@ -98,13 +99,9 @@ class Step:
         return self.chosen.support.latents
 
     @torch.no_grad()
-    def fired(self) -> Tensor:
-        """(latents,) bool: which latents are active in this batch."""
-        active = self.values != 0
-        if self.chosen is None:
-            return active.any(0)
-        counts = torch.zeros(self.dictionary.n_latents, dtype=torch.int32, device=active.device)
-        return counts.index_add_(0, self.chosen.support.latents, active.int()) > 0
+    def counts(self) -> Tensor:
+        """(latents,) int32: in how many rows of this batch each latent is active."""
+        return active_rows(self.values, None if self.chosen is None else self.chosen.support)
 
     def summed(self, values: Tensor) -> Tensor:
         """(rows,) sums over each row's latents; see StepView."""
@@ -112,6 +109,10 @@ class Step:
             return values.sum(1)
         support = self.chosen.support
         return values.new_zeros(support.n_rows).index_add(0, support.rows, values)
+
+    def total(self, values: Tensor) -> Tensor:
+        """() sum over all places."""
+        return values.sum()
 
     def decoded(self, values: Tensor, keep: Tensor | None = None, *, frozen: bool = False) -> Tensor:
         """(rows, width) decoding, without the constant, of other values in the same layout; see StepView."""
@@ -147,6 +148,15 @@ class Step:
         if not model.decoder.linear:
             return model.decoder(support.codes(values), self.inputs) - model.decoder.constant(self.inputs)
         return self.kernels.decode(values, model.decoder.rows(), support)
+
+
+def active_rows(values: Tensor, support: Support | None) -> Tensor:
+    """(latents,) int32: in how many rows each latent is active, from values at a support or, where that is None, of all
+    places."""
+    if support is None:
+        return values.detach().sign().abs_().sum(0).int()  # cheaper than comparing with 0
+    counts = torch.zeros(support.n_latents, dtype=torch.int32, device=values.device)
+    return counts.index_add_(0, support.latents, (values.detach() != 0).int())
 
 
 def forward(dictionary: Autoencoder, given: Given) -> Step:
@@ -210,14 +220,7 @@ def _sparse(model: Autoencoder, given: Given, inputs: Tensor, target: Tensor, ce
 def _dense(
     model: Autoencoder, given: Given, inputs: Tensor, target: Tensor, centred: Tensor, beside: Mapping[str, Tensor]
 ) -> Step:
-    u = dense.preactivations(centred, model.centre(), *model.encoder.affine(model.decoder))
-    sides = {**model.score.sides(model.decoder, beside), **model.value.sides(given.first, *u.shape)}
-    heads = {**model.heads_of(u, everywhere, sides), **model.encoder.dense_heads(centred)}
-    values = model.value(heads, everywhere)
-    with torch.no_grad():
-        mask = _mask(model, model.score(heads, everywhere), centred, given.settle)
-    if _reaches_beyond(values.detach(), mask):
-        values = values * mask
+    values, heads = dense_values(model, given, centred, model.centre(), beside)
     if model.decoder.linear:
         x_hat = dense.decode(values, model.decoder.rows()) + model.decoder.constant(inputs)
     else:
@@ -226,6 +229,19 @@ def _dense(
         model, target, x_hat, inputs, centred, values, heads, given.dead, given.progress, given.state, None, everywhere,
         known_norms=given.norms,
     )  # fmt: skip
+
+
+def dense_values(
+    model: Autoencoder, given: Given, centred: Tensor, centre: Tensor | float, beside: Mapping[str, Tensor]
+) -> tuple[Tensor, Heads]:
+    """(rows, latents) values and heads of a dense pass."""
+    u = dense.preactivations(centred, centre, *(given.affine or model.encoder.affine(model.decoder)))
+    sides = {**model.score.sides(model.decoder, beside), **model.value.sides(given.first, *u.shape)}
+    heads = {**model.heads_of(u, everywhere, sides), **model.encoder.dense_heads(centred)}
+    values = model.value(heads, everywhere)
+    with torch.no_grad():
+        mask = _mask(model, model.score(heads, everywhere), centred, given.settle)
+    return (values * mask if _reaches_beyond(values.detach(), mask) else values), heads
 
 
 def _reaches_beyond(values: Tensor, mask: Tensor) -> bool:
@@ -242,7 +258,7 @@ def _mask(model: Autoencoder, scores: Tensor, centred: Tensor, settle: Settle | 
     if not model.selection.has_budget:
         return model.selection.mask(scores)
     support = model.selection.nominate(scores, company=True, states=centred)
-    if model.selection.rows_compete:
+    if settle is not None or model.selection.rows_compete:
         keep = (settle or model.selection.settle)(support, support.take(scores))
         if keep is None:
             model.selection.widen()

@@ -18,6 +18,7 @@ class Blocks(Decoder, kind="decoder.blocks"):
     the widths do not add up.
     """
 
+    sliceable = True
     importance: Tensor
 
     def __init__(self, inner: Decoder, widths: Sequence[int]) -> None:

@@ -20,6 +20,7 @@ class Polynomial(Decoder, kind="decoder.polynomial"):
     """
 
     per_latent = ("mix",)
+    indivisible = "powers are of sums over all latents, not sums over them"
 
     def __init__(self, width: int, n_latents: int, *, rank: int, square: int, cube: int) -> None:
         super().__init__()

@@ -11,6 +11,7 @@ class Skip(Decoder, kind="decoder.skip"):
     """x_hat = inner(z) + x W^T with W (width_out, width). Source: arXiv 2501.18823."""
 
     needs_input = True
+    sliceable = True
 
     def __init__(self, inner: Decoder, width: int) -> None:
         super().__init__()

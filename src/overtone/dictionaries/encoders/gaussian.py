@@ -16,6 +16,7 @@ class Gaussian(Encoder, kind="encoder.gaussian"):
     width). Source: vSAE, arXiv 2509.22994."""
 
     per_latent = ("weight", "bias", "spread_weight", "spread_bias")
+    sliceable = True
     unit: Tensor
 
     def __init__(self, width: int, n_latents: int) -> None:

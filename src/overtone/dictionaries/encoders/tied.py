@@ -12,6 +12,7 @@ class Tied(Encoder, kind="encoder.tied"):
     b a constant of zeros, which training leaves alone. Gradients reach the rows from both sides."""
 
     per_latent = ("scale", "bias")
+    sliceable = True
     bias: Tensor
 
     def __init__(self, n_latents: int, *, scaled: bool = False) -> None:

@@ -20,6 +20,7 @@ class Unrolled(Encoder, kind="encoder.unrolled"):
     the centred row, or correlates with no atom. Shares the decoder's matrix and has no weights of its own."""
 
     unrolled = True
+    indivisible = "each step looks for the best of all atoms on what the steps before have left"
 
     def __init__(self, steps: int, tolerance: float = 0.0) -> None:
         super().__init__()

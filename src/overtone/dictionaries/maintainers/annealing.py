@@ -1,9 +1,11 @@
 """The power of a penalty, lowered step by step, with the penalty's size kept."""
 
 import torch
+from torch import Tensor
 
 from overtone.dictionaries.autoencoder import Autoencoder
 from overtone.dictionaries.maintainers.base import Maintainer, Observation
+from overtone.dictionaries.objectives.base import StepView
 from overtone.dictionaries.objectives.penalty import amounts, powers
 
 QUEUE = 10  # batches over which the penalty's size before and after an update is compared
@@ -16,7 +18,6 @@ class Annealing(Maintainer):
 
     name = "annealing"
     sliceable = True
-    wants_step = True
 
     def __init__(self, end: float, start: float, updates: int) -> None:
         super().__init__()
@@ -38,17 +39,24 @@ class Annealing(Maintainer):
         return 1 - (1 - self.end) * min(max(int(done), 0), self.updates) / self.updates
 
     @torch.no_grad()
+    def tally(self, step: StepView) -> Tensor:
+        """(2,) the penalty's size with the power as it is, and as it will be after the next update."""
+        size = amounts(step, step.values.abs())
+        return torch.stack([powers(size, p).sum() for p in (float(self.state["p"]), self._next())])
+
+    def _next(self) -> float:
+        return max(float(self.state["p"]) - (1 - self.end) / self.updates, self.end)
+
+    @torch.no_grad()
     def observe(self, dictionary: Autoencoder, seen: Observation) -> None:
         """Take in the sizes of this batch, and lower p when it is time."""
-        assert seen.step is not None
+        assert seen.tally is not None
         p, wanted = float(self.state["p"]), self.power(seen.progress)
-        after = p - (1 - self.end) / self.updates
-        size = amounts(seen.step, seen.step.values.abs())
         place = int(self.state["batches"]) % QUEUE
-        self.state["sums"][:, place] = torch.stack([powers(size, p).sum(), powers(size, max(after, self.end)).sum()])
+        self.state["sums"][:, place] = seen.tally
         self.state["batches"] += 1
         if wanted < p - 1e-9:
             before, now = self.state["sums"].sum(1)
             self.state["factor"].mul_(torch.where(now > 0, before / now, 1.0))
-            self.state["p"].fill_(max(after, self.end))
+            self.state["p"].fill_(self._next())
             self.state["sums"].zero_()

@@ -14,20 +14,28 @@ from overtone.dictionaries.objectives.base import StepView
 class Observation:
     """What a training step saw, without gradients.
 
-    rows: tokens in the batch; fired: (latents,) bool, which latents were active in it; chosen: the active places and
+    rows: tokens in the batch; counts: (latents,) rows in which each latent is active; chosen: the active places and
     their pre-activations (None where a dense pass did not list them); progress: as in StepView; step: the step itself,
     whose tensors must not be changed, None where its rows went by in blocks; scores: those of all active places, where
-    the dictionary is a slice of the latents, and `fired` and `chosen` are about these alone; active: () number of
-    active places in the batch.
+    the dictionary is a slice of the latents, and `counts`, `chosen` and `peaks` are about these alone; active: ()
+    number of active places in the batch; peaks: (latents,) the largest pre-activations, where asked for; tally: what
+    this maintainer's `tally` gave, of all rows.
     """
 
     rows: int
-    fired: Tensor
+    counts: Tensor
     chosen: Chosen | None
     progress: float
     step: StepView | None = None
     scores: Tensor | None = None
     active: Tensor | None = None
+    peaks: Tensor | None = None
+    tally: Tensor | None = None
+
+    @property
+    def fired(self) -> Tensor:
+        """(latents,) bool: which latents are active in the batch."""
+        return self.counts > 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,8 +57,9 @@ class Maintainer:
 
     Statistics must be mergeable over workers (counts, sums, extremes); per-latent state has latents first and is listed
     in `per_latent`, so that row surgery can move it with the rows it belongs to; `lists` are states that name latents
-    by number. `wants_peaks`: `observe` needs `chosen.peaks`; `wants_step`: it looks at `step`, of all rows at once.
-    `sliceable`: works the same on a slice of the latents.
+    by number, which objectives find by number in the whole dictionary. `wants_peaks`: `observe` needs `peaks`;
+    `wants_step`: it looks at `step`, of all rows at once. `sliceable`: works the same on a slice of the latents
+    (`dictionary.slice` says where that lies); `indivisible`: why it never can, where that is so.
     """
 
     name: ClassVar[str] = ""
@@ -59,6 +68,7 @@ class Maintainer:
     wants_peaks: ClassVar[bool] = False
     wants_step: ClassVar[bool] = False
     sliceable: ClassVar[bool] = False
+    indivisible: ClassVar[str] = ""
     state: dict[str, Tensor]
 
     def __init__(self) -> None:
@@ -66,6 +76,11 @@ class Maintainer:
 
     def begin(self, dictionary: Autoencoder) -> None:
         """Called once before the first step, after the dictionary's start."""
+
+    def tally(self, step: StepView) -> Tensor | None:
+        """What it wants to know of some rows of a batch, without gradients: `observe` finds the sum over all rows.
+        None: nothing."""
+        return None
 
     def observe(self, dictionary: Autoencoder, seen: Observation) -> None:
         """Called after the backward pass of each step."""

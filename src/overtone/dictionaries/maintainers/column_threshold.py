@@ -12,6 +12,7 @@ class ColumnThreshold(RunningThreshold):
     """Running mean of the cut of each latent."""
 
     per_latent = ("mean",)
+    sliceable = True
 
     @torch.no_grad()
     def observe(self, dictionary: Autoencoder, seen: Observation) -> None:

@@ -9,6 +9,8 @@ from overtone.dictionaries.maintainers.base import Maintainer
 class FreshNoise(Maintainer):
     """Counts the batches of a value that draws noise, so that each gets its own."""
 
+    sliceable = True
+
     def after_update(self, dictionary: Autoencoder) -> None:
         """One batch more."""
         value: Any = dictionary.value

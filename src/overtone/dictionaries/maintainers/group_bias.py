@@ -3,7 +3,7 @@
 Source: "Taming polysemanticity in LLMs: provable feature recovery via sparse autoencoders", arXiv 2506.14002.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,9 +28,13 @@ class BiasRule:
     down: float
     up: float
 
-    def updated(self, bias: Tensor, group: Tensor, seen: Mapping[str, Tensor], lowest: float) -> Tensor:
+    def updated(
+        self, bias: Tensor, group: Tensor, seen: Mapping[str, Tensor], lowest: float,
+        total: Callable[[Tensor], Tensor] = lambda here: here,
+    ) -> Tensor:  # fmt: skip
         """New biases, in [lowest, 0]. group: (latents,) int64; seen: `rows` (), `counts` and `highest` (latents,): rows
-        in the buffer, rows in which y = u + b exceeded 0, and the largest y.
+        in the buffer, rows in which y = u + b exceeded 0, and the largest y; total: a sum over the latents at hand ->
+        the sum over all of them.
 
         With r = max(highest, 0) and T_k the mean of r over those of group k that have r > 0: latents that fire more
         often than p_k lose down x r, latents that never fire gain up x T_k, the others stay.
@@ -38,8 +42,8 @@ class BiasRule:
         rate, reach = seen["counts"] / seen["rows"], seen["highest"].clamp_min(0)
         target = torch.tensor(self.rates, dtype=bias.dtype, device=bias.device)[group]
         sums = torch.zeros(len(self.rates), dtype=bias.dtype, device=bias.device)
-        total, alive = sums.index_add(0, group, reach), sums.index_add(0, group, (reach > 0).to(bias.dtype))
-        lift = (total / alive.clamp_min(1))[group]
+        reached, alive = sums.index_add(0, group, reach), sums.index_add(0, group, (reach > 0).to(bias.dtype))
+        lift = (total(reached) / total(alive).clamp_min(1))[group]
         lowered = (bias - self.down * reach).clamp_min(lowest)
         raised = (bias + self.up * lift).clamp_max(0)
         return torch.where(rate > target, lowered, torch.where(rate < NEVER, raised, bias))
@@ -65,7 +69,7 @@ class GroupBias(Maintainer):
     name = "group_bias"
     per_latent = ("bias", "group", "counts", "highest")
     wants_peaks = True
-    wants_step = True
+    sliceable = True
 
     def __init__(self, rule: BiasRule, every: float) -> None:
         super().__init__()
@@ -74,8 +78,9 @@ class GroupBias(Maintainer):
     @torch.no_grad()
     def begin(self, dictionary: Autoencoder) -> None:
         """Biases of 0, latents dealt to the groups in equal shares, in order."""
-        theta, n, groups = dictionary.selection.theta, dictionary.n_latents, len(self.rule.rates)
-        group = torch.div(torch.arange(n, device=theta.device) * groups, n, rounding_mode="floor")
+        theta, where, groups = dictionary.selection.theta, dictionary.slice, len(self.rule.rates)
+        every = torch.arange(where.n_latents, device=theta.device)
+        group = where.own(torch.div(every * groups, where.n_latents, rounding_mode="floor")).clone()
         self.state = {"bias": torch.zeros_like(theta), "group": group, "last": torch.zeros(1, dtype=torch.float64)}
         self.state |= self._empty(theta)
         self.after_update(dictionary)
@@ -84,13 +89,15 @@ class GroupBias(Maintainer):
     def observe(self, dictionary: Autoencoder, seen: Observation) -> None:
         """Take in a batch; at the end of a buffer, move the biases."""
         encoder: Any = dictionary.encoder
-        y = self._peaks(seen) / encoder.scale + self.state["bias"]
-        new = {"rows": torch.tensor(seen.rows), "counts": _counts(seen), "highest": y}
+        assert seen.peaks is not None
+        y = seen.peaks / encoder.scale + self.state["bias"]
+        new = {"rows": torch.tensor(seen.rows), "counts": seen.counts, "highest": y}
         self.state |= merged(self.state, new)
         if seen.progress - float(self.state["last"]) < self.every - 1e-9:
             return
         lowest = -(float(dictionary.width) ** 0.5)  # the typical length of a state in the dictionary's units
-        self.state["bias"] = self.rule.updated(self.state["bias"], self.state["group"], self.state, lowest)
+        bias, group, total = self.state["bias"], self.state["group"], dictionary.slice.total
+        self.state["bias"] = self.rule.updated(bias, group, self.state, lowest, total)
         self.state |= {"last": torch.tensor([seen.progress], dtype=torch.float64)} | self._empty(y)
 
     @torch.no_grad()
@@ -107,27 +114,9 @@ class GroupBias(Maintainer):
         self.state["group"] = group
 
     @staticmethod
-    def _peaks(seen: Observation) -> Tensor:
-        peaks = None if seen.chosen is None else seen.chosen.peaks
-        if peaks is None:
-            assert seen.step is not None, "training shows its steps"
-            peaks = seen.step.heads["u"].detach().amax(0)
-        return peaks
-
-    @staticmethod
     def _empty(like: Tensor) -> dict[str, Tensor]:
         return {
             "rows": torch.tensor(0),
             "counts": torch.zeros(len(like), dtype=torch.int64, device=like.device),
             "highest": torch.full_like(like, -torch.inf),
         }
-
-
-def _counts(seen: Observation) -> Tensor:
-    """(latents,) int64: rows in which each latent is active."""
-    step: Any = seen.step
-    active = step.values.detach() != 0
-    if step.dense:
-        return active.sum(0)
-    n = step.dictionary.n_latents
-    return torch.zeros(n, dtype=torch.int64, device=active.device).index_add_(0, step.latents, active.long())

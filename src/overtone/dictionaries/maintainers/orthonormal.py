@@ -13,6 +13,8 @@ class OrthonormalMix(Maintainer):
     """Replaces the decoder's `mix` by the Q of its QR decomposition after each update, with the signs that leave an
     orthonormal matrix as it is. Source: PolySAE, arXiv 2602.01322."""
 
+    indivisible = "columns are orthonormal over all latents"
+
     def begin(self, dictionary: Autoencoder) -> None:
         """Start orthonormal."""
         self.after_update(dictionary)

@@ -20,6 +20,7 @@ class SampledPrefixes(Maintainer):
     name = "prefixes"
     per_latent = ("contribution",)
     wants_step = True
+    indivisible = "latents are sorted and change places, also with those of other slices"
 
     def __init__(self, n: int) -> None:
         super().__init__()

@@ -10,6 +10,7 @@ from torch import Tensor
 from overtone.dictionaries.autoencoder import Autoencoder
 from overtone.dictionaries.maintainers.base import Maintainer, Observation
 from overtone.dictionaries.selectors.columns import Columns
+from overtone.dictionaries.slices import Slice
 
 GOLDEN = 0.6180339887498949  # multiples of it fill [0, 1) evenly
 
@@ -38,7 +39,9 @@ class ZipfDensity(Maintainer):
 
     name = "zipf"
     per_latent = ("density", "demand")
+    lists = ("under",)
     wants_step = True
+    sliceable = True
 
     def __init__(self, k: float, *, exponent: float, shift: float, margin: float, memory: int) -> None:
         super().__init__()
@@ -47,40 +50,41 @@ class ZipfDensity(Maintainer):
     @torch.no_grad()
     def begin(self, dictionary: Autoencoder) -> None:
         """Every latent equally dense, nothing under-used."""
-        n, device = dictionary.n_latents, dictionary.decoder.centre().device
-        even = torch.full((n,), self.k / n, dtype=torch.float64, device=device)
+        n, device = dictionary.slice.n_latents, dictionary.decoder.centre().device
+        even = torch.full((dictionary.n_latents,), self.k / n, dtype=torch.float64, device=device)
         self.state = {
             "density": even, "demand": even / 2,
             "under": torch.zeros(0, dtype=torch.int64, device=device),
             "unchecked_tokens": torch.zeros((), dtype=torch.int64),
         }  # fmt: skip
         self._law = zipf_densities(n, self.k, self.exponent, self.shift).to(device)
-        self._grant(dictionary, self.expected(even))
+        self._grant(dictionary, self.expected(even, dictionary.slice))
 
-    def expected(self, ranked_by: Tensor) -> Tensor:
-        """(latents,) expected densities where the largest entry has rank 1; ties go to earlier latents."""
+    def expected(self, ranked_by: Tensor, where: Slice) -> Tensor:
+        """(latents,) expected densities where the largest entry of all slices has rank 1; ties go to earlier
+        latents."""
         found = torch.empty_like(self._law)
-        found[ranked_by.argsort(descending=True, stable=True)] = self._law
-        return found
+        found[where.whole(ranked_by).argsort(descending=True, stable=True)] = self._law
+        return where.own(found)
 
     @torch.no_grad()
     def observe(self, dictionary: Autoencoder, seen: Observation) -> None:
         """Count what was active."""
         assert seen.step is not None
         values = seen.step.values.detach().abs()
-        latents = seen.step.latents.expand_as(values)
+        latents, where = seen.step.latents.expand_as(values), dictionary.slice
         active = values > 0
         strong = active & (values >= values[active].median()) if bool(active.any()) else active
         rate = min(1.0, seen.rows / self.memory)
         for key, places in (("density", active), ("demand", strong)):
-            counts = torch.bincount(latents[places], minlength=dictionary.n_latents)
-            self.state[key].lerp_(counts.double() / seen.rows, rate)
+            counts = torch.bincount(latents[places], minlength=where.n_latents)
+            self.state[key].lerp_(where.own(counts).double() / seen.rows, rate)
         self.state["unchecked_tokens"] += seen.rows
         if int(self.state["unchecked_tokens"]) >= self.memory / 32:
             self.state["unchecked_tokens"].zero_()
             density = self.state["density"]
-            self.state["under"] = (density < self.margin * self.expected(density)).nonzero().view(-1)
-            self._grant(dictionary, self.expected(self.state["demand"]))
+            self.state["under"] = (density < self.margin * self.expected(density, where)).nonzero().view(-1)
+            self._grant(dictionary, self.expected(self.state["demand"], where))
         if isinstance(dictionary.selection, Columns):
             dictionary.selection.phase.add_(GOLDEN).remainder_(1.0)
 

@@ -55,6 +55,11 @@ class StepView(Protocol):
         """(rows,) sums over each row's latents of something in the layout of `values`, with gradients."""
         ...
 
+    def total(self, values: Tensor, /) -> Tensor:
+        """() sum over all rows and latents of something in the layout of `values`, or, after a dense pass, of
+        (latents,) sums of it; with gradients."""
+        ...
+
     def decoded(self, values: Tensor, keep: Tensor | None = None, *, frozen: bool = False) -> Tensor:
         """(rows, width) decoding, without the constant, of other values in the layout of `values`. keep: boolean mask
         in the same layout, places that are decoded; frozen: no gradient for the decoder."""
@@ -70,7 +75,8 @@ class StepView(Protocol):
 class Objective:
     """Base of the terms: called with a step, returns a scalar that is added to the loss. `needs_all`: it looks at
     latents that were not selected, so the step must be a dense one, which is slower. `sliceable`: it sees latents
-    through the step alone, so that processes can hold slices of them.
+    through the step alone, so that processes can hold slices of them, and adds up over latents by `summed` and `total`:
+    after a dense pass a process has the values of its own latents. `indivisible`: why it never can, where that is so.
 
     A dense step may go through its rows block by block if each of its terms allows it in one of two ways. `separable`:
     the term is `of_mean` of the mean over rows of something that each row has by itself; for most that is all it is,
@@ -80,6 +86,7 @@ class Objective:
 
     needs_all: ClassVar[bool] = False
     sliceable: ClassVar[bool] = False
+    indivisible: ClassVar[str] = ""
     separable: ClassVar[bool] = False
     needs_values: ClassVar[bool] = True
 

@@ -17,6 +17,7 @@ class NestedReconstruction(Objective):
     """
 
     prefixes: tuple[int, ...] | None
+    sliceable = True
     separable = True
 
     def __call__(self, step: StepView) -> Tensor:

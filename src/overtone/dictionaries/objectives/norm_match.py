@@ -13,6 +13,7 @@ class NormMatch(Objective):
     centre that is subtracted before encoding. Source: Lee et al. 2025, arXiv 2503.24277 (L_AFA)."""
 
     weight: float
+    sliceable = True
     separable = True
 
     def __call__(self, step: StepView) -> Tensor:

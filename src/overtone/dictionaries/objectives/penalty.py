@@ -70,7 +70,7 @@ class Power(Price):
         p, factor = float(step.state["annealing.p"]), step.state["annealing.factor"]
         if p == 1:
             return total_amount(step, magnitudes(step)) * factor
-        return powers(amounts(step, magnitudes(step)), p).sum() * factor
+        return step.total(powers(amounts(step, magnitudes(step)), p)) * factor
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class Tanh(Price):
 
     def total(self, step: StepView) -> Tensor:
         """Sum over the active latents."""
-        return (self.steepness * step.x.shape[1] ** 0.5 * amounts(step, step.values)).tanh().sum()
+        return step.total((self.steepness * step.x.shape[1] ** 0.5 * amounts(step, step.values)).tanh())
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class L0(Price):
 
     def total(self, step: StepView) -> Tensor:
         """The number of active places."""
-        return is_above(step.heads["u"], step.heads["theta"], step.heads["window"]).sum()
+        return step.total(is_above(step.heads["u"], step.heads["theta"], step.heads["window"]))
 
     def of_mean(self, mean: Tensor, progress: float, state: Mapping[str, Tensor]) -> Tensor:
         """The price of the mean, or of how far it is from the target."""
@@ -141,8 +141,8 @@ def magnitudes(step: StepView) -> Tensor:
 def total_amount(step: StepView, values: Tensor) -> Tensor:
     """The sum of `amounts` over rows and latents; after a dense pass without a matrix of them."""
     if not step.dense:
-        return amounts(step, values).sum()
-    return (values.sum(0) * step.norms).sum() / step.dictionary.spread.sqrt()
+        return step.total(amounts(step, values))
+    return step.total(values.sum(0) * step.norms) / step.dictionary.spread.sqrt()
 
 
 def powers(amounts: Tensor, p: float) -> Tensor:

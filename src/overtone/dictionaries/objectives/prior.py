@@ -21,6 +21,7 @@ class Prior(Objective):
     selected: bool = False
     ramp: float = 0.1
     needs_all = True
+    sliceable = True
     separable = True
 
     def __call__(self, step: StepView) -> Tensor:
@@ -29,7 +30,7 @@ class Prior(Objective):
         if self.selected:
             price = price * (step.values.detach() != 0)
         now = self.beta * (min(1.0, step.progress / self.ramp) if self.ramp else 1.0)
-        return now * price.sum() / len(step.x) / step.dictionary.spread
+        return now * step.total(price) / len(step.x) / step.dictionary.spread
 
 
 def divergence(mu: Tensor, logvar: Tensor | None) -> Tensor:

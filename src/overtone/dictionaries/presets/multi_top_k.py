@@ -29,11 +29,12 @@ class WithMore(Objective):
 
     active: int
     weight: float
+    sliceable = True
 
     def __call__(self, step: StepView) -> Tensor:
         """The term, 0 or more."""
         model = step.dictionary
-        every = torch.arange(model.n_latents, device=step.x.device)
+        every = torch.arange(model.slice.n_latents, device=step.x.device)
         x_hat = step.decoded_from(every, self.active) + model.decoder.centre()
         missed = mse_loss(x_hat, step.x, reduction="sum") / len(step.x)
         return self.weight * missed / model.spread

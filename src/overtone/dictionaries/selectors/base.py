@@ -35,6 +35,7 @@ class Selection(Part):
     has_budget: bool = False
     narrows: bool = False  # its rule gives more places than it nominates
     rows_compete: bool = False
+    latents_compete: bool = False  # whether a latent is active depends on what others score
     has_threshold_form: bool = False
     learned: bool = False  # theta is a function of a parameter; values then see it, with its gradient
     theta: Tensor  # where there is a threshold form: () or (latents,), in the score's units
@@ -69,9 +70,14 @@ class Selection(Part):
         nomination."""
         raise NotImplementedError
 
-    def unite(self, nominees: Support, scores: Tensor) -> Tensor | None:
+    def confer(self, sample: Callable[[], Tensor], states: Tensor) -> None:
+        """Called before each nomination where this is a slice of the latents: all slices may agree on how much to
+        nominate. sample: scores of a few of the rows; states: these rows, as in `nominate`."""
+
+    def unite(self, nominees: Support, scores: Tensor, states: Tensor) -> Tensor | None:
         """(n,) mask of the nominees that are active, where slices of the latents were nominated each by itself; None
-        asks for a wider nomination. Only a `sliceable` selection can."""
+        asks for a wider nomination. states: all rows. Where `latents_compete`, a `sliceable` selection has it; nominees
+        of each row are ordered by slices. Where they do not, `settle` makes the cut within the slice."""
         raise NotImplementedError
 
     def widen(self) -> None:

@@ -8,6 +8,7 @@ from torch import Tensor
 from overtone.core.settings import require
 from overtone.dictionaries.codes import Support
 from overtone.dictionaries.selectors.base import Rule, Selection
+from overtone.dictionaries.slices import Slice
 
 SPARE = 16  # nominees of a latent beyond twice its budget: enough that a batch rarely has to be looked at twice
 
@@ -27,6 +28,7 @@ class Columns(Selection, kind="selection.columns"):
     rows_compete = True
     has_threshold_form = True
     per_latent = ("theta", "share")
+    sliceable = True
     share: Tensor
     phase: Tensor
 
@@ -54,12 +56,14 @@ class Columns(Selection, kind="selection.columns"):
         )
 
     def grants(self, n_rows: int) -> Tensor:
-        """(latents,) int64 m_i for a batch: together budget x rows, each within one of share x rows."""
-        ends = self.share.double().cumsum(0)
+        """(latents,) int64 m_i for a batch: together budget x rows, each within one of share x rows. Slices of the
+        latents ask this together."""
+        where = self.slice or Slice.all(len(self.share))
+        ends = where.whole(self.share).double().cumsum(0)
         ends = ends * (self.budget * n_rows / ends[-1]) + self.phase
         ends[-1] = self.budget * n_rows + self.phase
         starts = torch.cat([self.phase.view(1), ends[:-1]])
-        return (ends.floor() - starts.floor()).long().clamp(max=n_rows)
+        return where.own((ends.floor() - starts.floor()).long().clamp(max=n_rows))
 
     def nominate(self, scores: Tensor, *, company: bool, states: Tensor | None = None) -> Support:
         """What exceeds the hint (in company) or the thresholds (alone)."""

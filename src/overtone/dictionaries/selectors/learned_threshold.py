@@ -60,10 +60,6 @@ class LearnedThreshold(Selection, kind="selection.learned_threshold"):
         """score > theta - window / 2."""
         return scores > self.theta - self.window / 2
 
-    def unite(self, nominees: Support, scores: Tensor) -> Tensor:
-        """All of them: no latent asks what others do."""
-        return torch.ones_like(scores, dtype=torch.bool)
-
     def scale_codes(self, factor: float) -> None:
         """Scale thresholds and window."""
         self.log_theta.data.add_(math.log(factor))

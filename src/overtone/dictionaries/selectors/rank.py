@@ -21,6 +21,7 @@ class Rank(Selection, kind="selection.rank"):
     """
 
     has_budget = True
+    latents_compete = True
     sliceable = True
 
     def __init__(self, scope: str, budget: int) -> None:
@@ -86,7 +87,7 @@ class Rank(Selection, kind="selection.rank"):
         self._learn(float(cut))
         return keep
 
-    def unite(self, nominees: Support, scores: Tensor) -> Tensor | None:
+    def unite(self, nominees: Support, scores: Tensor, states: Tensor) -> Tensor | None:
         """The best budget of each row, to which every slice nominated as many; or as `settle`."""
         if self.scope == "batch":
             return self.settle(nominees, scores)

@@ -18,7 +18,6 @@ class Threshold(Selection, kind="selection.threshold"):
     has_threshold_form = True
     sliceable = True
     per_latent = ("theta",)
-    per_latent = ("theta",)
 
     def __init__(self, n_latents: int, level: float = 0.0) -> None:
         super().__init__()
@@ -39,10 +38,6 @@ class Threshold(Selection, kind="selection.threshold"):
     def mask(self, scores: Tensor) -> Tensor:
         """score > theta."""
         return scores > self.theta
-
-    def unite(self, nominees: Support, scores: Tensor) -> Tensor:
-        """All of them: no latent asks what others do."""
-        return torch.ones_like(scores, dtype=torch.bool)
 
     def scale_codes(self, factor: float) -> None:
         """Scale the thresholds."""

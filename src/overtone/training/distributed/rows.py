@@ -65,12 +65,12 @@ class RowShare(Complete):
 
 @dataclass(eq=False)
 class _RowStep:
-    """The step of a whole batch; see `StepView`. local: that of this process's rows; counts: rows of each process;
+    """The step of a whole batch; see `StepView`. local: that of this process's rows; spans: rows of each process;
     places: where this one's values lie."""
 
     local: Step
     world: World
-    counts: list[int]
+    spans: list[int]
     dictionary: Autoencoder
     x: Tensor
     x_hat: Tensor
@@ -123,9 +123,9 @@ class _RowStep:
         return self.local.latents if self.chosen is None else self.chosen.support.latents
 
     @torch.no_grad()
-    def fired(self) -> Tensor:
-        """(latents,) bool: which latents are active in the whole batch."""
-        return self.world.highest(self.local.fired().to(torch.uint8)).bool()
+    def counts(self) -> Tensor:
+        """(latents,) in how many rows of the whole batch each latent is active."""
+        return self.world.add(self.local.counts())
 
     def summed(self, values: Tensor) -> Tensor:
         """(rows,) sums over the latents of each row of the whole batch."""
@@ -133,14 +133,18 @@ class _RowStep:
             return values.sum(1)
         return values.new_zeros(len(self.x)).index_add(0, self.chosen.support.rows, values)
 
+    def total(self, values: Tensor) -> Tensor:
+        """() sum over all places of the whole batch."""
+        return values.sum()
+
     def decoded(self, values: Tensor, keep: Tensor | None = None, *, frozen: bool = False) -> Tensor:
         """(rows, width) decoding of other values, each process decoding its rows."""
         kept = None if keep is None else keep[self.places]
-        return gathered(self.local.decoded(values[self.places], kept, frozen=frozen), self.world, TIMES, self.counts)
+        return gathered(self.local.decoded(values[self.places], kept, frozen=frozen), self.world, TIMES, self.spans)
 
     def decoded_from(self, latents: Tensor, k: int) -> Tensor:
         """(rows, width) decoding of the k best-scored of some latents, each process for its rows."""
-        return gathered(self.local.decoded_from(latents, k), self.world, TIMES, self.counts)
+        return gathered(self.local.decoded_from(latents, k), self.world, TIMES, self.spans)
 
 
 def _parts(given: Given) -> dict[str, Any]:

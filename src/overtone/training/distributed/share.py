@@ -20,8 +20,8 @@ class SharedStep(StepView, Protocol):
     chosen: Chosen | None
     scores: Tensor | None
 
-    def fired(self) -> Tensor:
-        """(latents,) bool: which of the latents of `dictionary` are active in this batch."""
+    def counts(self) -> Tensor:
+        """(latents,) in how many rows of this batch each latent of `dictionary` is active."""
         ...
 
 
@@ -42,8 +42,13 @@ class Share(Protocol):
         """The step on a whole batch, every process giving the same one."""
         ...
 
-    def dead(self, latents: Tensor) -> Tensor:
-        """The dead latents of the whole dictionary, from those of this process's model."""
+    def listed(self, name: str, latents: Tensor) -> Tensor:
+        """A list of latents of the whole dictionary, from those of this process's model. The same tensor is asked for
+        once under a name."""
+        ...
+
+    def total(self, value: Tensor) -> Tensor:
+        """The sum over the whole dictionary of what `value` is over this process's latents."""
         ...
 
     def reduce(self, gradients: Mapping[str, Tensor]) -> None:
@@ -76,9 +81,13 @@ class Complete:
 
     model: Autoencoder
 
-    def dead(self, latents: Tensor) -> Tensor:
-        """The same: it counts them all."""
+    def listed(self, name: str, latents: Tensor) -> Tensor:
+        """The same: it has them all."""
         return latents
+
+    def total(self, value: Tensor) -> Tensor:
+        """The same."""
+        return value
 
     def norm(self, gradients: Mapping[str, Tensor]) -> Tensor:
         """Their norm."""

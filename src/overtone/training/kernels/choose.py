@@ -42,7 +42,7 @@ def choose(
         )
     support, u = found
     chosen = Chosen(support, u)
-    if model.selection.narrows:
+    if settle is None and model.selection.narrows:
         keep = model.selection.narrow(support, model.scores(chosen), centred)
     elif settle is None and not model.selection.rows_compete:
         return chosen
@@ -60,7 +60,7 @@ def _rule(model: Autoencoder, rows: Tensor) -> Rule | None:
     """What is nominated, as a rule about pre-activations; rows: some of the states."""
     if type(model.score).on_preactivations is Score.on_preactivations:
         return None
-    rule = model.selection.rule(lambda: _scores(model, rows), rows)
+    rule = model.selection.rule(lambda: scores_of(model, rows), rows)
     return None if rule is None else model.score.on_preactivations(rule, model.decoder.norms)
 
 
@@ -70,7 +70,8 @@ def _plain(model: Autoencoder, bias: Tensor) -> bool:
     return type(model.value).sides is Value.sides and model.encoder.heads(probe, everywhere)["u"] is probe
 
 
-def _scores(model: Autoencoder, rows: Tensor) -> Tensor:
+def scores_of(model: Autoencoder, rows: Tensor) -> Tensor:
+    """(rows, latents) scores of states less the centre, without what comes beside them."""
     u = linear(rows, *model.encoder.affine(model.decoder))
     return model.score(model.heads_of(u, everywhere, {}), everywhere)
 

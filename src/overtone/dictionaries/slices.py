@@ -1,0 +1,62 @@
+"""Where the latents at hand lie in the whole dictionary, for parts and maintainers that ask about all latents."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Slice:
+    """Latents of a dictionary that are next to each other.
+
+    spans: for each holder, its first latent and the next one's first; place: which of them is this one; gather, add:
+    the parts of all holders in order, and their sum. `whole` and `total` speak to the other holders: all of them must
+    ask the same in the same order.
+    """
+
+    spans: tuple[tuple[int, int], ...]
+    place: int
+    gather: Callable[[Tensor], list[Tensor]]
+    add: Callable[[Tensor], Tensor]
+
+    @classmethod
+    def all(cls, n_latents: int) -> "Slice":
+        """That of a dictionary which is not spread over processes."""
+        return cls(((0, n_latents),), 0, lambda part: [part], lambda part: part)
+
+    @property
+    def first(self) -> int:
+        """Number of the first latent at hand."""
+        return self.spans[self.place][0]
+
+    @property
+    def n_latents(self) -> int:
+        """Latents of the whole dictionary."""
+        return self.spans[-1][1]
+
+    @property
+    def size(self) -> int:
+        """Latents at hand."""
+        first, last = self.spans[self.place]
+        return last - first
+
+    def own(self, whole: Tensor) -> Tensor:
+        """What of a tensor over all latents belongs to those at hand; latents are the last axis."""
+        first, last = self.spans[self.place]
+        return whole[..., first:last]
+
+    def inside(self, latents: Tensor) -> Tensor:
+        """Of (n,) latents by number in the whole dictionary those at hand, by number here."""
+        first, last = self.spans[self.place]
+        return latents[(latents >= first) & (latents < last)] - first
+
+    def whole(self, part: Tensor) -> Tensor:
+        """A tensor over all latents, its first axis, from those of all holders."""
+        parts = self.gather(part)
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def total(self, part: Tensor) -> Tensor:
+        """The sum of what all holders have; without gradients."""
+        return self.add(part)
