@@ -8,6 +8,7 @@ forward, loss, backward, bound on the gradient or projection where it has one, A
   dictionary-learning        update() of its trainer
   overcomplete               the body of train_sae's loop, with Adam (no gated kind)
   product, product-bf16      the encoder's product alone, in torch: floors
+g_sae, which no peer has, is compared with their TopK steps. Its gradients are random, as its states are.
 relu, jumprelu and gated are timed twice: from the initial weights, where half of the latents are active and everybody's
 step is dense, and, for those libraries whose bias or threshold is a parameter, with one that leaves about k active per
 row.
@@ -25,6 +26,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import json
 import os
 import resource
@@ -37,7 +39,7 @@ from importlib import metadata
 
 import torch
 
-METHODS = ("top_k", "batch_top_k", "relu", "jumprelu", "gated")
+METHODS = ("top_k", "g_sae", "batch_top_k", "relu", "jumprelu", "gated")
 PEERS = ("sae-lens", "eai-sparsify", "dictionary-learning", "overcomplete")
 OURS = ("overtone", "overtone-torch", "product", "product-bf16")
 Step = Callable[[torch.Tensor], object]
@@ -54,6 +56,9 @@ def overtone(o: argparse.Namespace, x: torch.Tensor) -> Step:
     run = Run("", preset, preset.build(o.width, torch.Generator().manual_seed(0)).train(), lr=2e-4,
               schedule=Schedule(), n_tokens=10**9)  # fmt: skip
     run.begin(x)
+    if o.method == "g_sae":
+        slopes = itertools.cycle(random_rows(o, seed=1).split(o.rows))
+        return lambda rows: run.advance(rows, None, next(slopes))
     if o.sparse:
         with torch.no_grad():
             model = run.model
@@ -185,13 +190,18 @@ MAKERS = {
 }  # fmt: skip
 
 
+def random_rows(o: argparse.Namespace, seed: int) -> torch.Tensor:
+    """Two batches of normal rows with a random covariance."""
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(2 * o.rows, o.width, generator=generator) @ torch.randn(o.width, o.width, generator=generator)
+    return x / o.width**0.5
+
+
 def work(o: argparse.Namespace) -> None:
     """Prepare, then for each line on standard input make a step and say how long it took."""
     answers, sys.stdout = sys.stdout, sys.stderr
     torch.set_num_threads(o.threads)
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(2 * o.rows, o.width, generator=generator) @ torch.randn(o.width, o.width, generator=generator)
-    x /= o.width**0.5
+    x = random_rows(o, seed=0)
     with contextlib.redirect_stdout(sys.stderr):
         step = MAKERS[o.worker](o, x)
     clock = {"processor": time.process_time, "wall": time.perf_counter}[o.clock]
@@ -253,8 +263,9 @@ class Worker:
 def compare(o: argparse.Namespace, method: str, sparse: bool) -> dict[str, dict]:
     names = [name for name in (*OURS, *PEERS) if name in o.pythons]
     names = [name for name in names if name != "overcomplete" or not (sparse or method == "gated")]
-    names = [name for name in names if name != "eai-sparsify" or method == "top_k"]
-    workers = [Worker(name, o.pythons[name], o, method, sparse) for name in names]
+    names = [name for name in names if name != "eai-sparsify" or method in ("top_k", "g_sae")]
+    theirs = "top_k" if method == "g_sae" else method
+    workers = [Worker(name, o.pythons[name], o, theirs if name in PEERS else method, sparse) for name in names]
     try:
         for _ in range(o.rounds + 2):
             for worker in workers:
@@ -301,7 +312,7 @@ def main() -> None:
     found = {}
     for method in o.methods.split(","):
         found[method] = compare(o, method, sparse=False)
-        if "top_k" not in method:
+        if "top_k" not in method and method != "g_sae":
             found[f"{method}, sparse"] = compare(o, method, sparse=True)
         if not o.json:
             print(f"{method}", *(f"  {key}: {value}" for key, value in found.items() if method in key), sep="\n")

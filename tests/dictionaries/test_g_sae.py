@@ -2,12 +2,13 @@
 
 import pytest
 import torch
-from torch.nn.functional import linear
+from torch.nn.functional import cosine_similarity, linear
 
 from overtone.core.batch import ActivationBatch, Where
 from overtone.core.errors import DataError, SettingError
 from overtone.core.sites import Site
 from overtone.dictionaries.autoencoder import everywhere
+from overtone.dictionaries.decoders.linear import Linear
 from overtone.dictionaries.presets.g_sae import GSAE
 from overtone.dictionaries.presets.top_k import TopK
 from overtone.dictionaries.scores import GradientWeighted
@@ -38,8 +39,8 @@ def started(beta, x):
 def by_hand(model, x, g, beta):
     """Dense codes by the formula, in plain torch."""
     u = linear(model.normaliser(x) - model.decoder.bias, model.encoder.weight, model.encoder.bias)
-    pull = (g @ model.decoder.weight.T).abs()
-    score = u * (1 + beta * pull / pull.mean(1, keepdim=True))
+    pull = cosine_similarity(g[:, None], model.decoder.weight[None], dim=2).abs() * WIDTH**0.5
+    score = u * (1 + beta * pull)
     mask = torch.zeros_like(u).scatter_(1, score.topk(K, dim=1).indices, 1.0)
     return u.relu() * mask / model.outward.unit
 
@@ -92,9 +93,37 @@ def test_scaling_the_loss_changes_nothing():
     x, g = rows()
     model = started(4.0, x)
     codes = model.encode(x, {"g": g}).dense()
-    assert all(torch.equal(model.encode(x, {"g": scale * g}).dense(), codes) for scale in (10.0, 1e-4))
+    assert all(torch.equal(model.encode(x, {"g": scale * g}).dense(), codes) for scale in (10.0, 1e-4, 1e-30, 1e30))
     token_by_token = g * torch.rand(ROWS, 1, generator=torch.Generator().manual_seed(2)).add(0.1)
     torch.testing.assert_close(model.encode(x, {"g": token_by_token}).dense(), codes)
+
+
+def test_longer_decoder_rows_change_nothing_but_a_longer_one_among_them_matters_more():
+    _, g = rows()
+    score, decoder = GradientWeighted(1.0), Linear(WIDTH, LATENTS)
+    decoder.weight.data.normal_(generator=torch.Generator().manual_seed(3))
+    pull = score.sides(decoder, {"g": g})["pull"]
+    decoder.weight.data.mul_(7)
+    torch.testing.assert_close(score.sides(decoder, {"g": g})["pull"], pull)
+    decoder.weight.data[4] *= 3
+    after = score.sides(decoder, {"g": g})["pull"]
+    assert bool((after[:, 4] > pull[:, 4]).all()) and bool((after[:, 5] < pull[:, 5]).all())
+
+
+def test_random_directions_have_an_influence_of_1_in_root_mean_square():
+    decoder, generator = Linear(64, 4000), torch.Generator().manual_seed(4)
+    decoder.weight.data.normal_(generator=generator)
+    pull = GradientWeighted(1.0).sides(decoder, {"g": torch.randn(50, 64, generator=generator)})["pull"]
+    assert 0.97 < float(pull.square().mean().sqrt()) < 1.03
+
+
+def test_a_folded_dictionary_chooses_alike():
+    x, g = rows()
+    x = 40 * x
+    model = started(4.0, x)
+    codes, plain = (model.encode(x, beside).dense() for beside in ({"g": g}, None))
+    assert not torch.equal(codes != 0, plain != 0)
+    torch.testing.assert_close(model.folded().encode(x, {"g": g}).dense(), codes)
 
 
 def test_training_without_gradients_is_refused():

@@ -6,7 +6,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from overtone.core.seeds import torch_generator
+from overtone.dictionaries.autoencoder import everywhere
 from overtone.dictionaries.codes import Support
+from overtone.dictionaries.decoders.linear import Linear
 from overtone.dictionaries.scores import Contribution, GradientWeighted, Magnitude, NormedPreActivation, PreActivation
 from overtone.dictionaries.selectors.base import Rule
 from overtone.dictionaries.selectors.energy import Energy
@@ -60,7 +62,7 @@ def test_a_threshold_on_lengthened_pre_activations_is_one_on_pre_activations(flo
     u, norms = torch.randn(50, 30, generator=generator), torch.rand(30, generator=generator) + 0.1
     norms[4] = 0
     shift = 0.1 * torch.randn(30, generator=generator) if floor == 0 else None
-    rule = NormedPreActivation().on_preactivations(Rule(floor=floor, shift=shift), lambda: norms)
+    rule = NormedPreActivation().on_preactivations(Rule(floor=floor, shift=shift), rows_of(norms), {})
     expected = u * norms - (0 if shift is None else shift) > floor
     assert torch.equal(u - rule.shift > rule.floor, expected)
     assert rule.hinted
@@ -69,10 +71,27 @@ def test_a_threshold_on_lengthened_pre_activations_is_one_on_pre_activations(flo
 def test_ranks_are_passed_on_where_rows_are_equally_long_only():
     even, uneven = torch.full((9,), 0.3), torch.linspace(0.1, 1, 9)
     for score in (NormedPreActivation(), Contribution()):
-        assert score.on_preactivations(Rule(k=3), lambda: even).k == 3
-        assert score.on_preactivations(Rule(k=3), lambda: uneven) is None
-    assert Contribution().on_preactivations(Rule(floor=0.5), lambda: even) is None
-    for score in (PreActivation(), Magnitude()):
+        assert score.on_preactivations(Rule(k=3), rows_of(even), {}).k == 3
+        assert score.on_preactivations(Rule(k=3), rows_of(uneven), {}) is None
+    assert Contribution().on_preactivations(Rule(floor=0.5), rows_of(even), {}) is None
+    for score in (PreActivation(), Magnitude(), GradientWeighted(1.0)):
         rule = Rule(floor=0.5)
-        assert score.on_preactivations(rule, lambda: uneven) is rule
-    assert GradientWeighted(1.0).on_preactivations(Rule(k=3), lambda: even) is None
+        assert score.on_preactivations(rule, rows_of(uneven), {}) is rule
+
+
+def rows_of(norms):
+    """A decoder whose rows have some lengths."""
+    decoder = Linear(1, len(norms))
+    decoder.weight.data.copy_(norms[:, None])
+    return decoder
+
+
+def test_a_rule_with_gradients_multiplies_pre_activations_by_what_the_score_does():
+    generator = torch_generator(0, "gradients")
+    decoder, u = Linear(3, 7), torch.randn(5, 7, generator=generator)
+    decoder.weight.data.normal_(generator=generator)
+    beside, score = {"g": torch.randn(5, 3, generator=generator)}, GradientWeighted(2.0)
+    rule = score.on_preactivations(Rule(k=3), decoder, beside)
+    scores = score({"u": u, **score.sides(decoder, beside)}, everywhere)
+    torch.testing.assert_close(u * (1 + (rule.boost.states @ rule.boost.weight.T).abs()), scores)
+    assert score.on_preactivations(Rule(shift=torch.zeros(7)), decoder, beside) is None

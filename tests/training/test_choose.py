@@ -9,15 +9,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from overtone.core.seeds import torch_generator
+from overtone.dictionaries.autoencoder import linear_autoencoder
 from overtone.dictionaries.presets.abs_top_k import AbsTopK
 from overtone.dictionaries.presets.batch_top_k import BatchTopK
 from overtone.dictionaries.presets.crosscoder import Crosscoder
 from overtone.dictionaries.presets.feature_choice import FeatureChoice
+from overtone.dictionaries.presets.g_sae import GSAE
 from overtone.dictionaries.presets.jump_relu import JumpReLU
 from overtone.dictionaries.presets.relu_l1 import ReluL1
 from overtone.dictionaries.presets.top_afa import TopAFA
 from overtone.dictionaries.presets.top_k import TopK
-from overtone.dictionaries.selectors.base import Rule
+from overtone.dictionaries.scores import GradientWeighted
+from overtone.dictionaries.selectors.base import Boost, Rule
+from overtone.dictionaries.selectors.rank import Rank
 from overtone.training.kernels import candidates, memory
 from overtone.training.kernels import native as native_module
 from overtone.training.kernels.choose import choose
@@ -49,6 +53,10 @@ def select(build, x, weight, bias, rule, two_sided):
     return library(build).select(x, weight, bias, rule, two_sided)
 
 
+def places_and_values(found):
+    return found.support, found.u
+
+
 def states_and_matrix(rows, width, latents, scale=1.0):
     generator = torch.Generator().manual_seed(rows + 31 * width + 977 * latents)
     x = torch.randn(rows, width, generator=generator) * scale
@@ -61,11 +69,20 @@ def check(found, x, weight, bias, rule, two_sided):
     if found is None:  # declined, as torch's kernel may where latents make no groups
         assert len(weight) % candidates.GROUP or len(weight) // candidates.GROUP < rule.k
         return
-    support, u = found
+    support, u = places_and_values(found)
     truth = x.double() @ weight.double().T + bias.double()
     tolerance = 1e-5 * (1 + x.norm(dim=1, keepdim=True) * weight.norm(dim=1)).double()
     score = truth if rule.shift is None else truth - rule.shift.double()
     score = score.abs() if two_sided else score
+    if rule.boost is not None:
+        a, b = rule.boost.states, rule.boost.weight
+        boost = (a.double() @ b.double().T).abs()
+        of_boost = 1e-5 * (1 + a.norm(dim=1, keepdim=True) * b.norm(dim=1)).double()
+        made = found.sides[rule.boost.head].double()
+        assert bool(((made - support.take(boost)).abs() <= support.take(of_boost)).all())
+        tolerance_of_u, score = tolerance, score * (1 + boost)
+        tolerance = tolerance * (1 + boost) + score.abs() * 1e-6 + (score.abs() + tolerance) * of_boost
+        assert bool(((u.double() - support.take(truth)).abs() <= support.take(tolerance_of_u)).all())
     chosen = torch.zeros_like(truth, dtype=torch.bool)
     chosen[support.rows, support.latents] = True
     assert int(chosen.sum()) == len(u) == len(support.latents), "no place twice"
@@ -103,6 +120,43 @@ def test_all_that_exceed_a_threshold(build, two_sided, rows, width, latents, flo
     check(select(build, x, weight, bias, rule, two_sided), x, weight, bias, rule, two_sided)
 
 
+@pytest.mark.parametrize("build", SELECTS)
+@pytest.mark.parametrize("two_sided", [False, True])
+@settings(max_examples=25, deadline=None)
+@given(
+    rows=st.integers(1, 300), width=st.integers(1, 70), latents=SIZES, share=st.floats(0, 1), floor=st.floats(-1, 6),
+    size=st.sampled_from([0.0, 0.01, 0.3, 3.0, 100.0]), lift=st.sampled_from([-50.0, 0.0]),
+)  # fmt: skip
+def test_scores_that_a_second_product_multiplies(build, two_sided, rows, width, latents, share, floor, size, lift):
+    x, weight, bias = states_and_matrix(rows, width, latents)
+    generator = torch.Generator().manual_seed(latents)
+    a, b = torch.randn(rows, width, generator=generator), torch.randn(latents, width, generator=generator)
+    a[::3] = 0
+    boost, bias = Boost(size / width**0.5 * a, b, "more"), bias + lift  # lowered: nearly all scores are negative
+    shift = torch.linspace(-1, 1, latents)
+    for rule in (Rule(k=max(1, round(share**3 * latents)), boost=boost), Rule(0, floor, shift, boost=boost)):
+        found = select(build, x, weight, bias, rule, two_sided)
+        if found is not None or build != "torch":  # bf16 is too coarse for large boosts
+            check(found, x, weight, bias, rule, two_sided)
+
+
+@pytest.mark.parametrize("build", BUILDS)
+def test_multiplied_scores_are_chosen_exactly_where_float32_is_exact_and_a_boost_of_0_changes_no_bit(build):
+    x, weight, bias = awkward("ordinary", 300, 40, 500)
+    a, b = (torch.randint(-2, 3, (n, 40), generator=torch.Generator().manual_seed(n)).float() for n in (300, 500))
+    truth = x.double() @ weight.double().T + bias.double()
+    scores = truth * (1 + (a.double() @ b.double().T).abs())
+    found = select(build, x, weight, bias, Rule(k=9, boost=Boost(a, b, "more")), False)
+    expected = scores.sort(dim=1, descending=True, stable=True).indices[:, :9].sort(dim=1).values
+    assert torch.equal(found.support.latents.view(300, 9), expected)
+    assert torch.equal(found.u.double().view(300, 9), truth.gather(1, expected))
+    assert torch.equal(found.u.double() * (1 + found.sides["more"].double()), scores.gather(1, expected).view(-1))
+    x, weight, bias = states_and_matrix(300, 40, 500)
+    plain = select(build, x, weight, bias, Rule(k=9), False)
+    found = select(build, x, weight, bias, Rule(k=9, boost=Boost(0 * a, b, "more")), False)
+    assert torch.equal(plain.support.latents, found.support.latents) and torch.equal(plain.u, found.u)
+
+
 @pytest.mark.parametrize("build", ["int8", "bf16", "portable"])
 @pytest.mark.parametrize("threads", [2, 3])
 def test_the_number_of_threads_changes_no_bit(build, threads):
@@ -112,7 +166,7 @@ def test_the_number_of_threads_changes_no_bit(build, threads):
     try:
         for n in (1, threads):
             torch.set_num_threads(n)
-            support, u = library(build).select(x, weight, bias, Rule(k=5), False)
+            support, u = places_and_values(library(build).select(x, weight, bias, Rule(k=5), False))
             results.append((support.rows, support.latents, u))
     finally:
         torch.set_num_threads(before)
@@ -153,11 +207,11 @@ def test_where_float32_is_exact_so_is_the_choice_ties_included(build, two_sided,
     scores = x.double() @ weight.double().T + bias.double()
     order = (scores.abs() if two_sided else scores).sort(dim=1, descending=True, stable=True).indices
     for k in {1, max(1, round(share**3 * latents)), latents}:
-        support, u = select(build, x, weight, bias, Rule(k=k), two_sided)
+        support, u = places_and_values(select(build, x, weight, bias, Rule(k=k), two_sided))
         expected = order[:, :k].sort(dim=1).values
         assert torch.equal(support.latents.view(rows, k), expected)
         assert torch.equal(u.double().view(rows, k), scores.gather(1, expected))
-    found, _ = select(build, x, weight, bias, Rule(floor=3.0), two_sided)
+    found = select(build, x, weight, bias, Rule(floor=3.0), two_sided).support
     assert torch.equal(found.rows * latents + found.latents, above(scores, 3.0, two_sided))
 
 
@@ -169,8 +223,8 @@ def test_all_kinds_of_nomination_give_the_same_bits():
     x, weight, bias = states_and_matrix(500, 96, 1024)
     x[:, 7] *= 300
     found = [select(build, x, weight, bias, Rule(k=12), False) for build in ("int8", "bf16")]
-    assert torch.equal(found[0][0].latents, found[1][0].latents)
-    assert torch.equal(found[0][1], found[1][1])
+    assert torch.equal(found[0].support.latents, found[1].support.latents)
+    assert torch.equal(found[0].u, found[1].u)
 
 
 def test_few_scores_are_made_in_float32_even_where_coordinates_are_extreme():
@@ -191,11 +245,11 @@ def test_int8_rests_where_its_bounds_tell_little_and_comes_back():
     kinds = []
     for _ in range(2 + 16 + 2):
         check(native.select(x, weight, bias, Rule(k=5), False), x, weight, bias, Rule(k=5), False)
-        kinds.append(native.kept[weight].kind)
+        kinds.append(native.kept[weight].packed.kind)
     weight[:] = good
     for _ in range(31):
         native.select(x, weight, bias, Rule(k=5), False)
-        kinds.append(native.kept[weight].kind)
+        kinds.append(native.kept[weight].packed.kind)
     assert kinds == [2] + 16 * [1] + [2] + 32 * [1] + [2], "a longer rest after the second time; then it serves again"
     assert native.whole_rows == 0
 
@@ -213,15 +267,15 @@ def test_rows_with_more_places_than_room_are_computed_as_a_whole_and_counted(bui
 
 @pytest.mark.parametrize("build", BUILDS)
 def test_equal_scores_go_to_earlier_latents(build):
-    support, _ = library(build).select(torch.ones(2, 4), torch.ones(50, 4), torch.zeros(50), Rule(k=3), False)
-    assert support.latents.tolist() == [0, 1, 2] * 2
+    found = library(build).select(torch.ones(2, 4), torch.ones(50, 4), torch.zeros(50), Rule(k=3), False)
+    assert found.support.latents.tolist() == [0, 1, 2] * 2
 
 
 @pytest.mark.parametrize("build", BUILDS)
 def test_what_is_not_a_number_is_passed_on(build):
     x, weight, bias = states_and_matrix(3, 8, 60)
     x[1, 2] = torch.nan
-    _, u = library(build).select(x, weight, bias, Rule(k=4), False)
+    u = library(build).select(x, weight, bias, Rule(k=4), False).u
     assert u.view(3, 4).isnan().all(1).tolist() == [False, True, False]
 
 
@@ -240,13 +294,28 @@ def test_what_is_not_a_number_is_passed_on(build):
         TopAFA(160),
         TopAFA(160, most=5),
         JumpReLU(160),
+        GSAE(160, k=7),
+        GSAE(160, k=7, beta=4.0),
     ],
     ids=lambda preset: preset.name + getattr(preset, "scope", ""),
 )
 def test_a_dictionary_s_own_choice(build, preset):
+    model = preset.build(20, torch_generator(0, "choice")).train()
+    chosen_alike(build, model)
+
+
+@pytest.mark.parametrize("build", ["int8", "bf16", "portable", "torch"])
+def test_the_weight_of_gradients_goes_with_ranks_over_a_batch(build):
+    score, ranks = GradientWeighted(1.0), Rank("batch", 7)
+    model = linear_autoencoder(20, ranks, torch_generator(0, "batch"), n_latents=160, score=score)
+    chosen_alike(build, model.train())
+
+
+def chosen_alike(build, model):
+    """A kernel chooses for a dictionary what this does itself, and is asked wherever it can serve."""
     generator = torch_generator(0, "choice")
-    x = torch.randn(300, 20, generator=generator)
-    model = preset.build(20, generator).train()
+    x, g = (torch.randn(300, 20, generator=generator) for _ in range(2))
+    g[::5] = 0
     model.start(x)
     model.encoder.bias.data.add_(torch.randn(160, generator=generator))
     asked = []
@@ -256,11 +325,14 @@ def test_a_dictionary_s_own_choice(build, preset):
         return select(build, *arguments)
 
     for _ in range(3):  # hints that a selection keeps must not change the result
-        found = choose(model, x, beside={}, peaks=False, select=asking)
-        expected = choose(model, x, beside={}, peaks=False)
+        found = choose(model, x, beside={"g": g}, peaks=False, select=asking)
+        expected = choose(model, x, beside={"g": g}, peaks=False)
         assert set(zip(found.support.rows.tolist(), found.support.latents.tolist(), strict=True)) == set(
             zip(expected.support.rows.tolist(), expected.support.latents.tolist(), strict=True)
         )
+        assert found.sides.keys() == expected.sides.keys()
+        for head, made in found.sides.items():
+            torch.testing.assert_close(made.sort().values, expected.sides[head].sort().values)
         x = x.roll(7, 0) * 0.7
     assert len(asked) >= 3
 

@@ -48,6 +48,11 @@ class Chosen:
     sides: Heads = field(default_factory=dict)
     peaks: Tensor | None = None
 
+    def kept(self, keep: Tensor) -> "Chosen":
+        """The places of an (n,) mask."""
+        sides = {name: side[keep] for name, side in self.sides.items()}
+        return Chosen(self.support.kept(keep), self.u[keep], sides, self.peaks)
+
 
 class Autoencoder(Dictionary, kind="dictionary.autoencoder"):
     """A dictionary made of six parts. `centred`: the decoder's constant is subtracted before encoding; `target`: for
@@ -249,8 +254,7 @@ class Autoencoder(Dictionary, kind="dictionary.autoencoder"):
             return self.choose(
                 centred, company=company, beside=beside, peaks=peaks, settle=settle, first=first, product=product
             )
-        sides = {name: side[keep] for name, side in chosen.sides.items()}
-        return Chosen(chosen.support.kept(keep), chosen.u[keep], sides, chosen.peaks)
+        return chosen.kept(keep)
 
     def nominate(
         self, u: Tensor, states: Tensor, *, company: bool, beside: Mapping[str, Tensor], peaks: bool = False,

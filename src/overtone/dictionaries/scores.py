@@ -5,14 +5,16 @@ whatever its `sides` computed.
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from overtone.dictionaries.decoders.base import Decoder
 from overtone.dictionaries.encoders.base import At, Heads
 from overtone.dictionaries.parts import Part
-from overtone.dictionaries.selectors.base import Rule
+from overtone.dictionaries.selectors.base import Boost, Rule
 
 EVEN = 1e-6  # lengths of rows that differ less, in proportion, do not change what is best
 
@@ -41,10 +43,10 @@ class Score(Part):
         without. product: what makes dense products."""
         return {}
 
-    def on_preactivations(self, rule: Rule, norms: Callable[[], Tensor]) -> Rule | None:
-        """A rule about scores as a rule about pre-activations (their magnitudes if `two_sided`), norms being the
-        lengths of the decoder's rows; None where it cannot be said so, which is always correct. A class that overrides
-        `forward` must override this."""
+    def on_preactivations(self, rule: Rule, decoder: Decoder, beside: Mapping[str, Tensor]) -> Rule | None:
+        """A rule about scores as a rule about pre-activations (their magnitudes if `two_sided`) and, where a second
+        product multiplies these, its `boost`; beside: as for `sides`. None where it cannot be said so, which is always
+        correct. A class that overrides `forward` must override this."""
         return None
 
 
@@ -57,7 +59,7 @@ class PreActivation(Score, kind="score.preactivation"):
         """u."""
         return heads["u"]
 
-    def on_preactivations(self, rule: Rule, norms: Callable[[], Tensor]) -> Rule:
+    def on_preactivations(self, rule: Rule, decoder: Decoder, beside: Mapping[str, Tensor]) -> Rule:
         """The same."""
         return rule
 
@@ -72,7 +74,7 @@ class Magnitude(Score, kind="score.magnitude"):
         """|u|."""
         return heads["u"].abs()
 
-    def on_preactivations(self, rule: Rule, norms: Callable[[], Tensor]) -> Rule:
+    def on_preactivations(self, rule: Rule, decoder: Decoder, beside: Mapping[str, Tensor]) -> Rule:
         """The same."""
         return rule
 
@@ -87,15 +89,16 @@ class Contribution(Score, kind="score.contribution"):
         """(max(u, 0) ||d||)^2."""
         return (heads["u"].relu() * heads["norm"]).square()
 
-    def on_preactivations(self, rule: Rule, norms: Callable[[], Tensor]) -> Rule | None:
+    def on_preactivations(self, rule: Rule, decoder: Decoder, beside: Mapping[str, Tensor]) -> Rule | None:
         """Ranks are the same where rows are equally long."""
-        return Rule(k=rule.k) if rule.k and rule.shift is None and _even(norms()) else None
+        return Rule(k=rule.k) if rule.k and rule.shift is None and _even(decoder.norms()) else None
 
 
 class GradientWeighted(Score, kind="score.gradient_weighted"):
-    """u (1 + beta p), where p_i = |<g, d_i>| divided by its mean over the latents of the row: how much a loss changes,
-    to first order, along the latent's decoder row, relative to other latents. Where no gradients came, or they are
-    zero, it is u. Source: g-SAE, arXiv 2411.10397."""
+    """u (1 + beta p), p_i = sqrt(width) |<g, d_i>| / (|g| s), s the root of the mean squared length of decoder rows:
+    how much a loss changes, to first order, along the latent's decoder row, in proportion to what it would change (root
+    mean square) along a random direction of length s. Where no gradients came, or they are zero, it is u. Source:
+    g-SAE, arXiv 2411.10397."""
 
     def __init__(self, beta: float) -> None:
         super().__init__()
@@ -105,19 +108,30 @@ class GradientWeighted(Score, kind="score.gradient_weighted"):
         """beta."""
         return {"beta": self.beta}
 
-    def sides(self, decoder: Decoder, beside: Mapping[str, Tensor], product: Product = product) -> Heads:
-        """`pull`, the p above, from `g`."""
+    def boost(self, decoder: Decoder, beside: Mapping[str, Tensor]) -> Boost | None:
+        """What makes `pull`, the beta p above, from `g`."""
         if "g" not in beside:
-            return {}
+            return None
         weight = decoder.rows().detach()
-        pull = product(beside["g"].to(weight.dtype), weight).abs_()
-        mean = pull.mean(1, keepdim=True)
-        return {"pull": pull.mul_(torch.where(mean > 0, 1 / mean, 0))}
+        g = beside["g"].to(weight.dtype)
+        g = g / g.abs().amax(1, keepdim=True).clamp_min(torch.finfo(g.dtype).tiny)  # squares of small ones would vanish
+        size = torch.linalg.vector_norm(weight) / weight.numel() ** 0.5  # s / sqrt(width)
+        return Boost(normalize(g, dim=1) * (self.beta / size), weight, "pull")
+
+    def sides(self, decoder: Decoder, beside: Mapping[str, Tensor], product: Product = product) -> Heads:
+        """`pull`, the beta p above, from `g`."""
+        boost = self.boost(decoder, beside)
+        return {} if boost is None else {boost.head: product(boost.states, boost.weight).abs_()}
 
     def forward(self, heads: Heads, at: At) -> Tensor:
         """u (1 + beta p)."""
         u = heads["u"]
-        return u if "pull" not in heads else torch.addcmul(u, u, heads["pull"], value=self.beta)
+        return u if "pull" not in heads else torch.addcmul(u, u, heads["pull"])
+
+    def on_preactivations(self, rule: Rule, decoder: Decoder, beside: Mapping[str, Tensor]) -> Rule | None:
+        """The same with a boost, if what is compared is not shifted."""
+        boost = self.boost(decoder, beside)
+        return rule if boost is None else replace(rule, boost=boost) if rule.shift is None else None
 
 
 class NormedPreActivation(Score, kind="score.normed_preactivation"):
@@ -130,9 +144,9 @@ class NormedPreActivation(Score, kind="score.normed_preactivation"):
         """u ||d||."""
         return heads["u"] * heads["norm"]
 
-    def on_preactivations(self, rule: Rule, norms: Callable[[], Tensor]) -> Rule | None:
+    def on_preactivations(self, rule: Rule, decoder: Decoder, beside: Mapping[str, Tensor]) -> Rule | None:
         """A threshold is divided by the lengths; ranks are the same where rows are equally long."""
-        lengths = norms()
+        lengths = decoder.norms()
         if rule.k:
             return rule if rule.shift is None and _even(lengths) else None
         level = (rule.floor if rule.shift is None else rule.floor + rule.shift) / lengths

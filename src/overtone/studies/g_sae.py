@@ -16,7 +16,7 @@ bundled reasoner after layers 3 and 5 (width 160, 320 latents, k = 8) for GPT-2 
 token of held-out problems.
 
 Deviations
-1. Those of the preset: |<g, d_i>| is divided by its mean over the row's latents; betas 1 and 4 are ours.
+1. Those of the preset: |<g, d_i>| is told in proportion to what a random direction would do; betas 1 and 4 are ours.
 2. The paper's copies at hand do not say which protocol it uses at test time; both are measured, (a) is judged without
    gradients.
 3. Left out: the effect of single latents on logits in arbitrary contexts, and automated interpretability.

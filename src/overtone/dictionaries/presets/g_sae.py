@@ -2,16 +2,18 @@
 
 Source: Olmo et al. 2024, "Features that make a difference: leveraging gradients for improved dictionary learning",
 arXiv 2411.10397.
-As TopK (presets/top_k), with scores s = u (1 + beta p), p_i = |<g, d_i>| / mean_j |<g, d_j>|, g (rows, width) the
-gradient of the language model's loss with respect to the state, d_i the rows of W_dec: u_i <g, d_i> is the first-order
-change of the loss when the latent is removed. The k best-scored latents are kept; values are those of TopK. No gradient
-flows through the score.
+As TopK (presets/top_k), with scores s = u (1 + beta p), p_i = sqrt(width) |cos(g, d_i)|, g (rows, width) the gradient
+of the language model's loss with respect to the state, d_i the rows of W_dec: u_i <g, d_i> is the first-order change of
+the loss when the latent is removed. The k best-scored latents are kept; values are those of TopK. No gradient flows
+through the score.
 Two protocols at test time, which the copies of the paper at hand do not settle: (a) encode(x), TopK on u, the default
 everywhere here; (b) encode(x, {"g": g}), which needs the loss and so the true next token: such codes leak the label and
 must not be probed or steered with (studies/g_sae shows it).
-Deviations: 1. p is divided by its mean over the row's latents, so that beta has no unit and neither the reduction of
-the loss nor the place of a token changes anything; the paper's term is beta u |<g, d_i>|; 2. beta is ours, theirs was
-not found; 3. as in `top_k`.
+Deviations: 1. the paper's term is beta u |<g, d_i>|, whose unit is that of the loss per length. Here influence is told
+in proportion to that of a random direction of the same length (root mean square), so that beta has no unit and neither
+the reduction of the loss nor the place of a token changes anything. The mean over the row's own latents would do so
+too, but to know it takes all of them in full precision, where this one needs none; 2. beta is ours, theirs was not
+found; 3. as in `top_k`.
 Promises: as TopK; beta = 0 is TopK, and so is a row without a gradient.
 """
 

@@ -10,18 +10,31 @@ from overtone.dictionaries.parts import Part
 
 
 @dataclass(frozen=True, eq=False)
+class Boost:
+    """By how much scores exceed pre-activations: they are multiplied by 1 + |<a_r, w_i>| for row r and latent i.
+
+    states: (rows, width), the a; weight: (latents, width), the w; head: the name that parts know |<a_r, w_i>| by.
+    """
+
+    states: Tensor
+    weight: Tensor
+    head: str
+
+
+@dataclass(frozen=True, eq=False)
 class Rule:
     """A nomination as one comparison per place, which a kernel can make while it computes the scores.
 
     k > 0: the k places of each row with the largest scores; k = 0: all places whose score exceeds `floor`; scores are
     taken less `shift` (latents,) where there is one. hinted: the shift may come from what earlier batches showed, which
-    is not saved: pre-activations must not depend on it, not by a bit.
+    is not saved: pre-activations must not depend on it, not by a bit. boost: what multiplies the (shifted) scores.
     """
 
     k: int = 0
     floor: float = 0.0
     shift: Tensor | None = None
     hinted: bool = False
+    boost: Boost | None = None
 
 
 class Selection(Part):

@@ -59,9 +59,9 @@ class LatentShare:
         ask for it."""
         inputs, target, centred = in_units(self.model, given)
         cut = Cut(self.model, self.world, centred)
-        rows = centred[:SAMPLE]
+        rows, near = centred[:SAMPLE], {name: part[:SAMPLE] for name, part in _beside(given).items()}
         with torch.no_grad():
-            self.model.selection.confer(lambda: scores_of(self.model, rows), rows)
+            self.model.selection.confer(lambda: scores_of(self.model, rows, near), rows)
         return (self._dense if given.all_latents else self._sparse)(given, inputs, target, centred, cut)
 
     def _sparse(self, given: Given, inputs: Tensor, target: Tensor, centred: Tensor, cut: Cut) -> SliceStep:

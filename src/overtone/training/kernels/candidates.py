@@ -1,16 +1,22 @@
 """Selection in plain torch in two stages, exact, for processors that multiply bf16 numbers fast.
 
-    1  scores in bf16, block of rows by block of rows: the only (rows, latents) matrix, one block of it at a time.
+    1  scores in bf16, block of rows by block of rows: the only (rows, latents) matrices, one block of them at a time.
        |<x,w> - <x',w'>| <= |x - x'| |w| + |x'| |w - w'| + rounding, x', w' the rounded vectors, bounds the error.
        Nominees of a row: all that may belong to it within the bound. For the k best, k groups of latents have maxima
        that reach some level, so no latent further below that level than twice the bound can be among them.
     2  nominees again in float32, from which the choice is made.
 There is no list of fixed length that could be too short, so nothing is missed and no row needs a second pass.
+
+Where scores are boosted, s = u (1 + v), v = |<a,b>|: with bounds e on u and f on v, and v at most m in a row,
+|s - s'| <= |u'| f + e (1 + v') + e f <= max(|s'| f + e, |s'| f / (1 + m) + e (1 + m)) + e f, as |s'| = |u'| (1 + v').
 """
+
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from overtone.dictionaries.autoencoder import Chosen
 from overtone.dictionaries.codes import Support
 from overtone.dictionaries.selectors.base import Rule
 from overtone.training.kernels import sparse
@@ -18,6 +24,7 @@ from overtone.training.kernels import sparse
 GROUP = 16  # latents in a group; large groups make maxima cheap, small ones make few nominees that are not chosen
 BLOCK = 512  # rows; more of them leave the cache
 HALF = 2.0**-8  # relative rounding error of bf16
+COARSE = 0.9  # error of boosts from which scores that are larger need not be better
 
 
 def is_fast() -> bool:
@@ -26,46 +33,111 @@ def is_fast() -> bool:
     return any(getattr(torch.cpu, name, lambda: False)() for name in known)
 
 
-def select(centred: Tensor, weight: Tensor, bias: Tensor, rule: Rule, two_sided: bool) -> tuple[Support, Tensor] | None:
-    """As `choose.Select`; None where groups do not divide the latents or are fewer than k."""
+@dataclass(frozen=True, eq=False)
+class _Bound:
+    """By how much rounded scores may be wrong, by row: e, f and 1 + m of the head of this file, and `grain`, the
+    relative rounding of the score itself."""
+
+    e: Tensor
+    f: Tensor | float = 0.0
+    most: Tensor | float = 1.0
+    grain: float = 1.01 * HALF
+
+    def at(self, scores: Tensor) -> Tensor:
+        """(rows,) what (rows,) scores may be wrong by."""
+        size, steep = scores.abs(), self.f + self.grain
+        ends = size * steep + self.e, size * (self.f / self.most + self.grain) + self.e * self.most
+        return torch.maximum(*ends) + self.e * self.f
+
+    def limit(self, true: Tensor) -> Tensor:
+        """(rows,) rounded scores below which the true one is below (rows,) numbers."""
+        wrong, steep = self.at(true), self.f + self.grain
+        rest = true - self.e * (self.most + self.f)  # for numbers that the error may change the sign of
+        safe = rest / (1 + steep * rest.sign())
+        return torch.where(wrong <= 2 * true, true - wrong, safe) - 1e-30
+
+
+@dataclass(frozen=True, eq=False)
+class _Rounded:
+    """Weights in bf16, and what is added to their products; lost: see `_lost`."""
+
+    weight: Tensor
+    lost: Tensor
+    offset: Tensor | None = None
+
+    @classmethod
+    def of(cls, weight: Tensor, offset: Tensor | None = None) -> "_Rounded":
+        """Of (latents, width) weights and a (latents,) offset."""
+        rounded = weight.bfloat16()
+        lost = torch.stack([_lost(part, rounded[i : i + len(part)]) for i, part in _blocks(weight)]).amax(0)
+        return cls(rounded, lost, offset)
+
+    def products(self, rows: Tensor, out: Tensor) -> tuple[Tensor, Tensor]:
+        """(rows, latents) rounded products, in `out`, and (rows,) what they miss beside their own rounding."""
+        missed = _missed(rows, self.lost)
+        if self.offset is None:
+            return torch.mm(rows.bfloat16(), self.weight.T, out=out), missed
+        torch.addmm(self.offset.bfloat16(), rows.bfloat16(), self.weight.T, out=out)
+        return out, missed + 2 * HALF * float(self.offset.abs().max())
+
+
+def select(centred: Tensor, weight: Tensor, bias: Tensor, rule: Rule, two_sided: bool) -> Chosen | None:
+    """As `choose.Select`; None where groups do not divide the latents or are fewer than k, and for boosts that bf16 is
+    too coarse for."""
     n_latents = len(weight)
     if n_latents % GROUP or n_latents // GROUP < rule.k:
         return None
     shift = None if rule.shift is None else rule.shift.float()
-    rows, latents = _nominees(centred, weight, bias if shift is None else bias - shift, rule, two_sided)
+    found = _nominees(centred, _Rounded.of(weight, bias if shift is None else bias - shift), rule, two_sided)
+    if found is None:
+        return None
+    rows, latents = found
     support = Support(rows, latents, len(centred), n_latents)
     u = sparse.TORCH.products(centred, weight, support) + bias[latents]
     scores = u if shift is None else u - shift[latents]
-    scores = scores.abs() if two_sided else scores
+    scores, sides = scores.abs() if two_sided else scores, {}
+    if rule.boost is not None:
+        boost = sparse.TORCH.products(rule.boost.states, rule.boost.weight, support).abs_()
+        scores, sides = torch.addcmul(scores, scores, boost), {rule.boost.head: boost}
     if not rule.k:
-        keep = scores > rule.floor
-        return support.kept(keep), u[keep]
+        return Chosen(support, u, sides).kept(scores > rule.floor)
     places = _best(support, scores, rule.k)
-    return Support.from_indices(latents[places], n_latents), u[places.view(-1)]
+    best = places.view(-1)
+    sides = {name: side[best] for name, side in sides.items()}
+    return Chosen(Support.from_indices(latents[places], n_latents), u[best], sides)
 
 
-def _nominees(centred: Tensor, weight: Tensor, bias: Tensor, rule: Rule, two_sided: bool) -> tuple[Tensor, Tensor]:
+def _nominees(centred: Tensor, weight: _Rounded, rule: Rule, two_sided: bool) -> tuple[Tensor, Tensor] | None:
     """Rows and latents that may be chosen."""
-    rounded, offset = weight.bfloat16(), bias.bfloat16()
-    lost = torch.stack([_lost(part, rounded[i : i + len(part)]) for i, part in _blocks(weight)]).amax(0)
-    of_bias = 2 * HALF * float(bias.abs().max())
-    scores, rows, latents = torch.empty(BLOCK, len(weight), dtype=torch.bfloat16), [], []
+    outs = torch.empty(1 if rule.boost is None else 2, BLOCK, len(weight.weight), dtype=torch.bfloat16)
+    other = None if rule.boost is None else _Rounded.of(rule.boost.weight)
+    rows, latents = [], []
     for start, part in _blocks(centred):
-        block = torch.addmm(offset, part.bfloat16(), rounded.T, out=scores[: len(part)])
-        block = block.abs_() if two_sided else block
-        found = _above(block, _missed(part, lost) + of_bias, rule)
+        scores, missed = weight.products(part, outs[0, : len(part)])
+        scores, bound = scores.abs_() if two_sided else scores, _Bound(missed)
+        if rule.boost is not None and other is not None:
+            boosts, wrong = other.products(rule.boost.states[start : start + len(part)], outs[1, : len(part)])
+            most = 1 + boosts.abs_().amax(1).float() * (1 + 2 * HALF) + wrong
+            bound = _Bound(missed, 1.05 * wrong, most, 5 * HALF)
+            if float(wrong.max()) > COARSE:
+                return None
+            scores = torch.addcmul(scores, scores, boosts, out=boosts)
+        found = _above(scores, bound, rule)
         rows.append(found[0] + start)
         latents.append(found[1])
     return torch.cat(rows), torch.cat(latents)
 
 
-def _above(scores: Tensor, missed: Tensor, rule: Rule) -> tuple[Tensor, Tensor]:
-    """Places of (rows, latents) rounded scores that may belong to what the rule says; missed: (rows,)."""
+def _above(scores: Tensor, bound: _Bound, rule: Rule) -> tuple[Tensor, Tensor]:
+    """Places of (rows, latents) rounded scores that may belong to what the rule says."""
     grouped = scores.view(len(scores), GROUP, -1)
     best = grouped.amax(1).float()
-    level = best.topk(rule.k, dim=1, sorted=False).values.amin(1) if rule.k else torch.full_like(missed, rule.floor)
-    slack = (2 if rule.k else 1) * (missed + 1.01 * HALF * level.abs()) + 1e-30
-    limit = (level - slack).unsqueeze(1)
+    if rule.k:
+        level = best.topk(rule.k, dim=1, sorted=False).values.amin(1)
+        level = level - bound.at(level)  # so many true scores are not below
+    else:
+        level = torch.full_like(bound.e, rule.floor)
+    limit = bound.limit(level).unsqueeze(1)
     rows, groups = (best >= limit).nonzero(as_tuple=True)
     which, inside = (grouped[rows, :, groups].float() >= limit[rows]).nonzero(as_tuple=True)
     return rows[which], inside * grouped.shape[2] + groups[which]

@@ -5,7 +5,10 @@
        |<x,w> - <x',w'>| <= |x - x'| |w| + |x'| |w - w'| + rounding of the sums,       x', w' the rounded vectors,
    bounds each score from above. What may exceed the row's k-th best score so far (or the floor) is at once scored in
    float32, while its weights are near, and so the choice is exact: nothing is missed on any data, bad data only take
-   longer. How many scores that took is counted. */
+   longer. How many inner products that took is counted.
+
+   Scores may be boosted: u (1 + |v|), v the product of other rows with other weights. Both products are bounded, and
+   where u in float32 rules a score out, v is not made. */
 
 #include "tiles.h"
 
@@ -84,47 +87,67 @@ void ot_pack(int64_t kind, const float *weight, int64_t latents, int64_t width, 
 
 /* ------------------------------------------------------------------------------------------------------- selection */
 
-typedef struct { /* what is the same for all rows */
-  const float *x, *weight, *bias, *shift, *norms;
+typedef struct { /* a product: rows, weights, and what ot_pack made of these */
+  const float *x, *weight;
   const cell *packed;
-  const float *factors;
+  const float *norms, *factors;
+} product;
+
+typedef struct { /* what is the same for all rows */
+  product of[2]; /* the scores' product, and the boost's */
+  const float *bias, *shift;
   int64_t width, latents, padded, k, room;
   float floor;
-  int kind, two_sided;
+  int kind, two_sided, boosted;
 } problem;
 
-typedef struct { /* one row's list, in the order of its latents, with shifted pre-activations */
-  float *value;
+typedef struct { /* one row's list, in the order of its latents, with shifted pre-activations and boosts */
+  float *value, *boost;
   int32_t *latent;
   int64_t n;
   float length; /* of the state */
   int full;     /* whether there was not enough room */
 } list;
 
-typedef struct { /* working memory for one block of rows */
+typedef struct { /* rows in fewer bits; by row the factors of its products and of their bounds */
   cell *cells;
+  float *states, *scale, *of_length, *of_error;
+  int32_t *sum;
+} few_bits;
+
+typedef struct { /* working memory for one block of rows */
+  few_bits of[2];
   list *lists;
-  float *values, *bias, *work, *states;
-  float *scale, *of_length, *of_error; /* by row: factors of its products and of their bounds */
+  float *values, *boosts, *bias, *work;
   float *least, *limit; /* what scores must exceed; the same less a margin for the rounding of sums with biases */
-  int32_t *sum, *latents, *keys;
+  int32_t *latents, *keys;
   uint32_t *marks; /* by row: which latents of a panel may exceed the limit */
   float *scores;   /* (rows, NR) of a panel, where they are exact */
+  float *upper;    /* (rows, NR) of a panel: what boosts do not exceed */
   int32_t *marked; /* rows of one latent, and what they scored */
-  float *found, margin;
+  float *found, *found_boost, margin;
   int64_t *again, n_again; /* rows that are put off */
   int64_t n_scored;
 } scratch;
 
 static inline float sided(const problem *p, float v) { return p->two_sided ? fabsf(v) : v; }
 
-/* The k-th largest of n numbers, bit by bit: floats order like integers once negative ones are turned over. `keys` holds
-   n. */
-static float kth_largest(const float *values, int64_t n, int64_t k, int two_sided, int32_t *keys) {
+static inline float boosted(float score, float boost) { return score + score * boost; }
+
+/* Score i of a list. */
+static inline float score_of(const problem *p, const list *l, int64_t i) {
+  float score = sided(p, l->value[i]);
+  return p->boosted ? boosted(score, l->boost[i]) : score;
+}
+
+/* The k-th largest score of a list, bit by bit: floats order like integers once negative ones are turned over. `keys`
+   holds as many as the list. */
+static float kth_largest(const problem *p, const list *l, int32_t *keys) {
+  int64_t n = l->n, k = p->k;
   for (int64_t i = 0; i < n; i++) {
     int32_t bits;
-    memcpy(&bits, values + i, 4);
-    bits = two_sided ? bits & 0x7FFFFFFF : bits;
+    float score = score_of(p, l, i);
+    memcpy(&bits, &score, 4);
     keys[i] = bits ^ ((bits >> 31) & 0x7FFFFFFF);
   }
   int64_t found = INT32_MIN;
@@ -143,53 +166,89 @@ static float kth_largest(const float *values, int64_t n, int64_t k, int two_side
 
 /* Cut a list to its k best; equal scores go to earlier latents. Returns the k-th score. */
 static float cut(const problem *p, list *l, int32_t *keys) {
-  float least = kth_largest(l->value, l->n, p->k, p->two_sided, keys);
+  float least = kth_largest(p, l, keys);
   int64_t ties = p->k, kept = 0;
-  for (int64_t i = 0; i < l->n; i++) ties -= sided(p, l->value[i]) > least;
+  for (int64_t i = 0; i < l->n; i++) ties -= score_of(p, l, i) > least;
   for (int64_t i = 0; i < l->n; i++) {
-    float score = sided(p, l->value[i]);
+    float score = score_of(p, l, i);
     int tie = score == least && ties > 0;
     ties -= tie;
     l->value[kept] = l->value[i], l->latent[kept] = l->latent[i];
+    if (p->boosted) l->boost[kept] = l->boost[i];
     kept += tie || score > least;
   }
   l->n = kept;
   return least;
 }
 
-/* Shifted pre-activations of a latent for some rows of x in float32. Whatever is asked for together, each is summed
-   alike. */
-static inline void exact(const problem *p, const float *x, const int32_t *rows, int64_t n, int64_t latent, float *out) {
-  const float *states[TOGETHER], *weights = p->weight + latent * p->width;
+/* Products of a latent with some rows of x in float32. Whatever is asked for together, each is summed alike. */
+static inline void exact(const problem *p, int which, const float *x, const int32_t *rows, int64_t n, int64_t latent,
+                         float *out) {
+  const float *states[TOGETHER], *weights = p->of[which].weight + latent * p->width;
   for (int64_t i = 0; i < n; i += TOGETHER) {
     int64_t here = n - i < TOGETHER ? n - i : TOGETHER;
     for (int64_t j = 0; j < here; j++) states[j] = x + rows[i + j] * p->width;
     dots(here, weights, states, p->width, out + i);
   }
+}
+
+/* Shifted pre-activations. */
+static inline void exact_scores(const problem *p, const float *x, const int32_t *rows, int64_t n, int64_t latent,
+                                float *out) {
+  exact(p, 0, x, rows, n, latent, out);
   for (int64_t i = 0; i < n; i++) {
     out[i] += p->bias[latent];
     if (p->shift) out[i] -= p->shift[latent];
   }
 }
 
-/* Mark which of a row's scores with a panel may exceed its limit. */
-ALWAYS void sift(int kind, const problem *p, scratch *s, int64_t row, int64_t first, vf v0, vf v1) {
+/* Boosts. */
+static inline void exact_boosts(const problem *p, const float *x, const int32_t *rows, int64_t n, int64_t latent,
+                                float *out) {
+  exact(p, 1, x, rows, n, latent, out);
+  for (int64_t i = 0; i < n; i++) out[i] = fabsf(out[i]);
+}
+
 #if defined(__AVX512F__)
-  __m512 limit = _mm512_set1_ps(s->limit[row]), u[2] = {(__m512)v0, (__m512)v1};
+/* Products of a row with half a panel as floats, and, unless they are exact, what bounds their error. */
+ALWAYS __m512 sifted(int kind, const problem *p, const scratch *s, int which, int64_t row, int64_t first, vf acc,
+                     __m512 *error) {
+  const few_bits *rows = s->of + which;
+  const float *norms = p->of[which].norms + first;
+  __m512 u = (__m512)acc;
+  if (kind == INT8) {
+    __m512 product = _mm512_cvtepi32_ps(_mm512_sub_epi32((__m512i)u, _mm512_set1_epi32(rows->sum[row])));
+    u = _mm512_mul_ps(product, _mm512_mul_ps(_mm512_set1_ps(rows->scale[row]), _mm512_loadu_ps(norms)));
+  }
+  if (kind == SINGLE) return u;
+  *error = _mm512_mul_ps(_mm512_set1_ps(rows->of_length[row]), _mm512_loadu_ps(norms + p->padded));
+  *error = _mm512_fmadd_ps(_mm512_set1_ps(rows->of_error[row]), _mm512_loadu_ps(norms + 2 * p->padded), *error);
+  return u;
+}
+#endif
+
+#define SLACK 0x1p-18f /* beyond the rounding of what is done with bounds */
+
+/* Mark which of a row's scores with a panel may exceed its limit. */
+ALWAYS void sift(int kind, int is_boosted, const problem *p, scratch *s, int64_t row, int64_t first, const vf *of_score,
+                 const vf *of_boost) {
+#if defined(__AVX512F__)
+  __m512 limit = _mm512_set1_ps(s->limit[row]), error = _mm512_setzero_ps();
   __mmask16 m[2];
 #pragma GCC unroll 2
   for (int h = 0; h < 2; h++) {
-    const float *norms = p->norms + first + h * VL;
-    if (kind == INT8) {
-      __m512 product = _mm512_cvtepi32_ps(_mm512_sub_epi32((__m512i)u[h], _mm512_set1_epi32(s->sum[row])));
-      u[h] = _mm512_mul_ps(product, _mm512_mul_ps(_mm512_set1_ps(s->scale[row]), _mm512_loadu_ps(norms)));
-    }
-    u[h] = _mm512_add_ps(u[h], _mm512_loadu_ps(s->bias + first + h * VL));
-    if (kind == SINGLE) _mm512_storeu_ps(s->scores + row * NR + h * VL, u[h]);
-    __m512 upper = p->two_sided ? _mm512_abs_ps(u[h]) : u[h];
-    if (kind != SINGLE) {
-      upper = _mm512_fmadd_ps(_mm512_set1_ps(s->of_length[row]), _mm512_loadu_ps(norms + p->padded), upper);
-      upper = _mm512_fmadd_ps(_mm512_set1_ps(s->of_error[row]), _mm512_loadu_ps(norms + 2 * p->padded), upper);
+    __m512 u = sifted(kind, p, s, 0, row, first + h * VL, of_score[h], &error);
+    u = _mm512_add_ps(u, _mm512_loadu_ps(s->bias + first + h * VL));
+    if (kind == SINGLE) _mm512_storeu_ps(s->scores + row * NR + h * VL, u);
+    __m512 upper = p->two_sided ? _mm512_abs_ps(u) : u;
+    if (kind != SINGLE) upper = _mm512_add_ps(upper, error);
+    if (is_boosted) {
+      __m512 boost = _mm512_abs_ps(sifted(kind, p, s, 1, row, first + h * VL, of_boost[h], &error));
+      if (kind != SINGLE) boost = _mm512_add_ps(boost, error);
+      _mm512_storeu_ps(s->upper + row * NR + h * VL, boost);
+      upper = _mm512_add_ps(upper, _mm512_set1_ps(s->margin));
+      upper = _mm512_fmadd_ps(_mm512_max_ps(upper, _mm512_setzero_ps()), boost, upper);
+      upper = _mm512_fmadd_ps(_mm512_abs_ps(upper), _mm512_set1_ps(SLACK), upper);
     }
     m[h] = _mm512_cmp_ps_mask(upper, limit, _CMP_GT_OQ);
   }
@@ -197,9 +256,14 @@ ALWAYS void sift(int kind, const problem *p, scratch *s, int64_t row, int64_t fi
 #else
   uint32_t marks = 0;
   for (int j = 0; j < NR; j++) {
-    float v = (j < VL ? v0[j] : v1[j - VL]) + s->bias[first + j];
+    float v = of_score[j / VL][j % VL] + s->bias[first + j], upper = sided(p, v);
     s->scores[row * NR + j] = v;
-    marks |= (uint32_t)(sided(p, v) > s->limit[row]) << j;
+    if (is_boosted) {
+      float boost = s->upper[row * NR + j] = fabsf(of_boost[j / VL][j % VL]);
+      upper = upper > 0 ? boosted(upper, boost) : upper;
+      upper += SLACK * fabsf(upper);
+    }
+    marks |= (uint32_t)(upper > s->limit[row]) << j;
   }
   s->marks[row] = marks;
 #endif
@@ -225,146 +289,221 @@ static inline int64_t marked(const scratch *s, int64_t rows, int j, int32_t *fou
   return n;
 }
 
-/* Score what is marked of a panel and enter it in the rows' lists. */
-ALWAYS void take(int kind, const problem *p, scratch *s, const float *x, int64_t rows, int64_t first) {
+/* Keep of the marked rows of a latent those whose score the pre-activations found do not rule out. Returns how many. */
+static inline int64_t still_marked(const problem *p, const scratch *s, int64_t n, int lane) {
+  int64_t kept = 0;
+  for (int64_t i = 0; i < n; i++) {
+    int64_t row = s->marked[i];
+    float score = sided(p, s->found[i]), upper = score > 0 ? boosted(score, s->upper[row * NR + lane]) : score;
+    s->marked[kept] = (int32_t)row, s->found[kept] = s->found[i];
+    kept += upper + SLACK * fabsf(upper) > s->least[row];
+  }
+  return kept;
+}
+
+/* Enter one place in a row's list. */
+static inline void enter(const problem *p, scratch *s, int64_t row, int64_t latent, float value, float boost) {
+  list *l = s->lists + row;
+  l->value[l->n] = value, l->latent[l->n] = (int32_t)latent;
+  if (p->boosted) l->boost[l->n] = boost;
+  l->n += score_of(p, l, l->n) > s->least[row];
+  if (l->n < p->room) return;
+  if (p->k)
+    s->least[row] = cut(p, l, s->keys);
+  else
+    l->full = 1, l->n = 0, s->least[row] = INFINITY;
+  s->limit[row] = s->least[row] - s->margin;
+}
+
+/* Score what is marked of a panel and enter it in the rows' lists. x: rows of both products. */
+ALWAYS void take(int kind, int is_boosted, const problem *p, scratch *s, const float *const *x, int64_t rows,
+                 int64_t first) {
   for (int j = 0; j < NR; j++) {
     int64_t n = marked(s, rows, j, s->marked);
-    if (kind != SINGLE) exact(p, x, s->marked, n, first + j, s->found), s->n_scored += n;
-    for (int64_t i = 0; i < n; i++) {
-      int64_t row = s->marked[i];
-      list *l = s->lists + row;
-      float v = kind == SINGLE ? s->scores[row * NR + j] : s->found[i];
-      l->value[l->n] = v, l->latent[l->n] = (int32_t)(first + j);
-      l->n += sided(p, v) > s->least[row];
-      if (l->n < p->room) continue;
-      if (p->k)
-        s->least[row] = cut(p, l, s->keys);
-      else
-        l->full = 1, l->n = 0, s->least[row] = INFINITY;
-      s->limit[row] = s->least[row] - s->margin;
+    if (kind == SINGLE) {
+      for (int64_t i = 0; i < n; i++) {
+        int64_t row = s->marked[i], at = row * NR + j;
+        enter(p, s, row, first + j, s->scores[at], is_boosted ? s->upper[at] : 0);
+      }
+      continue;
     }
+    exact_scores(p, x[0], s->marked, n, first + j, s->found), s->n_scored += n;
+    if (is_boosted) {
+      n = still_marked(p, s, n, j);
+      exact_boosts(p, x[1], s->marked, n, first + j, s->found_boost), s->n_scored += n;
+    }
+    for (int64_t i = 0; i < n; i++)
+      enter(p, s, s->marked[i], first + j, s->found[i], is_boosted ? s->found_boost[i] : 0);
   }
 }
 
-/* A row whose places did not fit, or that is not finite: all latents in float32. `work` holds 3 x latents. */
-static void whole_row(const problem *p, const float *row, list *l, float *work) {
-  *l = (list){.value = work, .latent = (int32_t *)(work + p->latents)};
+/* A row whose places did not fit, or that is not finite: all latents in float32. `work` holds 4 x latents. */
+static void whole_row(const problem *p, int64_t row, list *l, float *work) {
+  const float *x[2] = {p->of[0].x + row * p->width, p->boosted ? p->of[1].x + row * p->width : NULL};
+  *l = (list){.value = work, .boost = work + p->latents, .latent = (int32_t *)(work + 2 * p->latents)};
   for (int64_t i = 0; i < p->latents; i++) {
-    float v;
-    exact(p, row, &(int32_t){0}, 1, i, &v);
-    work[l->n] = v, l->latent[l->n] = (int32_t)i;
-    l->n += p->k ? v == v : sided(p, v) > p->floor;
+    exact_scores(p, x[0], &(int32_t){0}, 1, i, l->value + l->n);
+    if (p->boosted) exact_boosts(p, x[1], &(int32_t){0}, 1, i, l->boost + l->n);
+    float score = score_of(p, l, l->n);
+    l->latent[l->n] = (int32_t)i;
+    l->n += p->k ? score == score : score > p->floor;
   }
-  if (p->k && l->n > p->k) cut(p, l, (int32_t *)(work + 2 * p->latents));
+  if (p->k && l->n > p->k) cut(p, l, (int32_t *)(work + 3 * p->latents));
   if (l->n >= p->k) return;
-  for (int64_t i = 0; i < p->k; i++) l->latent[i] = (int32_t)i, work[i] = NAN; /* any will do, the loss shows it */
+  for (int64_t i = 0; i < p->k; i++) l->latent[i] = (int32_t)i, l->value[i] = l->boost[i] = NAN; /* the loss shows it */
   l->n = p->k;
 }
 
-static int64_t block_of(int64_t kind, int64_t width) { /* rows whose cells fill half of a typical second-level cache */
-  int64_t rows = 512 * 1024 / (depth_of(kind, width) * (int64_t)sizeof(cell)) / MR * MR;
-  return rows < MR ? MR : rows > 20 * MR ? 20 * MR : rows;
+static int64_t block_of(const problem *p) { /* rows whose cells fill half of a typical second-level cache */
+  int64_t rows = 512 * 1024 / (depth_of(p->kind, p->width) * (int64_t)sizeof(cell)) / MR * MR;
+  int64_t most = (p->boosted ? 40 : 20) * MR; /* boosts bring a second matrix of weights, which passes once per block */
+  return rows < MR ? MR : rows > most ? most : rows;
+}
+
+#define BUFFERS 28
+
+/* The addresses of all BUFFERS pointers to working memory, and their sizes in bytes. */
+static void buffers_of(scratch *s, const problem *p, int64_t n_rows, int64_t block, void *at[BUFFERS],
+                       size_t bytes[BUFFERS]) {
+  size_t rows = (size_t)block, room = (size_t)p->room + NR, i = 0;
+#define BUFFER(pointer, size) at[i] = &(pointer), bytes[i++] = (size)
+  for (int which = 0; which < 2; which++) {
+    few_bits *f = s->of + which;
+    size_t n = which && !p->boosted ? 0 : rows;
+    BUFFER(f->cells, n * sizeof(cell) * (size_t)depth_of(p->kind, p->width));
+    BUFFER(f->states, 4 * n * (size_t)p->width);
+    BUFFER(f->scale, 4 * n), BUFFER(f->of_length, 4 * n), BUFFER(f->of_error, 4 * n), BUFFER(f->sum, 4 * n);
+  }
+  BUFFER(s->lists, sizeof(list) * rows), BUFFER(s->values, 4 * rows * room), BUFFER(s->latents, 4 * rows * room);
+  BUFFER(s->boosts, p->boosted ? 4 * rows * room : 0), BUFFER(s->upper, p->boosted ? 4 * rows * NR : 0);
+  BUFFER(s->bias, 4 * (size_t)p->padded), BUFFER(s->work, 16 * (size_t)p->latents), BUFFER(s->keys, 4 * room);
+  BUFFER(s->least, 4 * rows), BUFFER(s->limit, 4 * rows), BUFFER(s->scores, 4 * rows * NR);
+  BUFFER(s->marks, 4 * (rows + 16)), BUFFER(s->marked, 4 * (rows + 16)), BUFFER(s->found, 4 * rows);
+  BUFFER(s->found_boost, 4 * rows), BUFFER(s->again, 8 * (size_t)n_rows);
+#undef BUFFER
 }
 
 static int reserve(scratch *s, const problem *p, int64_t n_rows, int64_t block) {
-  size_t rows = (size_t)block, room = (size_t)p->room + NR;
-  memset(s, 0, sizeof(scratch));
-  struct {
-    void *at;
-    size_t bytes;
-  } wanted[] = {
-      {&s->cells, sizeof(cell) * (size_t)(block * depth_of(p->kind, p->width))},
-      {&s->lists, sizeof(list) * rows}, {&s->values, 4 * rows * room}, {&s->latents, 4 * rows * room},
-      {&s->bias, 4 * (size_t)p->padded}, {&s->work, 12 * (size_t)p->latents},
-      {&s->states, 4 * rows * (size_t)p->width}, {&s->again, 8 * (size_t)n_rows}, {&s->keys, 4 * room},
-      {&s->scale, 4 * rows}, {&s->of_length, 4 * rows}, {&s->of_error, 4 * rows}, {&s->limit, 4 * rows},
-      {&s->least, 4 * rows}, {&s->sum, 4 * rows},
-      {&s->marks, 4 * (rows + 16)}, {&s->marked, 4 * (rows + 16)}, {&s->found, 4 * rows}, {&s->scores, 4 * rows * NR},
-  };
+  void *at[BUFFERS];
+  size_t bytes[BUFFERS];
   int good = 1;
-  for (size_t i = 0; i < sizeof(wanted) / sizeof(wanted[0]); i++) {
-    void *memory = malloc(wanted[i].bytes);
-    memcpy(wanted[i].at, &memory, sizeof(memory));
+  memset(s, 0, sizeof(scratch));
+  buffers_of(s, p, n_rows, block, at, bytes);
+  for (int i = 0; i < BUFFERS; i++) {
+    void *memory = malloc(bytes[i] + 1);
+    memcpy(at[i], &memory, sizeof(memory));
     good = good && memory;
   }
   return good;
 }
 
-static void release(scratch *s) {
-  void *all[] = {s->cells, s->lists, s->values, s->latents, s->bias, s->work, s->states, s->again, s->keys, s->scale,
-                 s->of_length, s->of_error, s->limit, s->least, s->sum, s->marks, s->marked, s->found, s->scores};
-  for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++) free(all[i]);
+static void release(scratch *s, const problem *p) {
+  void *at[BUFFERS], *memory;
+  size_t bytes[BUFFERS];
+  buffers_of(s, p, 0, 0, at, bytes);
+  for (int i = 0; i < BUFFERS; i++) {
+    memcpy(&memory, at[i], sizeof(memory));
+    free(memory);
+  }
+}
+
+/* Rows of one product in fewer bits. Returns the last one's length; plain: the lengths of all. */
+static void shorten(const problem *p, few_bits *f, int which, const float *x, int64_t rows, int64_t block,
+                    float *plain) {
+  int64_t depth = depth_of(p->kind, p->width);
+  float rounding = 2.0f * (float)(p->width + 4) * 0x1p-24f; /* of the sums: here, and again in float32 */
+  memset(f->cells, 0, sizeof(cell) * (size_t)(block * depth));
+  for (int64_t r = 0; r < rows; r++) {
+    cell *cells = f->cells + (r / MR) * depth * MR + r % MR;
+    facts found = pack_row(p->kind, x + r * p->width, p->of[which].factors, p->width, 0, cells, MR);
+    f->scale[r] = found.scale, f->sum[r] = 128 * found.sum;
+    f->of_length[r] = 1.001f * (found.error + rounding * (found.rounded + found.error)) + 1e-30f;
+    f->of_error[r] = 1.001f * found.rounded;
+    if (plain) plain[r] = found.plain;
+  }
 }
 
 /* Make the cells, the bounds and the empty lists of a block of rows. `start`: what limits are beforehand, per unit of a
    state's length. */
-static void begin(const problem *p, scratch *s, const float *x, int64_t rows, int64_t block, float start) {
-  int64_t depth = depth_of(p->kind, p->width), room = p->room + NR;
-  float rounding = 2.0f * (float)(p->width + 4) * 0x1p-24f; /* of the sums: here, and again in float32 */
-  memset(s->cells, 0, sizeof(cell) * (size_t)(block * depth));
+static void begin(const problem *p, scratch *s, const float *const *x, int64_t rows, int64_t block, float start) {
+  int64_t room = p->room + NR;
   memset(s->marks, 0, 4 * (size_t)(block + 16));
+  if (p->boosted) shorten(p, s->of + 1, 1, x[1], rows, block, NULL);
+  shorten(p, s->of, 0, x[0], rows, block, s->least);
   for (int64_t r = 0; r < rows; r++) {
-    cell *cells = s->cells + (r / MR) * depth * MR + r % MR;
-    facts found = pack_row(p->kind, x + r * p->width, p->factors, p->width, 0, cells, MR);
-    s->lists[r] = (list){s->values + r * room, s->latents + r * room, 0, found.plain, 0};
-    s->scale[r] = found.scale, s->sum[r] = 128 * found.sum;
-    s->of_length[r] = 1.001f * (found.error + rounding * (found.rounded + found.error)) + 1e-30f;
-    s->of_error[r] = 1.001f * found.rounded;
-    s->least[r] = !p->k ? p->floor : start == -INFINITY ? start : start * found.plain;
+    float length = s->least[r];
+    s->lists[r] =
+        (list){s->values + r * room, p->boosted ? s->boosts + r * room : NULL, s->latents + r * room, 0, length, 0};
+    s->least[r] = !p->k ? p->floor : start == -INFINITY ? start : start * length;
     s->limit[r] = s->least[r] - s->margin;
   }
 }
 
+/* Ask for a part of a panel's weights, of `parts`, before they are needed. */
+static inline void approach(const problem *p, int which, int64_t panel, int64_t part, int64_t parts) {
+  int64_t bytes = NR * p->width * 4, near = (bytes / parts + 63) / 64 * 64;
+  const char *weights = (const char *)(p->of[which].weight + panel * NR * p->width);
+  int64_t left = (p->latents - panel * NR) * p->width * 4, end = left < bytes ? left : bytes;
+  for (int64_t i = part * near; i < (part + 1) * near && i < end; i += 64) __builtin_prefetch(weights + i, 0, 2);
+}
+
 /* Fill the lists of a block of rows. */
-ALWAYS void nominate_as(int kind, const problem *p, scratch *s, const float *x, int64_t rows) {
+ALWAYS void nominate_as(int kind, int is_boosted, const problem *p, scratch *s, const float *const *x, int64_t rows) {
   int64_t depth = depth_of(kind, p->width), groups = (rows + MR - 1) / MR, panels = panels_of(p->latents);
-  int64_t bytes = NR * p->width * 4, near = (bytes / groups + 63) / 64 * 64;
   for (int64_t q = 0; q < panels; q++) {
-    const cell *panel = p->packed + q * depth * NR;
-    const char *weights = (const char *)(p->weight + q * NR * p->width);
-    int64_t end = q == panels - 1 ? (p->latents - q * NR) * p->width * 4 : bytes;
+    int64_t panel = q * depth * NR;
     for (int64_t g = 0; g < groups; g++) {
-      vf acc[MR][2];
-      if (kind != SINGLE)
-        for (int64_t i = g * near; i < (g + 1) * near && i < end; i += 64) __builtin_prefetch(weights + i, 0, 2);
-      tile(kind, s->cells + g * depth * MR, panel, depth, acc);
+      vf of_score[MR][2], of_boost[MR][2];
+      if (kind != SINGLE) approach(p, 0, q, g, groups);
+      if (kind != SINGLE && is_boosted) approach(p, 1, q, g, groups);
+      tile(kind, s->of[0].cells + g * depth * MR, p->of[0].packed + panel, depth, of_score);
+      if (is_boosted) tile(kind, s->of[1].cells + g * depth * MR, p->of[1].packed + panel, depth, of_boost);
       int64_t live = rows - g * MR < MR ? rows - g * MR : MR;
-      for (int64_t r = 0; r < live; r++) sift(kind, p, s, g * MR + r, q * NR, acc[r][0], acc[r][1]);
+      for (int64_t r = 0; r < live; r++)
+        sift(kind, is_boosted, p, s, g * MR + r, q * NR, of_score[r], is_boosted ? of_boost[r] : of_score[r]);
     }
-    take(kind, p, s, x, rows, q * NR);
+    take(kind, is_boosted, p, s, x, rows, q * NR);
   }
 }
 
-static void nominate(const problem *p, scratch *s, const float *x, int64_t rows) {
+ALWAYS void nominate_kind(int kind, const problem *p, scratch *s, const float *const *x, int64_t rows) {
+  if (p->boosted)
+    nominate_as(kind, 1, p, s, x, rows);
+  else
+    nominate_as(kind, 0, p, s, x, rows);
+}
+
+static void nominate(const problem *p, scratch *s, const float *const *x, int64_t rows) {
 #ifdef HAS_INT8
   if (p->kind == INT8) {
-    nominate_as(INT8, p, s, x, rows);
+    nominate_kind(INT8, p, s, x, rows);
     return;
   }
 #endif
 #ifdef HAS_BF16
   if (p->kind == BF16) {
-    nominate_as(BF16, p, s, x, rows);
+    nominate_kind(BF16, p, s, x, rows);
     return;
   }
 #endif
-  nominate_as(SINGLE, p, s, x, rows);
+  nominate_kind(SINGLE, p, s, x, rows);
 }
 
 typedef struct { /* where the choice goes; n of `size` places are filled */
   int64_t *latents, *counts, *tally;
-  float *u;
+  float *u, *boost;
   int64_t size, n;
 } output;
 
 /* Write what was chosen for a row. Returns 0 if it does not fit. */
 static int write_row(const problem *p, scratch *s, list *l, int64_t row, output *o) {
-  if (l->full || l->n < p->k) whole_row(p, p->x + row * p->width, l, s->work), ++o->tally[0];
+  if (l->full || l->n < p->k) whole_row(p, row, l, s->work), ++o->tally[0];
   int64_t at = p->k ? row * p->k : o->n;
   if (at + l->n > o->size) return 0;
   for (int64_t i = 0; i < l->n; i++) {
     o->latents[at + i] = l->latent[i];
     o->u[at + i] = p->shift ? l->value[i] + p->shift[l->latent[i]] : l->value[i];
+    if (p->boosted) o->boost[at + i] = l->boost[i];
   }
   o->counts[row] = l->n, o->n += l->n;
   return 1;
@@ -374,7 +513,7 @@ static int write_row(const problem *p, scratch *s, list *l, int64_t row, output 
    becomes what nearly all of these rows would have borne. Rows of which it hides some of the choice are put off to
    `again`. Returns 0 if there is no room. */
 static int choose_block(const problem *p, scratch *s, int64_t first, int64_t n, int64_t block, float *start, output *o) {
-  const float *x = p->x + first * p->width;
+  const float *x[2] = {p->of[0].x + first * p->width, p->boosted ? p->of[1].x + first * p->width : NULL};
   float sum = 0, squares = 0;
   int64_t seen = 0;
   begin(p, s, x, n, block, *start);
@@ -399,10 +538,12 @@ static int choose_block(const problem *p, scratch *s, int64_t first, int64_t n, 
 static void choose_again(const problem *p, scratch *s, int64_t block, output *o) {
   for (int64_t i = 0; i < s->n_again; i += block) {
     int64_t here = s->n_again - i < block ? s->n_again - i : block;
-    for (int64_t r = 0; r < here; r++)
-      memcpy(s->states + r * p->width, p->x + s->again[i + r] * p->width, 4 * (size_t)p->width);
-    begin(p, s, s->states, here, block, -INFINITY);
-    nominate(p, s, s->states, here);
+    const float *x[2] = {s->of[0].states, s->of[1].states};
+    for (int which = 0; which <= p->boosted; which++)
+      for (int64_t r = 0; r < here; r++)
+        memcpy(s->of[which].states + r * p->width, p->of[which].x + s->again[i + r] * p->width, 4 * (size_t)p->width);
+    begin(p, s, x, here, block, -INFINITY);
+    nominate(p, s, x, here);
     for (int64_t r = 0; r < here; r++) {
       if (s->lists[r].n > p->k) cut(p, s->lists + r, s->keys);
       write_row(p, s, s->lists + r, s->again[i + r], o);
@@ -412,21 +553,25 @@ static void choose_again(const problem *p, scratch *s, int64_t block, output *o)
 
 /* Choose among the latents of `rows` states, see the head of this file.
 
-   kind: of nomination; weight, packed, norms, factors: the encoder's matrix and what ot_pack made of it, with what; bias
-   (latents); shift (latents) or null: subtracted before comparing. k > 0: the k best of each row; k = 0: all whose score
-   exceeds `floor`. Score: the (shifted) pre-activation or, if two_sided, its magnitude; equal scores go to earlier
-   latents. room: places of a row's list, more than k. Out: latents and pre-activations (not shifted) in row order, counts
-   per row; `size` of them fit. tally (2) is raised by the number of rows that were computed as a whole and of scores made
-   in float32. Returns how many were chosen, -1 if they do not fit, -2 without memory. */
-int64_t ot_choose(int64_t kind, const float *x, int64_t rows, int64_t width, int64_t latents, const float *weight,
-                  const void *packed, const float *norms, const float *factors, const float *bias, const float *shift,
-                  int64_t k, float floor, int64_t two_sided, int64_t room, int64_t size, int64_t *out_latents,
-                  float *out_u, int64_t *counts, int64_t *tally) {
-  problem p = {x, weight, bias, shift, norms, packed, factors, width, latents, ot_padded(latents), k, room, floor,
-               (int)kind, (int)two_sided};
-  output o = {out_latents, counts, tally, out_u, size, 0};
+   kind: of nomination; weight, packed, norms, factors: the encoder's matrix and what ot_pack made of it, with what; the
+   same of the boost, all null if there is none; bias (latents); shift (latents) or null: subtracted before comparing.
+   k > 0: the k best of each row; k = 0: all whose score exceeds `floor`. Score: the (shifted) pre-activation or, if
+   two_sided, its magnitude, times 1 + |boost|; equal scores go to earlier latents. room: places of a row's list, more
+   than k. Out: latents, pre-activations (not shifted) and magnitudes of boosts in row order, counts per row; `size` of
+   them fit. tally (2) is raised by the number of rows that were computed as a whole and of inner products made in
+   float32. Returns how many were chosen, -1 if they do not fit, -2 without memory. */
+int64_t ot_choose(int64_t kind, int64_t rows, int64_t width, int64_t latents, const float *x, const float *weight,
+                  const void *packed, const float *norms, const float *factors, const float *boost_x,
+                  const float *boost_weight, const void *boost_packed, const float *boost_norms,
+                  const float *boost_factors, const float *bias, const float *shift, int64_t k, float floor,
+                  int64_t two_sided, int64_t room, int64_t size, int64_t *out_latents, float *out_u, float *out_boost,
+                  int64_t *counts, int64_t *tally) {
+  problem p = {{{x, weight, packed, norms, factors}, {boost_x, boost_weight, boost_packed, boost_norms, boost_factors}},
+               bias, shift, width, latents, ot_padded(latents), k, room, floor, (int)kind, (int)two_sided,
+               boost_x != NULL};
+  output o = {out_latents, counts, tally, out_u, out_boost, size, 0};
   scratch s;
-  int64_t block = block_of(kind, width), few = block < 4 * MR ? block : 4 * MR;
+  int64_t block = block_of(&p), few = block < 4 * MR ? block : 4 * MR;
   int good = reserve(&s, &p, rows, block), fits = 1;
   for (int64_t i = 0; i < p.padded && good; i++) { /* padding compares as false */
     s.bias[i] = i < latents ? bias[i] - (shift ? shift[i] : 0) : NAN;
@@ -441,6 +586,6 @@ int64_t ot_choose(int64_t kind, const float *x, int64_t rows, int64_t width, int
   }
   if (good && fits) choose_again(&p, &s, block, &o);
   tally[1] += s.n_scored;
-  release(&s);
+  release(&s, &p);
   return !good ? -2 : fits ? o.n : -1;
 }

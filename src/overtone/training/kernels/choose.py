@@ -8,7 +8,6 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from overtone.dictionaries.autoencoder import Autoencoder, Chosen, Settle, everywhere
-from overtone.dictionaries.codes import Support
 from overtone.dictionaries.scores import Product, Score
 from overtone.dictionaries.scores import product as torch_product
 from overtone.dictionaries.selectors.base import Rule
@@ -16,9 +15,10 @@ from overtone.dictionaries.values import Value
 
 SAMPLE = 64  # rows whose scores a selection may see beforehand
 
-Select = Callable[[Tensor, Tensor, Tensor, Rule, bool], tuple[Support, Tensor] | None]
-"""(centred states, weight, bias, rule, two-sided) -> nominated places and their pre-activations (n,), or None where the
-kernel is not made for such sizes. All float32 on a CPU and contiguous. Two-sided: scores are magnitudes."""
+Select = Callable[[Tensor, Tensor, Tensor, Rule, bool], Chosen | None]
+"""(centred states, weight, bias, rule, two-sided) -> nominated places, their pre-activations and, where the rule boosts
+scores, the boosts' head; or None where the kernel is not made for such sizes. All float32 on a CPU and contiguous, both
+products of the same shapes. Two-sided: scores are magnitudes."""
 
 
 @torch.no_grad()
@@ -34,34 +34,38 @@ def choose(
         or model.encoder.unrolled
         or not (_plain(model, bias) and _served(centred, weight, bias))
     )
-    rule = None if usual else _rule(model, centred[:SAMPLE])
+    rule = None if usual else _rule(model, centred, beside)
     found = None if rule is None or select is None else select(centred, weight, bias, rule, model.score.two_sided)
     if found is None:
         return model.choose(
             centred, company=True, beside=beside, peaks=peaks, settle=settle, first=first, product=product
         )
-    support, u = found
-    chosen = Chosen(support, u)
     if settle is None and model.selection.narrows:
-        keep = model.selection.narrow(support, model.scores(chosen), centred)
+        keep = model.selection.narrow(found.support, model.scores(found), centred)
     elif settle is None and not model.selection.rows_compete:
-        return chosen
+        return found
     else:
-        keep = (settle or model.selection.settle)(support, model.scores(chosen))
+        keep = (settle or model.selection.settle)(found.support, model.scores(found))
     if keep is None:
         model.selection.widen()
         return choose(
             model, centred, beside=beside, peaks=peaks, settle=settle, first=first, select=select, product=product
         )
-    return Chosen(support.kept(keep), u[keep])
+    return found.kept(keep)
 
 
-def _rule(model: Autoencoder, rows: Tensor) -> Rule | None:
-    """What is nominated, as a rule about pre-activations; rows: some of the states."""
+def _rule(model: Autoencoder, centred: Tensor, beside: Mapping[str, Tensor]) -> Rule | None:
+    """What is nominated, as a rule about pre-activations that a kernel can follow."""
     if type(model.score).on_preactivations is Score.on_preactivations:
         return None
-    rule = model.selection.rule(lambda: scores_of(model, rows), rows)
-    return None if rule is None else model.score.on_preactivations(rule, model.decoder.norms)
+    rows, near = centred[:SAMPLE], {name: part[:SAMPLE] for name, part in beside.items()}
+    rule = model.selection.rule(lambda: scores_of(model, rows, near), rows)
+    rule = None if rule is None else model.score.on_preactivations(rule, model.decoder, beside)
+    if rule is None or rule.boost is None:
+        return rule
+    states, weight = rule.boost.states, rule.boost.weight
+    alike = states.shape == centred.shape and weight.shape == (model.n_latents, model.width)
+    return rule if alike and _served(states, weight) else None
 
 
 def _plain(model: Autoencoder, bias: Tensor) -> bool:
@@ -70,10 +74,10 @@ def _plain(model: Autoencoder, bias: Tensor) -> bool:
     return type(model.value).sides is Value.sides and model.encoder.heads(probe, everywhere)["u"] is probe
 
 
-def scores_of(model: Autoencoder, rows: Tensor) -> Tensor:
-    """(rows, latents) scores of states less the centre, without what comes beside them."""
+def scores_of(model: Autoencoder, rows: Tensor, beside: Mapping[str, Tensor]) -> Tensor:
+    """(rows, latents) scores of states less the centre, with what came beside them."""
     u = linear(rows, *model.encoder.affine(model.decoder))
-    return model.score(model.heads_of(u, everywhere, {}), everywhere)
+    return model.score(model.heads_of(u, everywhere, model.score.sides(model.decoder, beside)), everywhere)
 
 
 def _served(*tensors: Tensor) -> bool:

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from overtone.dictionaries.autoencoder import Chosen
 from overtone.dictionaries.codes import Support
-from overtone.dictionaries.selectors.base import Rule
+from overtone.dictionaries.selectors.base import Boost, Rule
 from overtone.training.kernels import compiler, memory, sparse, threads
 from overtone.training.kernels.compiler import BuildError
 
@@ -36,7 +37,7 @@ _SIGNATURES = {
     "ot_padded": (_I, [_I]),
     "ot_balance": (None, [_P, _I, _P, _I, _I, _P, _P, _P]),
     "ot_pack": (None, [_I, _P, _I, _I, _P, _I, _I, _P, _P]),
-    "ot_choose": (_I, [_I, _P, _I, _I, _I, _P, _P, _P, _P, _P, _P, _I, _F, _I, _I, _I, _P, _P, _P, _P]),
+    "ot_choose": (_I, [_I, _I, _I, _I, *[_P] * 12, _I, _F, _I, _I, _I, *[_P] * 5]),
     "ot_decode": (None, [_P, _P, _P, _P, _I, _I, _I, _I, _I, _P]),
     "ot_products": (None, [_P, _P, _P, _P, _I, _I, _I, _I, _I, _P]),
     "ot_sum_by_latent": (None, [_P, _P, _P, _P, _P, _I, _I, _I, _I, _I, _P, _P]),
@@ -45,19 +46,38 @@ _SIGNATURES = {
 
 @dataclass(eq=False)
 class _Packed:
-    """What is kept for a weight between steps: norms of its rows, what balances it with the states (4, width), its
-    packed form of some kind, how many places a batch has had, and for how many selections int8 rests, now and next."""
+    """A weight for the kernel: norms of its rows, what balances it with the states (4, width), its packed form of some
+    kind."""
 
     norms: Tensor
     factors: Tensor
     kind: int = -1
     cells: Tensor = field(default_factory=lambda: torch.empty(0))
+
+    def pointers(self, states: Tensor, weight: Tensor) -> list[int]:
+        """A product as `ot_choose` wants it."""
+        return [t.data_ptr() for t in (states, weight, self.cells, self.norms, self.factors[0])]
+
+
+@dataclass(eq=False)
+class _Kept:
+    """What is kept for an encoder's weight between steps: it and the weight of boosts, packed, how many places a batch
+    has had, and for how many selections int8 rests, now and next."""
+
+    packed: _Packed
+    boost: _Packed | None = None
     size: int = 0
     rest: int = 0
     next_rest: int = 16
 
+    def kind(self, kinds: list[int], width: int) -> int:
+        """Which of some kinds of nomination is due."""
+        resting = self.rest or width > WIDEST
+        self.rest = max(0, self.rest - 1)
+        return kinds[-2] if resting and len(kinds) > 1 else kinds[-1]
+
     def weigh(self, scored: float, bearable: float) -> None:
-        """Let int8 rest, twice as long as the last time, if it left more scores per row than are bearable."""
+        """Let int8 rest, twice as long as the last time, if it left more to score per row than is bearable."""
         if scored > bearable:
             self.rest, self.next_rest = self.next_rest, min(1024, 2 * self.next_rest)
         else:
@@ -77,7 +97,7 @@ class Native:
         self.kinds = [i for i, name in enumerate(NOMINEES) if has >> i & 1 and nominees in (None, name)]
         if not self.kinds:
             raise BuildError(f"this processor has no instructions for {nominees} products")
-        self.whole_rows, self.scored = 0, 0  # rows computed as a whole, and scores made in float32, since the start
+        self.whole_rows, self.scored = 0, 0  # rows computed as a whole, and products made in float32, since the start
         self.kept = WeakTensorKeyDictionary()
         memory.ON_RELEASE.append(self.kept.clear)
         self.preactivations, self.decode = sparse.differentiable(self)
@@ -89,72 +109,81 @@ class Native:
         return f"compiled ({LEVELS[self.level]}{nominees})"
 
     # ------------------------------------------------------------------------------------------------------ selection
-    def select(
-        self, centred: Tensor, weight: Tensor, bias: Tensor, rule: Rule, two_sided: bool
-    ) -> tuple[Support, Tensor]:
+    def select(self, centred: Tensor, weight: Tensor, bias: Tensor, rule: Rule, two_sided: bool) -> Chosen:
         """As in `choose.Select`."""
-        packed = self._packed(weight, centred)
+        kept = self._kept(weight, centred, rule.boost)
         shift = None if rule.shift is None else rule.shift.float().contiguous()
         n_latents, width = weight.shape
         room = rule.k + rule.k // 2 + 16 if rule.k else min(max(ROOM, n_latents // 8), n_latents + 1)
 
-        def part(first: int, last: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        def part(first: int, last: int) -> list[Tensor]:
             rows = centred[first:last]
             counts, tally = torch.empty(len(rows), dtype=torch.int64), torch.zeros(2, dtype=torch.int64)
-            size = len(rows) * rule.k or min(len(rows) * n_latents, packed.size // len(centred) * len(rows) + 64 * ROOM)
+            products = kept.packed.pointers(rows, weight)
+            if rule.boost is not None and kept.boost is not None:
+                products += kept.boost.pointers(rule.boost.states[first:last], rule.boost.weight)
+            size = len(rows) * rule.k or min(len(rows) * n_latents, kept.size // len(centred) * len(rows) + 64 * ROOM)
             while True:
                 latents, u = torch.empty(size, dtype=torch.int64), torch.empty(size)
+                boosts = torch.empty(0 if rule.boost is None else size)
                 found = self.library.ot_choose(
-                    packed.kind, rows.data_ptr(), len(rows), width, n_latents, weight.data_ptr(),
-                    packed.cells.data_ptr(), packed.norms.data_ptr(), packed.factors[0].data_ptr(), bias.data_ptr(),
-                    _pointer(shift), rule.k, rule.floor, two_sided, room, size, latents.data_ptr(), u.data_ptr(),
-                    counts.data_ptr(), tally.data_ptr(),
+                    kept.packed.kind, len(rows), width, n_latents, *products, *[None] * (10 - len(products)),
+                    bias.data_ptr(), _pointer(shift), rule.k, rule.floor, two_sided, room, size,
+                    *(out.data_ptr() for out in (latents, u, boosts, counts, tally)),
                 )  # fmt: skip
                 if found >= 0:
-                    return latents[:found], u[:found], counts, tally
+                    return [latents[:found], u[:found], boosts[:found], counts, tally]
                 if found == -2:
                     raise MemoryError("no memory for the selection's lists.")
                 size = min(2 * size, len(rows) * n_latents)
 
         parts = threads.over(len(centred), GRAIN, part)
-        latents, u, counts = (_joined(list(found)) for found in list(zip(*parts, strict=True))[:3])
-        whole, scored = torch.stack([p[3] for p in parts]).sum(0).tolist()
-        self.whole_rows, self.scored, packed.size = self.whole_rows + whole, self.scored + scored, int(1.2 * len(u))
-        if packed.kind == 2:
-            packed.weigh(scored / len(centred), FEW * n_latents + 3 * len(u) / len(centred))
+        latents, u, boosts, counts = (_joined(list(found)) for found in list(zip(*parts, strict=True))[:4])
+        whole, scored = torch.stack([p[4] for p in parts]).sum(0).tolist()
+        self.whole_rows, self.scored, kept.size = self.whole_rows + whole, self.scored + scored, int(1.2 * len(u))
+        if kept.packed.kind == 2:
+            kept.weigh(scored / len(centred), FEW * n_latents + 3 * len(u) / len(centred))
+        sides = {} if rule.boost is None else {rule.boost.head: boosts}
         if rule.k:
-            return Support.from_indices(latents.view(len(centred), rule.k), n_latents), u
+            return Chosen(Support.from_indices(latents.view(len(centred), rule.k), n_latents), u, sides)
         support = Support(torch.arange(len(centred)).repeat_interleave(counts), latents, len(centred), n_latents)
         if rule.hinted:  # the shift was subtracted and added again
             u = self.products(centred, weight, support) + bias[latents]
-        return support, u
+        return Chosen(support, u, sides)
 
-    def _packed(self, weight: Tensor, states: Tensor) -> _Packed:
-        """The weight, packed as it is now for the kind that is due."""
-        n_latents, width = weight.shape
+    def _kept(self, weight: Tensor, states: Tensor, boost: Boost | None) -> _Kept:
+        """The weights, packed as they are now for the kind that is due."""
         kept = self.kept.get(weight)
         if kept is None:
-            norms = torch.empty(3, self.library.ot_padded(n_latents))
-            kept = self.kept[weight] = _Packed(norms, torch.empty(4, width))
-        resting = kept.rest or width > WIDEST
-        kind = self.kinds[-2] if resting and len(self.kinds) > 1 else self.kinds[-1]
-        kept.rest = max(0, kept.rest - 1)
-        if kind != kept.kind:
+            kept = self.kept[weight] = _Kept(self._unpacked(weight))
+        kind = kept.kind(self.kinds, weight.shape[1])
+        self._pack(kept.packed, kind, weight, states)
+        if boost is not None:
+            kept.boost = kept.boost or self._unpacked(boost.weight)
+            self._pack(kept.boost, kind, boost.weight, boost.states)
+        return kept
+
+    def _unpacked(self, weight: Tensor) -> _Packed:
+        norms = torch.empty(3, self.library.ot_padded(len(weight)))
+        return _Packed(norms, torch.empty(4, weight.shape[1]))
+
+    def _pack(self, packed: _Packed, kind: int, weight: Tensor, states: Tensor) -> None:
+        n_latents, width = weight.shape
+        if kind != packed.kind:
             size = self.library.ot_packed_bytes(kind, n_latents, width)
-            kept.kind, kept.cells = kind, torch.empty(size, dtype=torch.uint8)
-        factors = [part.data_ptr() for part in kept.factors]
+            packed.kind, packed.cells = kind, torch.empty(size, dtype=torch.uint8)
+        factors = [part.data_ptr() for part in packed.factors]
         self.library.ot_balance(
             states.data_ptr(), len(states), weight.data_ptr(), n_latents, width, factors[0], factors[1], factors[2]
         )
 
         def part(first: int, last: int) -> None:
             self.library.ot_pack(
-                kind, weight.data_ptr(), n_latents, width, factors[1], first, last, kept.cells.data_ptr(),
-                kept.norms.data_ptr(),
+                kind, weight.data_ptr(), n_latents, width, factors[1], first, last, packed.cells.data_ptr(),
+                packed.norms.data_ptr(),
             )  # fmt: skip
 
         threads.over(self.library.ot_panels(n_latents), GRAIN, part)
-        return kept
 
     # ------------------------------------------------------------------------------------------------ sparse products
     def bags(self, values: Tensor, weight: Tensor, at: Support) -> Tensor:
