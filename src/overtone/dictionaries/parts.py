@@ -13,7 +13,6 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from overtone.core.errors import CapabilityError, StoreError, nearest
-from overtone.dictionaries.slices import Slice
 
 _KINDS: dict[str, type["Part"]] = {}
 _ROOM = "overtone.dictionaries"
@@ -29,7 +28,6 @@ class Part(nn.Module):
 
     sliceable: ClassVar[bool] = False  # works the same on a slice of the latents, elsewhere the others
     indivisible: ClassVar[str] = ""  # why it never can, where that is so
-    slice: Slice | None = None  # where a selection's or a value's latents lie; None: it has all
 
     def __init_subclass__(cls, *, kind: str = "", **rest: Any) -> None:
         super().__init_subclass__(**rest)

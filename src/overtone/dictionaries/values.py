@@ -9,6 +9,7 @@ from torch import Tensor
 from overtone.dictionaries.encoders.base import At, Heads
 from overtone.dictionaries.jumps import jump
 from overtone.dictionaries.parts import Part
+from overtone.dictionaries.slices import Slice
 
 
 class Value(Part):
@@ -16,6 +17,7 @@ class Value(Part):
 
     signed: bool = False
     draws: bool = False  # random numbers while training
+    slice: Slice | None = None  # where its latents lie; None: it has all
 
     def sides(self, first: int, n_rows: int, n_latents: int) -> Heads:
         """Further (rows, latents) heads, without gradients, for n_rows rows of a training batch from row `first` on,

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from overtone.dictionaries.maintainers.annealing import Annealing
+from overtone.dictionaries.maintainers.annealing import QUEUE, Annealing
 from overtone.dictionaries.objectives.penalty import FLOOR, L1, powers
 from overtone.dictionaries.objectives.reconstruction import Reconstruction
 from overtone.dictionaries.presets.p_annealing import PAnnealing
@@ -48,6 +48,26 @@ def test_the_price_does_not_jump_when_the_power_falls(generator):
                 sizes.append(price(step).item())
             jumps.append(sizes[1] / sizes[0])
     assert len(jumps) == 10 and all(0.8 < jump < 1.25 for jump in jumps), jumps
+
+
+def test_sizes_are_measured_in_time_and_no_more_often_than_needed(generator, monkeypatch):
+    """What a fall of the power looks at is there, as if every batch had been measured."""
+    x = torch.randn(400, 8, generator=generator)
+    options = {"n_tokens": 60_000, "batch_rows": 100, "quiet": True}
+    measured, near = [], Annealing._is_near
+    monkeypatch.setattr(Annealing, "_is_near", lambda self, at: measured.append(near(self, at)) or measured[-1])
+    ours = fit(PAnnealing(24, updates=3), x, **options).dictionary.state_dict()
+    monkeypatch.setattr(Annealing, "_is_near", lambda self, progress: True)
+    always = fit(PAnnealing(24, updates=3), x, **options).dictionary.state_dict()
+    assert all(torch.equal(value, always[name]) for name, value in ours.items())
+    assert 3 * QUEUE <= sum(measured) <= 7 * QUEUE and len(measured) == 600
+
+
+def test_the_slope_of_a_power_is_that_of_its_formula():
+    a = torch.tensor([FLOOR / 7, FLOOR / 2, 3 * FLOOR, 0.2, 1.7], dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda a: powers(a, 0.4), (a,), eps=1e-7)
+    (powers(a, 0.4) * torch.arange(5)).sum().backward()
+    torch.testing.assert_close(a.grad[2:], torch.arange(2, 5) * 0.4 * a.detach()[2:] ** -0.6)
 
 
 def test_powers_of_small_amounts_have_bounded_slopes_and_no_nan():

@@ -40,9 +40,17 @@ class Annealing(Maintainer):
 
     @torch.no_grad()
     def tally(self, step: StepView) -> Tensor:
-        """(2,) the penalty's size with the power as it is, and as it will be after the next update."""
+        """(2,) the penalty's size with the power as it is, and as it will be after the next update; 0 where that is not
+        near, since powers of all places take long."""
+        if not self._is_near(step.progress):
+            return step.x_hat.new_zeros(2)
         size = amounts(step, step.values.abs())
         return torch.stack([powers(size, p).sum() for p in (float(self.state["p"]), self._next())])
+
+    def _is_near(self, progress: float) -> bool:
+        """Whether the power falls within QUEUE batches, or twice as many where they are smaller than before."""
+        ahead = progress * (1 + 2 * QUEUE / max(int(self.state["batches"]), 1))
+        return self.power(min(ahead, 1.0)) < float(self.state["p"]) - 1e-9
 
     def _next(self) -> float:
         return max(float(self.state["p"]) - (1 - self.end) / self.updates, self.end)

@@ -2,9 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from overtone.dictionaries.jumps import is_above
 from overtone.dictionaries.objectives.base import Objective, StepView
@@ -146,8 +148,24 @@ def total_amount(step: StepView, values: Tensor) -> Tensor:
 
 
 def powers(amounts: Tensor, p: float) -> Tensor:
-    """a^p, continued below FLOOR by the tangent, and 0 at a = 0 where the latent is not active."""
-    small = amounts < FLOOR
-    above = torch.where(small, FLOOR, amounts) ** p
-    below = p * FLOOR ** (p - 1) * amounts + (1 - p) * FLOOR**p
-    return torch.where(small, below, above) * (amounts > 0)
+    """a^p of amounts a >= 0, continued below FLOOR by the tangent, and 0 with slope 0 at a = 0, where the latent is not
+    active."""
+    return amounts if p == 1 else _Powers.apply(amounts, p)
+
+
+class _Powers(torch.autograd.Function):
+    """With m = max(a, FLOOR): m^p + p FLOOR^(p - 1) min(a - FLOOR, 0), whose slope is p m^p / m everywhere."""
+
+    @staticmethod
+    def forward(ctx: Any, amounts: Tensor, p: float) -> Tensor:
+        floored, active = amounts.clamp_min(FLOOR), amounts.sign()
+        powers = floored**p
+        if ctx.needs_input_grad[0]:
+            ctx.save_for_backward((powers / floored).mul_(p).mul_(active))
+        below = (amounts - FLOOR).clamp_(max=0)
+        return powers.add_(below, alpha=p * FLOOR ** (p - 1)).mul_(active)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return ctx.saved_tensors[0] * grad, None

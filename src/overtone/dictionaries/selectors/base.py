@@ -7,6 +7,7 @@ from torch import Tensor
 
 from overtone.dictionaries.codes import Support
 from overtone.dictionaries.parts import Part
+from overtone.dictionaries.slices import Slice
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +50,7 @@ class Selection(Part):
     narrows: bool = False  # its rule gives more places than it nominates
     rows_compete: bool = False
     latents_compete: bool = False  # whether a latent is active depends on what others score
+    slice: Slice | None = None  # where its latents lie; None: it has all
     has_threshold_form: bool = False
     learned: bool = False  # theta is a function of a parameter; values then see it, with its gradient
     theta: Tensor  # where there is a threshold form: () or (latents,), in the score's units
