@@ -16,9 +16,11 @@ from overtone.core.errors import CapabilityError
 from overtone.core.seeds import torch_generator
 from overtone.dictionaries.autoencoder import Autoencoder
 from overtone.dictionaries.codes import Support
+from overtone.dictionaries.decoders.linear import Linear
 from overtone.dictionaries.maintainers.zipf import ZipfDensity
 from overtone.dictionaries.presets.jump_relu import JumpReLU
 from overtone.dictionaries.presets.matryoshka import Matryoshka
+from overtone.dictionaries.scores import GradientWeighted
 from overtone.dictionaries.selectors.energy import Energy
 from overtone.dictionaries.slices import Slice
 from overtone.training.distributed.join import SPLITS
@@ -30,7 +32,7 @@ from worlds import together
 ENTRIES = {name: entry for name, entry in entries("dictionaries").items() if not entry.thing.whole}
 WIDTH, LATENTS, K, ROWS, STEPS = 8, 12, 2, 25, 12
 # Cannot be spread by latents, and why; every other kind can.
-WHOLE = {"mp_sae": "each step looks for the best of all atoms", "poly_sae": "sums over all latents", "g_sae": ""}
+WHOLE = {"mp_sae": "each step looks for the best of all atoms", "poly_sae": "sums over all latents"}
 # Settings in which a kind has other parts than by default.
 OTHERWISE = [
     ("abs_top_k", {"scope": "batch"}),
@@ -160,6 +162,22 @@ def test_a_batch_with_fewer_rows_than_workers_is_everyones():
 
     for tensors in together(3, work):
         agree(tensors, work(None))
+
+
+def test_slices_agree_on_the_length_of_rows_that_influence_is_told_by(generator):
+    """Rows of one slice are longer than those of the others."""
+    score, decoder = GradientWeighted(0.7), Linear(WIDTH, LATENTS)
+    decoder.weight.data.copy_(torch.randn(LATENTS, WIDTH, generator=generator) * torch.arange(LATENTS)[:, None])
+    beside = {"g": torch.randn(ROWS, WIDTH, generator=generator)}
+
+    def work(world):
+        first, last = world.span(LATENTS)
+        part, ours = Linear(WIDTH, last - first), GradientWeighted(0.7)
+        part.weight.data.copy_(decoder.weight.data[first:last])
+        ours.confer(part, Slice(tuple(world.spans(LATENTS)), world.rank, world.gather, world.add))
+        return ours.sides(part, beside)["pull"]
+
+    torch.testing.assert_close(torch.cat(together(3, work), 1), score.sides(decoder, beside)["pull"])
 
 
 @pytest.mark.parametrize("most", [None, 7])

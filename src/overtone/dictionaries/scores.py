@@ -15,6 +15,7 @@ from overtone.dictionaries.decoders.base import Decoder
 from overtone.dictionaries.encoders.base import At, Heads
 from overtone.dictionaries.parts import Part
 from overtone.dictionaries.selectors.base import Boost, Rule
+from overtone.dictionaries.slices import Slice
 
 EVEN = 1e-6  # lengths of rows that differ less, in proportion, do not change what is best
 
@@ -36,6 +37,9 @@ class Score(Part):
     def forward(self, heads: Heads, at: At) -> Tensor:
         """Scores in the shape of the heads; `at` brings a (latents,) vector into that shape."""
         raise NotImplementedError
+
+    def confer(self, decoder: Decoder, where: Slice) -> None:
+        """Called before each step where the latents are spread over slices: all of these may agree on something."""
 
     def sides(self, decoder: Decoder, beside: Mapping[str, Tensor], product: Product = product) -> Heads:
         """Further (rows, latents) heads, without gradients, from what came beside some states: `g`, (rows, width)
@@ -100,9 +104,12 @@ class GradientWeighted(Score, kind="score.gradient_weighted"):
     mean square) along a random direction of length s. Where no gradients came, or they are zero, it is u. Source:
     g-SAE, arXiv 2411.10397."""
 
+    sliceable = True
+
     def __init__(self, beta: float) -> None:
         super().__init__()
         self.beta = beta
+        self._size: Tensor | None = None  # s / sqrt(width), where slices of the latents have to agree on it
 
     def arguments(self) -> dict[str, float]:
         """beta."""
@@ -115,8 +122,13 @@ class GradientWeighted(Score, kind="score.gradient_weighted"):
         weight = decoder.rows().detach()
         g = beside["g"].to(weight.dtype)
         g = g / g.abs().amax(1, keepdim=True).clamp_min(torch.finfo(g.dtype).tiny)  # squares of small ones would vanish
-        size = torch.linalg.vector_norm(weight) / weight.numel() ** 0.5  # s / sqrt(width)
+        size = torch.linalg.vector_norm(weight) / weight.numel() ** 0.5 if self._size is None else self._size
         return Boost(normalize(g, dim=1) * (self.beta / size), weight, "pull")
+
+    def confer(self, decoder: Decoder, where: Slice) -> None:
+        """Find s from the rows of all slices."""
+        rows = decoder.rows().detach()
+        self._size = (where.total(rows.square().sum()) / (where.n_latents * rows.shape[1])).sqrt()
 
     def sides(self, decoder: Decoder, beside: Mapping[str, Tensor], product: Product = product) -> Heads:
         """`pull`, the beta p above, from `g`."""

@@ -61,6 +61,7 @@ class LatentShare:
         cut = Cut(self.model, self.world, centred)
         rows, near = centred[:SAMPLE], {name: part[:SAMPLE] for name, part in _beside(given).items()}
         with torch.no_grad():
+            self.model.score.confer(self.model.decoder, self.model.slice)
             self.model.selection.confer(lambda: scores_of(self.model, rows, near), rows)
         return (self._dense if given.all_latents else self._sparse)(given, inputs, target, centred, cut)
 
