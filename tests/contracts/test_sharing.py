@@ -18,8 +18,6 @@ from overtone.dictionaries.autoencoder import Autoencoder
 from overtone.dictionaries.codes import Support
 from overtone.dictionaries.decoders.linear import Linear
 from overtone.dictionaries.maintainers.zipf import ZipfDensity
-from overtone.dictionaries.presets.jump_relu import JumpReLU
-from overtone.dictionaries.presets.matryoshka import Matryoshka
 from overtone.dictionaries.scores import GradientWeighted
 from overtone.dictionaries.selectors.energy import Energy
 from overtone.dictionaries.slices import Slice
@@ -39,8 +37,8 @@ OTHERWISE = [
     ("crosscoder", {"sparsity": 0.3}),
     ("gba", {"groups": 2, "highest": 0.4, "lowest": 0.2, "every": 0.08, "up": 0.3, "down": 1.5}),
     ("gated", {"target_l0": 1.5}),
-    ("jump_relu", {"penalty": "tanh"}),
-    ("matryoshka", {"groups": 3}),
+    ("jump_relu", {"penalty": "tanh", "revive": 0.3, "threshold": 1.5}),
+    ("matryoshka", {"groups": 3, "sampled": True}),
     ("mutual_choice", {"aux": "dead"}),
     ("p_annealing", {"start": 0.0, "target_l0": 1.5}),
     ("skip_transcoder", {"skip": False}),
@@ -102,12 +100,6 @@ def test_sharing_a_training_changes_nothing(name, split):
             together(2, lambda world: trained(preset, lambda model: SPLITS[split](model, world)))
     else:
         check(preset, split, 2)
-
-
-@pytest.mark.parametrize("preset", [Matryoshka(LATENTS, k=K, sampled=True), JumpReLU(LATENTS, revive=0.1)])
-def test_settings_that_cannot_be_spread_are_refused_by_the_name_of_what_cannot(preset):
-    with pytest.raises(CapabilityError, match="(SampledPrefixes.*change places|Revive).*split='rows'"):
-        together(2, lambda world: trained(preset, lambda model: SPLITS["latents"](model, world)))
 
 
 def test_the_page_names_the_kinds_that_cannot_be_spread():
@@ -207,3 +199,19 @@ def test_slices_that_nominate_too_few_are_asked_again_until_they_choose_what_one
     for found in together(3, work):
         places = sorted(zip(whole.rows.tolist(), whole.latents.tolist(), strict=True))
         assert sorted(zip(found.rows.tolist(), found.latents.tolist(), strict=True)) == places
+
+
+def test_a_permutation_moves_rows_and_lists_between_slices_as_within_one(generator):
+    order = torch.randperm(LATENTS, generator=generator)
+    part, named = torch.randn(LATENTS, 3, generator=generator), torch.tensor([0, 3, 7, 11])
+    alone = Slice.all(LATENTS)
+
+    def work(world):
+        where = Slice(tuple(world.spans(LATENTS)), world.rank, world.gather, world.add)
+        first, last = world.span(LATENTS)
+        return where.moved(part[first:last], order), where.renamed(where.inside(named), order) + first
+
+    moved, renamed = (torch.cat(parts) for parts in zip(*together(3, work), strict=True))
+    assert torch.equal(moved, alone.moved(part, order)) and torch.equal(moved, part[order])
+    assert torch.equal(renamed, alone.renamed(named, order))
+    assert sorted(order[renamed].tolist()) == named.tolist()

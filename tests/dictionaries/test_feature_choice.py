@@ -62,7 +62,7 @@ def test_latents_below_their_expected_density_are_found_and_follow_a_permutation
     torch.testing.assert_close(expected[[0, 2, 3, 1]], zipf_densities(4, 2, 1.0, 0.0))
     law.state["under"] = (law.state["density"] < 0.5 * expected).nonzero().view(-1)
     assert law.state["under"].tolist() == [1]
-    law.reorder(torch.tensor([1, 0, 3, 2]))
+    law.reorder(torch.tensor([1, 0, 3, 2]), model.slice)
     assert law.state["under"].tolist() == [0] and float(law.state["density"][0]) == pytest.approx(0.05)
     law.renew(torch.tensor([0]))
     assert float(law.state["density"][0]) == 0.5

@@ -57,6 +57,16 @@ class Slice:
         parts = self.gather(part)
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
+    def moved(self, part: Tensor, order: Tensor) -> Tensor:
+        """What those at hand hold of something, whose first axis are latents, after a permutation of all of them: new
+        place i what place order[i] held."""
+        return self.whole(part)[self.own(order)]
+
+    def renamed(self, latents: Tensor, order: Tensor) -> Tensor:
+        """The latents at hand, by number here, that a list names after such a permutation; the holders' lists together
+        name the same latents as before."""
+        return torch.isin(self.own(order), self.whole(latents + self.first)).nonzero().view(-1)
+
     def total(self, part: Tensor) -> Tensor:
         """The sum of what all holders have; without gradients."""
         return self.add(part)

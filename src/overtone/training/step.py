@@ -82,6 +82,15 @@ class Step:
         return self.dictionary.decoder.norms() if self.known_norms is None else self.known_norms
 
     @property
+    def centre(self) -> Tensor | float:
+        """What was subtracted before encoding."""
+        return self.dictionary.centre()
+
+    def everyones(self, part: Tensor) -> Tensor:
+        """The part: all latents are here."""
+        return part
+
+    @property
     def kernels(self) -> Kernels:
         """What computes the sparse products."""
         return kernels_for(self.centred.device)

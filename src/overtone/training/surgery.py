@@ -1,7 +1,8 @@
 """Row surgery: latents change places or start anew, with all that belongs to them.
 
 Parameters and buffers that parts list as `per_latent`, the optimiser's moments of these, and the per-latent state of
-the maintainers move together: after a permutation a training goes on as before, up to the names of the latents.
+the maintainers move together: after a permutation a training goes on as before, up to the names of the latents. Where
+latents are spread over processes they also move between these, one tensor after the other.
 """
 
 from collections.abc import Iterable
@@ -19,13 +20,13 @@ def operate(dictionary: Autoencoder, adam: Adam, maintainers: Iterable[Maintaine
     """Carry out what a maintainer asked for, in place."""
     if surgery.order is not None:
         tensors = {**dict(dictionary.named_parameters()), **dict(dictionary.named_buffers())}
+        where = dictionary.slice
         for name in per_latent(dictionary):
-            tensors[name].copy_(tensors[name][surgery.order])
-            for moments in (adam.means, adam.squares):
-                if name in moments:
-                    moments[name].copy_(moments[name][surgery.order])
+            for parts in (tensors, adam.means, adam.squares):
+                if name in parts:
+                    parts[name].copy_(where.moved(parts[name], surgery.order))
         for maintainer in maintainers:
-            maintainer.reorder(surgery.order)
+            maintainer.reorder(surgery.order, where)
     if surgery.fresh is not None:
         parameters = dict(dictionary.named_parameters())
         for name, rows in surgery.rows.items():

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from overtone.dictionaries.autoencoder import Autoencoder, Chosen
 from overtone.dictionaries.objectives.base import StepView
+from overtone.dictionaries.slices import Slice
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,8 +43,8 @@ class Observation:
 class Surgery:
     """Row surgery that a maintainer asks for: parameters, per-latent state and the optimiser's moments move together.
 
-    order: (latents,) permutation, new row i being old row order[i]; or fresh: (n,) latents that start anew, with
-    `rows`: parameter's name in the dictionary -> (n, ...) new values; their moments become zero.
+    order: (latents,) permutation of all latents, new row i being old row order[i]; or fresh: (n,) latents that start
+    anew, with `rows`: parameter's name in the dictionary -> (n, ...) new values; their moments become zero.
     """
 
     order: Tensor | None = None
@@ -95,10 +96,12 @@ class Maintainer:
         """Row surgery that is due, asked for after each update."""
         return None
 
-    def reorder(self, order: Tensor) -> None:
-        """Follow a permutation of the latents: new place i holds what place order[i] held."""
+    def reorder(self, order: Tensor, where: Slice) -> None:
+        """Follow a permutation of all latents: new place i holds what place order[i] held. where: those at hand."""
         for key in self.per_latent:
-            self.state[key] = self.state[key][order]
+            self.state[key] = where.moved(self.state[key], order)
+        for key in self.lists:
+            self.state[key] = where.renamed(self.state[key], order)
 
     def renew(self, latents: Tensor) -> None:
         """Forget what was known of latents that start anew: their state becomes zero."""

@@ -47,11 +47,6 @@ class Firing(Maintainer):
             self.state["unchecked_tokens"].zero_()
             self.state["dead"] = (idle >= self.window).nonzero().view(-1)
 
-    def reorder(self, order: Tensor) -> None:
-        """Follow a permutation; the list follows too."""
-        super().reorder(order)
-        self.state["dead"] = torch.isin(order, self.dead).nonzero().view(-1)
-
     def renew(self, latents: Tensor) -> None:
         """They count as alive."""
         super().renew(latents)

@@ -20,7 +20,7 @@ class SampledPrefixes(Maintainer):
     name = "prefixes"
     per_latent = ("contribution",)
     wants_step = True
-    indivisible = "latents are sorted and change places, also with those of other slices"
+    sliceable = True
 
     def __init__(self, n: int) -> None:
         super().__init__()
@@ -30,7 +30,7 @@ class SampledPrefixes(Maintainer):
         """The first prefixes."""
         device = dictionary.decoder.centre().device
         self.state = {
-            "sizes": self._drawn(0, dictionary.n_latents),
+            "sizes": self._drawn(0, dictionary.slice.n_latents),
             "batches": torch.zeros((), dtype=torch.int64),
             "sorted": torch.zeros((), dtype=torch.int64),
             "due": torch.zeros((), dtype=torch.bool),
@@ -46,12 +46,14 @@ class SampledPrefixes(Maintainer):
     @torch.no_grad()
     def observe(self, dictionary: Autoencoder, seen: Observation) -> None:
         """Add up contributions and draw the next prefixes."""
-        step = seen.step
+        step, where = seen.step, dictionary.slice
         assert step is not None
         amounts = (step.values * step.at(dictionary.decoder.norms())).square()
-        self.state["contribution"].index_add_(0, step.latents.expand_as(amounts).reshape(-1), amounts.reshape(-1))
+        every = amounts.new_zeros(where.n_latents)
+        every.index_add_(0, step.latents.expand_as(amounts).reshape(-1), amounts.reshape(-1))
+        self.state["contribution"] += where.own(every)
         self.state["batches"] += 1
-        self.state["sizes"] = self._drawn(int(self.state["batches"]), dictionary.n_latents)
+        self.state["sizes"] = self._drawn(int(self.state["batches"]), where.n_latents)
         self.state["due"].fill_(int(seen.progress * SORTINGS) > int(self.state["sorted"]))
 
     def operate(self, dictionary: Autoencoder) -> Surgery | None:
@@ -60,6 +62,6 @@ class SampledPrefixes(Maintainer):
             return None
         self.state["due"].fill_(False)
         self.state["sorted"] += 1
-        order = self.state["contribution"].argsort(descending=True, stable=True)
+        order = dictionary.slice.whole(self.state["contribution"]).argsort(descending=True, stable=True)
         self.state["contribution"].zero_()
         return Surgery(order=order)

@@ -92,11 +92,6 @@ class ZipfDensity(Maintainer):
         if isinstance(dictionary.selection, Columns):
             dictionary.selection.share.copy_(shares)
 
-    def reorder(self, order: Tensor) -> None:
-        """Follow a permutation; the list follows too."""
-        super().reorder(order)
-        self.state["under"] = torch.isin(order, self.state["under"]).nonzero().view(-1)
-
     def renew(self, latents: Tensor) -> None:
         """Start from the density of an average latent."""
         for key in self.per_latent:

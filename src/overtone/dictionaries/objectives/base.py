@@ -47,6 +47,16 @@ class StepView(Protocol):
         """The latent of each value: (places,), or (1, latents) after a dense pass."""
         ...
 
+    @property
+    def centre(self) -> "Tensor | float":
+        """What was subtracted before encoding, with gradients for what uses it with this process's latents."""
+        ...
+
+    def everyones(self, part: Tensor, /) -> Tensor:
+        """The sum of a part, computed from the latents of `dictionary`, over the holders of all latents; with
+        gradients."""
+        ...
+
     def at(self, vector: Tensor, /) -> Tensor:
         """A (latents,) vector in the layout of `values`, with gradients."""
         ...

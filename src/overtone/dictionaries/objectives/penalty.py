@@ -116,18 +116,19 @@ class Revive(Objective):
 
     weight: float
     needs_values = False
+    sliceable = True
 
     def __call__(self, step: StepView) -> Tensor:
         """The term, 0 or more."""
-        model, dead = step.dictionary, step.dead
-        if not len(dead):
+        if not len(step.dead):
             return step.x_hat.new_zeros(())
+        model, dead = step.dictionary, step.dictionary.slice.inside(step.dead)
         weight, bias = model.encoder.affine(model.decoder)
-        centre = model.centre()
+        centre = step.centre
         states = step.centred + (centre.detach() - centre if isinstance(centre, Tensor) else 0.0)
         u = torch.nn.functional.linear(states, weight[dead], bias[dead])
         short = (model.selection.theta[dead] - u).relu() * step.norms[dead]
-        return self.weight * short.sum() / len(step.x) / model.spread.sqrt()
+        return self.weight * step.everyones(short.sum()) / len(step.x) / model.spread.sqrt()
 
 
 def amounts(step: StepView, values: Tensor) -> Tensor:

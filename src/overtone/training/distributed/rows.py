@@ -118,6 +118,15 @@ class _RowStep:
         return self.local.norms
 
     @property
+    def centre(self) -> Tensor | float:
+        """What was subtracted before encoding."""
+        return self.dictionary.centre()
+
+    def everyones(self, part: Tensor) -> Tensor:
+        """The part: all latents are here."""
+        return part
+
+    @property
     def latents(self) -> Tensor:
         """The latent of each value."""
         return self.local.latents if self.chosen is None else self.chosen.support.latents

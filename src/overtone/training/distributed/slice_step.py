@@ -105,6 +105,15 @@ class SliceStep:
         return self.dictionary.decoder.norms()
 
     @property
+    def centre(self) -> Tensor | float:
+        """What was subtracted before encoding; its gradient collects what all processes give."""
+        return shared_centre(self.dictionary, self.world)
+
+    def everyones(self, part: Tensor) -> Tensor:
+        """The sum of all processes' parts."""
+        return total(part, self.world)
+
+    @property
     def latents(self) -> Tensor:
         """The latent of each value, by number in the whole dictionary."""
         return self.cut.latents
@@ -162,6 +171,15 @@ class DenseSliceStep:
     def norms(self) -> Tensor:
         """(latents,) lengths of the decoder's rows, those of this process."""
         return self.dictionary.decoder.norms()
+
+    @property
+    def centre(self) -> Tensor | float:
+        """What was subtracted before encoding; its gradient collects what all processes give."""
+        return shared_centre(self.dictionary, self.world)
+
+    def everyones(self, part: Tensor) -> Tensor:
+        """The sum of all processes' parts."""
+        return total(part, self.world)
 
     @property
     def latents(self) -> Tensor:
