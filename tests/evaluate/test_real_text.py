@@ -17,7 +17,14 @@ from overtone.data.docstrings import docstrings
 from overtone.dictionaries.presets.top_k import TopK
 from overtone.evaluate import real_text
 from overtone.evaluate.compare import compare
-from overtone.evaluate.real_text import WHERE, encoder_states, on_real_states, on_real_text
+from overtone.evaluate.real_text import (
+    WHERE,
+    encoder_states,
+    matching,
+    matching_states,
+    on_real_states,
+    on_real_text,
+)
 
 
 @pytest.fixture
@@ -79,6 +86,19 @@ def test_a_part_of_a_study_is_run_on_text_and_marked_as_such(package):
     assert finding.id == "e.error.text" and finding.claim == "sentence encoder: it is small"
     assert found.tables[WHERE][0]["name"] == "top_k" and finding.measured == found.tables[WHERE][0]["fvu"]
     assert "60 docstrings" in found.told[WHERE] and "split by module" in found.told[WHERE]
+
+
+def test_states_with_gradients_are_those_of_the_halves_of_the_same_texts(package):
+    states = matching_states(["residual.1"], 60)
+    site, texts = Site("residual", 1), docstrings(60)
+    assert len(states.traces) == 120 and states.g[site].shape == states.x[site].shape == (len(states.where), 16)
+    assert {t.group for t in states.traces} == {t.group for t in texts}
+    special = matching(states.model).special
+    for row in range(0, len(states.where), 97):
+        trace = states.traces[int(states.where.document[row])]
+        assert trace.tokens[int(states.where.token[row])] not in special
+    found = on_real_text(["residual.1"], 60, study, matched=True)
+    assert "120 halves of docstrings" in found.told[WHERE]
 
 
 def test_without_the_package_a_study_says_so_and_finds_nothing_there(no_package):

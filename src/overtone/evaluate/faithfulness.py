@@ -1,8 +1,8 @@
 """Does a model still say the same when a dictionary's reconstruction takes the place of its states?
 
-States at one site are replaced at some positions, the model goes on from there, and its predictions from these
-positions are scored twice: cross-entropy of the true next token, and KL to what the untouched model predicts. Zero and
-mean ablation say what losing the site costs.
+States at one site are replaced at some positions, the model goes on from there, and its predictions are scored twice:
+cross-entropy of what is true, and KL to what the untouched model predicts. Zero and mean ablation say what losing the
+site costs. What is predicted is a `Task`: the next token here, a passage's neighbour in `matching`.
 Sources: cross-entropy recovered as in Bricken et al. 2023 (Towards monosemanticity); KL beside it as in Gao et al.
 2024, arXiv 2406.04093. Where codes were selected with gradients of the loss (g-SAE), only the KL can be believed: for a
 calibrated model, excess cross-entropy equals KL on average, unless the codes know the label.
@@ -10,6 +10,7 @@ calibrated model, excess cross-entropy equals KL on average, unless the codes kn
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -40,8 +41,8 @@ class Arm:
     """What takes the place of the states: (rows, width) states and, where `gradient` asks for them, their (rows, width)
     loss gradients -> (rows, width).
 
-    gradient: "true" for the loss of the true next tokens, which tells the arm what they are; "drawn" for next tokens
-    drawn from the untouched model's own predictions, the control that knows nothing of the text; "" for none.
+    gradient: "true" for the loss of what is true, which tells the arm what that is; "drawn" for labels drawn from the
+    untouched model's own predictions, the control that knows nothing of the text; "" for none.
     """
 
     replace: Callable[[Tensor, Tensor | None], Tensor]
@@ -70,7 +71,7 @@ def spliced_by_gradient(dictionary: Autoencoder, gradient: str = "true") -> Arm:
 @dataclass(frozen=True, eq=False)
 class Faithfulness:
     """Sums over the predictions of each text. ce, kl: arm -> (texts,) float64 nats, `clean`, `zero` and `mean` among
-    the arms; tokens: (texts,) predictions; groups: what the bootstrap draws again."""
+    the arms; tokens: (texts,) number of predictions; groups: what the bootstrap draws again."""
 
     ce: Mapping[str, np.ndarray]
     kl: Mapping[str, np.ndarray]
@@ -79,16 +80,16 @@ class Faithfulness:
     seed: int = 0
 
     def cross_entropy(self, arm: str) -> Estimate:
-        """Nats per token of the true next token."""
-        return self._per_token(self._of(self.ce, arm))
+        """Nats per prediction of what is true."""
+        return self._per_prediction(self._of(self.ce, arm))
 
     def divergence(self, arm: str) -> Estimate:
-        """Nats per token of KL(untouched || arm), 0 or more."""
-        return self._per_token(self._of(self.kl, arm))
+        """Nats per prediction of KL(untouched || arm), 0 or more."""
+        return self._per_prediction(self._of(self.kl, arm))
 
     def difference(self, first: str, second: str) -> Estimate:
-        """Nats per token of KL, first - second, paired by text."""
-        return self._per_token(self._of(self.kl, first) - self._of(self.kl, second))
+        """Nats per prediction of KL, first - second, paired by text."""
+        return self._per_prediction(self._of(self.kl, first) - self._of(self.kl, second))
 
     def recovered(self, arm: str, *, floor: str = ZERO) -> Estimate:
         """Share of the cross-entropy that losing the site costs (the `floor`, `zero` or `mean`) which the arm saves: 1
@@ -98,11 +99,11 @@ class Faithfulness:
         return self._drawn.estimate(ratio(saved, cost))
 
     def label_knowledge(self, arm: str) -> Estimate:
-        """Nats per token by which the arm does better on the true next tokens than its KL lets expect, KL - (its cross-
+        """Nats per prediction by which the arm does better on what is true than its KL lets expect, KL - (its cross-
         entropy - the untouched model's): about 0 where a calibrated model is only disturbed, up to its whole loss where
         the arm was told the labels."""
         excess = self._of(self.ce, arm) - self._of(self.ce, CLEAN)
-        return self._per_token(self._of(self.kl, arm) - excess)
+        return self._per_prediction(self._of(self.kl, arm) - excess)
 
     @property
     def _drawn(self) -> Resampling:
@@ -111,7 +112,7 @@ class Faithfulness:
     def _series(self, columns: np.ndarray) -> np.ndarray:
         return self._drawn.sums(columns, self.groups)
 
-    def _per_token(self, sums: np.ndarray) -> Estimate:
+    def _per_prediction(self, sums: np.ndarray) -> Estimate:
         total, tokens = self._series(np.stack([sums, self.tokens], 1)).T
         return self._drawn.estimate(ratio(total, tokens))
 
@@ -121,26 +122,66 @@ class Faithfulness:
         return sums[arm]
 
 
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Some texts: members, their numbers; tokens, real: as for a model, padded on the right; places: (batch, seq) bool,
+    where states are replaced; rows: (predictions,) which of the texts each prediction is about."""
+
+    members: list[int]
+    tokens: Tensor
+    real: Tensor
+    places: Tensor
+    rows: Tensor
+
+
+class Task(ABC):
+    """What a model predicts, by which it is judged."""
+
+    @abstractmethod
+    def batches(self, traces: Sequence[ReasoningTrace]) -> Iterator[Batch]:
+        """The texts, some at a time."""
+
+    @abstractmethod
+    def predictions(self, model: HookedModel, batch: Batch) -> Tensor:
+        """(predictions, options) float32 log-probabilities; edits in force apply."""
+
+    @abstractmethod
+    def targets(self, batch: Batch) -> Tensor:
+        """(predictions,) the true options."""
+
+    @abstractmethod
+    def slopes(self, model: HookedModel, batch: Batch, site: Site, labels: Tensor) -> Tensor:
+        """(places, width) gradients, with respect to the states at the batch's places, of the mean cross-entropy of
+        labels (predictions,) over a text (or over what is predicted together)."""
+
+
 def faithfulness(
     model: HookedModel, traces: Sequence[ReasoningTrace], site: Site | str, arms: Mapping[str, Arm], *,
     part: str = "response", tokens_per_pass: int = 4096, seed: int = 0,
 ) -> Faithfulness:  # fmt: skip
+    """`judged` by next tokens, predicted from where states are replaced.
+
+    part: at which positions, "response" (those whose states a dictionary of responses was trained on) or "all". Raises
+    as `judged`, and ModelError for a model without a vocabulary head.
+    """
+    return judged(model, traces, site, arms, NextTokens(part, tokens_per_pass), seed=seed)
+
+
+def judged(
+    model: HookedModel, traces: Sequence[ReasoningTrace], site: Site | str, arms: Mapping[str, Arm], task: Task, *,
+    seed: int = 0,
+) -> Faithfulness:  # fmt: skip
     """Cross-entropy and KL of every arm, of zero ablation and of mean ablation, on the same predictions.
 
-    traces: texts as token ids; site: where states are replaced; part: at which positions, "response" (those whose
-    states a dictionary of responses was trained on) or "all"; predictions from these positions count. Mean ablation
-    puts the mean of these states of all given texts. seed: of drawn labels and of the bootstrap, which is over the
-    traces' groups. Raises SettingError for a reserved or missing arm, DataError if nothing is predicted, ModelError for
-    a model without a vocabulary head.
+    traces: texts as token ids; site: where states are replaced; task: at which positions, and what is predicted. Mean
+    ablation puts the mean of these states of all given texts. seed: of drawn labels and of the bootstrap, which is over
+    the traces' groups. Raises SettingError for a reserved or missing arm, DataError if nothing is predicted.
     """
-    if not arms or {CLEAN, ZERO, MEAN} & set(arms) or part not in ("response", "all"):
-        raise SettingError(
-            f"arms {list(arms)}, part={part!r}: give at least one arm, not named clean, zero or mean; part is "
-            "'response' or 'all'."
-        )
+    if not arms or {CLEAN, ZERO, MEAN} & set(arms):
+        raise SettingError(f"arms {list(arms)}: give at least one arm, not named clean, zero or mean.")
     site = model.check(site)
-    batches = list(_batches(traces, part, tokens_per_pass))
-    if not any(bool(batch.places.any()) for batch in batches):
+    batches = list(task.batches(traces))
+    if not any(len(batch.rows) for batch in batches):
         raise DataError("no prediction is made from the chosen positions. Give texts of two tokens or more.")
     mean = _mean_state(model, batches, site)
     zero = Arm(lambda x, g: torch.zeros_like(x))
@@ -149,41 +190,58 @@ def faithfulness(
     ce, kl = ({name: np.zeros(len(traces)) for name in (CLEAN, *every)} for _ in range(2))
     tokens = np.zeros(len(traces))
     for batch in batches:
-        tokens[batch.members] = batch.places.sum(1).numpy()
-        for name, (loss, divergence) in _scores(model, batch, site, every, generator):
+        tokens[batch.members] = batch.rows.bincount(minlength=len(batch.members)).numpy()
+        for name, (loss, divergence) in _scores(model, batch, site, every, task, generator):
             ce[name][batch.members], kl[name][batch.members] = loss, divergence
     return Faithfulness(ce, kl, tokens, tuple(t.group or str(t.document) for t in traces), seed)
 
 
-@dataclass(frozen=True, eq=False)
-class _Batch:
-    """Some texts: members, their numbers; tokens, real: as for a model, padded on the right; places: (batch, seq) bool,
-    where states are replaced and the next token is predicted."""
+@dataclass(frozen=True)
+class NextTokens(Task):
+    """The next token, from positions of a `part` of each text: "response" or "all"."""
 
-    members: list[int]
-    tokens: Tensor
-    real: Tensor
-    places: Tensor
+    part: str = "response"
+    tokens_per_pass: int = 4096
+
+    def __post_init__(self) -> None:
+        if self.part not in ("response", "all"):
+            raise SettingError(f"part={self.part!r}: use 'response' or 'all'.")
+
+    def batches(self, traces: Sequence[ReasoningTrace]) -> Iterator[Batch]:
+        """Texts of similar length together."""
+        order = sorted(range(len(traces)), key=lambda i: len(traces[i].tokens))
+        while order:
+            fits = max(1, self.tokens_per_pass // len(traces[order[0]].tokens))
+            while fits > 1 and len(traces[order[min(fits, len(order)) - 1]].tokens) * fits > self.tokens_per_pass:
+                fits -= 1
+            members, order = order[:fits], order[fits:]
+            tokens, real = padded([traces[m].tokens for m in members])
+            places = real.clone()
+            places[:, :-1] &= real[:, 1:]
+            places[:, -1] = False
+            if self.part == "response":
+                starts = torch.tensor([len(traces[m].prompt_ids) for m in members])
+                places &= torch.arange(tokens.shape[1]) >= starts[:, None]
+            yield Batch(members, tokens, real, places, places.nonzero()[:, 0])
+
+    def predictions(self, model: HookedModel, batch: Batch) -> Tensor:
+        """Over the vocabulary."""
+        logits = model.logits(batch.tokens, batch.real)
+        return logits[batch.places.to(logits.device)].float().log_softmax(1)
+
+    def targets(self, batch: Batch) -> Tensor:
+        """What comes next."""
+        return batch.tokens[:, 1:][batch.places[:, :-1]]
+
+    def slopes(self, model: HookedModel, batch: Batch, site: Site, labels: Tensor) -> Tensor:
+        """Of each text's mean loss over its tokens."""
+        tokens = batch.tokens.clone()
+        tokens[:, 1:][batch.places[:, :-1]] = labels.cpu()
+        found = loss_gradients(model, batch.tokens, batch.real, [site], reduction="mean", labels=tokens)
+        return found.gradients[site][batch.places.to(model.device)]
 
 
-def _batches(traces: Sequence[ReasoningTrace], part: str, tokens_per_pass: int) -> Iterator[_Batch]:
-    order = sorted(range(len(traces)), key=lambda i: len(traces[i].tokens))
-    while order:
-        fits = max(1, tokens_per_pass // len(traces[order[0]].tokens))
-        while fits > 1 and len(traces[order[min(fits, len(order)) - 1]].tokens) * fits > tokens_per_pass:
-            fits -= 1
-        members, order = order[:fits], order[fits:]
-        tokens, real = padded([traces[m].tokens for m in members])
-        places = real.clone()
-        places[:, :-1] &= real[:, 1:]
-        places[:, -1] = False
-        if part == "response":
-            starts = torch.tensor([len(traces[m].prompt_ids) for m in members])
-            places &= torch.arange(tokens.shape[1]) >= starts[:, None]
-        yield _Batch(members, tokens, real, places)
-
-
-def _mean_state(model: HookedModel, batches: Sequence[_Batch], site: Site) -> Tensor:
+def _mean_state(model: HookedModel, batches: Sequence[Batch], site: Site) -> Tensor:
     total, count = torch.zeros(model.width(site), dtype=torch.float64, device=model.device), 0
     for batch in batches:
         states = model.read(batch.tokens, batch.real, [site])[site][batch.places.to(model.device)]
@@ -192,17 +250,17 @@ def _mean_state(model: HookedModel, batches: Sequence[_Batch], site: Site) -> Te
 
 
 def _scores(
-    model: HookedModel, batch: _Batch, site: Site, arms: Mapping[str, Arm], generator: torch.Generator
+    model: HookedModel, batch: Batch, site: Site, arms: Mapping[str, Arm], task: Task, generator: torch.Generator
 ) -> Iterator[tuple[str, tuple[np.ndarray, np.ndarray]]]:
     """(arm, (summed cross-entropy, summed KL) of each text)."""
     places = batch.places.to(model.device)
-    clean = _predictions(model, batch)
-    targets = batch.tokens.to(model.device)[:, 1:][places[:, :-1]]
+    clean = task.predictions(model, batch)
+    targets = task.targets(batch).to(clean.device)
     yield CLEAN, (_summed(_losses(clean, targets), batch), np.zeros(len(batch.members)))
-    slopes = {
-        kind: _slopes(model, batch, site, clean if kind == "drawn" else None, generator)
-        for kind in dict.fromkeys(arm.gradient for arm in arms.values() if arm.gradient)
-    }
+    slopes = {}
+    for kind in dict.fromkeys(arm.gradient for arm in arms.values() if arm.gradient):
+        drawn = torch.multinomial(clean.exp().cpu(), 1, generator=generator)[:, 0] if kind == "drawn" else targets
+        slopes[kind] = task.slopes(model, batch, site, drawn)
     for name, arm in arms.items():
         given = slopes.get(arm.gradient)
 
@@ -212,31 +270,15 @@ def _scores(
             return out
 
         with model.editing({site: edit}):
-            patched = _predictions(model, batch)
+            patched = task.predictions(model, batch)
         divergence = (clean.exp() * (clean - patched)).sum(1)
         yield name, (_summed(_losses(patched, targets), batch), _summed(divergence, batch))
-
-
-def _predictions(model: HookedModel, batch: _Batch) -> Tensor:
-    """(predictions, vocabulary) float32 log-probabilities from the chosen positions."""
-    logits = model.logits(batch.tokens, batch.real)
-    return logits[batch.places.to(logits.device)].float().log_softmax(1)
-
-
-def _slopes(model: HookedModel, batch: _Batch, site: Site, clean: Tensor | None, generator: torch.Generator) -> Tensor:
-    """(predictions, width) loss gradients at the chosen positions; clean: predictions to draw labels from."""
-    labels = batch.tokens.clone()
-    if clean is not None:
-        drawn = torch.multinomial(clean.exp().cpu(), 1, generator=generator)[:, 0]
-        labels[:, 1:][batch.places[:, :-1]] = drawn
-    found = loss_gradients(model, batch.tokens, batch.real, [site], reduction="mean", labels=labels)
-    return found.gradients[site][batch.places.to(model.device)]
 
 
 def _losses(predictions: Tensor, targets: Tensor) -> Tensor:
     return -predictions.gather(1, targets[:, None])[:, 0]
 
 
-def _summed(values: Tensor, batch: _Batch) -> np.ndarray:
-    rows = batch.places.nonzero()[:, 0]
-    return torch.zeros(len(batch.members), dtype=torch.float64).index_add_(0, rows, values.double().cpu()).numpy()
+def _summed(values: Tensor, batch: Batch) -> np.ndarray:
+    found = torch.zeros(len(batch.members), dtype=torch.float64)
+    return found.index_add_(0, batch.rows, values.double().cpu()).numpy()

