@@ -12,12 +12,12 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from overtone.dictionaries.autoencoder import Autoencoder, everywhere
+from overtone.dictionaries.autoencoder import Autoencoder
 from overtone.dictionaries.maintainers.base import Maintainer
-from overtone.dictionaries.objectives.base import Objective
+from overtone.dictionaries.objectives.base import Objective, StepView
 from overtone.training.distributed.share import Share, SharedStep
 from overtone.training.kernels import dense
-from overtone.training.step import Given, Step, forward, in_units
+from overtone.training.step import Given
 
 # Pre-activations of a block: with more of them a CPU's cache is left, with fewer it takes longer to add up gradients.
 BLOCK, ACCELERATOR_BLOCK = 2**22, 2**28
@@ -73,30 +73,32 @@ def divisible(model: Autoencoder, objectives: Sequence[Objective], maintainers: 
 
 
 def in_blocks(
-    model: Autoencoder, objectives: Sequence[Objective], given: Given, maintainers: Sequence[Maintainer] = ()
+    share: Share, objectives: Sequence[Objective], given: Given, maintainers: Sequence[Maintainer] = ()
 ) -> Passed:
     """The batch as a dense step, block by block. Gradients are added to those of the parameters."""
-    once = _Once(model)
+    once = _Once(share.model)
+    given = replace(given, dense=True, norms=once.norms, affine=once.affine)
     straight = [o for o in objectives if o.separable and not o.bent]
     bent = [_Bent(o, once.leaves) for o in objectives if o.bent]
     loss, parts, sums = given.x.new_zeros(()), [], _Sums(maintainers)
-    for part in _blocks(replace(given, dense=True, norms=once.norms, affine=once.affine), model.n_latents):
-        share = len(part.x) / len(given.x)
+    for part in _blocks(given, max(last - first for first, last in share.model.slice.spans)):
+        weight = len(part.x) / len(given.x)
         with dense.adding_up() as adding:
-            step = forward(model, part)
-            term = torch.stack([o(step) for o in straight]).sum() * share
+            step = share.forward(part)
+            term = torch.stack([o(step) for o in straight]).sum() * weight
         for other in bent:
-            other.take(step, share)
+            other.take(step, weight)
         adding.open = True
         term.backward()
         loss += term.detach()
         parts.append(step.x_hat.detach())
         sums.take(step, part)
     x_hat = torch.cat(parts)
-    passed = _at_the_end(model, [o for o in objectives if not o.separable], given, once.norms, x_hat)
-    loss += passed[0] + sum((other.finish(given) for other in bent), loss.new_zeros(()))
+    last = share.ending(given, x_hat)
+    loss += _at_the_end([o for o in objectives if not o.separable], last)
+    loss += sum((other.finish(given) for other in bent), loss.new_zeros(()))
     once.finish()
-    return Passed(loss, passed[1], x_hat, sums.counts, sums.counts.sum(), sums.peaks, sums.tallies)
+    return Passed(loss, last.x, x_hat, sums.counts, share.total(sums.counts.sum()), sums.peaks, sums.tallies)
 
 
 def _blocks(given: Given, n_latents: int) -> Iterator[Given]:
@@ -110,19 +112,12 @@ def _blocks(given: Given, n_latents: int) -> Iterator[Given]:
         yield replace(given, x=given.x[rows], y=y, g=g, first=given.first + rows.start)
 
 
-def _at_the_end(
-    model: Autoencoder, objectives: Sequence[Objective], given: Given, norms: Tensor, x_hat: Tensor
-) -> tuple[Tensor, Tensor]:
-    """The sum of the terms that need no values, after their backward pass, and what was to be reconstructed."""
-    inputs, x, centred = in_units(model, given)
-    step = Step(
-        model, x, x_hat, inputs, centred, x.new_zeros(0), {}, given.dead, given.progress, given.state, None, everywhere,
-        known_norms=norms,
-    )  # fmt: skip
-    loss = torch.stack([x.new_zeros(()), *(objective(step) for objective in objectives)]).sum()
+def _at_the_end(objectives: Sequence[Objective], step: StepView) -> Tensor:
+    """The sum of the terms that need no values, after their backward pass."""
+    loss = torch.stack([step.x.new_zeros(()), *(objective(step) for objective in objectives)]).sum()
     if loss.requires_grad:
         loss.backward()
-    return loss.detach(), x
+    return loss.detach()
 
 
 class _Once:
@@ -151,7 +146,7 @@ class _Sums:
         self.counts: Tensor = torch.zeros(())
         self.peaks: Tensor | None = None
 
-    def take(self, step: Step, given: Given) -> None:
+    def take(self, step: SharedStep, given: Given) -> None:
         """One block more."""
         peaks = _peaks(step, given)
         if peaks is not None:
@@ -171,7 +166,7 @@ class _Bent:
     mean: Tensor | None = None
     gradients: dict[int, Tensor] = field(default_factory=dict)
 
-    def take(self, step: Step, share: float) -> None:
+    def take(self, step: StepView, share: float) -> None:
         """The part of a block that holds this share of the rows."""
         mean = self.objective.mean(step) * share
         found = torch.autograd.grad(mean, self.leaves, retain_graph=True, allow_unused=True)

@@ -159,6 +159,15 @@ class Step:
         return self.kernels.decode(values, model.decoder.rows(), support)
 
 
+def ending(dictionary: Autoencoder, given: Given, x_hat: Tensor) -> Step:
+    """The step of a whole batch without its values, for terms that need none."""
+    inputs, target, centred = in_units(dictionary, given)
+    return Step(
+        dictionary, target, x_hat, inputs, centred, target.new_zeros(0), {}, given.dead, given.progress, given.state,
+        None, everywhere, known_norms=given.norms,
+    )  # fmt: skip
+
+
 def active_rows(values: Tensor, support: Support | None) -> Tensor:
     """(latents,) int32: in how many rows each latent is active, from values at a support or, where that is None, of all
     places."""
@@ -197,14 +206,15 @@ def in_units(dictionary: Autoencoder, given: Given) -> tuple[Tensor, Tensor, Ten
 @torch.no_grad()
 def takes_dense_way(dictionary: Autoencoder, given: Given) -> bool:
     """Whether the step takes dense products: because objectives look at all latents, or because a selection without a
-    budget leaves many latents active in some of the rows."""
+    budget leaves many latents active in some of the rows. Where latents are spread over processes, these ask it
+    together."""
     if given.all_latents or dictionary.selection.has_budget:
         return given.all_latents
     centred = dictionary.normaliser(given.x[:PROBED]) - dictionary.centre()
     u = linear(centred, *dictionary.encoder.affine(dictionary.decoder))
     heads = dictionary.heads_of(u, everywhere, {})
-    active = dictionary.selection.mask(dictionary.score(heads, everywhere))
-    return float(active.float().mean()) >= DENSE_FROM
+    active = dictionary.selection.mask(dictionary.score(heads, everywhere)).sum()
+    return int(dictionary.slice.total(active)) >= DENSE_FROM * len(centred) * dictionary.slice.n_latents
 
 
 def _sparse(model: Autoencoder, given: Given, inputs: Tensor, target: Tensor, centred: Tensor, chosen: Chosen) -> Step:

@@ -45,7 +45,7 @@ class Annealing(Maintainer):
         if not self._is_near(step.progress):
             return step.x_hat.new_zeros(2)
         size = amounts(step, step.values.abs())
-        return torch.stack([powers(size, p).sum() for p in (float(self.state["p"]), self._next())])
+        return torch.stack([step.total(powers(size, p)) for p in (float(self.state["p"]), self._next())])
 
     def _is_near(self, progress: float) -> bool:
         """Whether the power falls within QUEUE batches, or twice as many where they are smaller than before."""

@@ -16,23 +16,23 @@ from torch.nn.utils import get_total_norm
 from overtone.core.errors import CapabilityError
 from overtone.dictionaries.autoencoder import Autoencoder
 from overtone.dictionaries.maintainers.base import Maintainer
-from overtone.dictionaries.objectives.base import Objective
+from overtone.dictionaries.objectives.base import Objective, StepView
 from overtone.dictionaries.parts import Part, rebuild
 from overtone.dictionaries.slices import Slice
 from overtone.training.distributed.exchange import total
 from overtone.training.distributed.slice_step import Cut, DenseSliceStep, SliceStep, shared_centre
 from overtone.training.distributed.world import World
-from overtone.training.kernels import dense
 from overtone.training.kernels.choose import SAMPLE, scores_of
+from overtone.training.kernels.dense import decode
 from overtone.training.kernels.dispatch import kernels_for
-from overtone.training.step import Given, dense_values, in_units
+from overtone.training.step import Given, dense_values, in_units, takes_dense_way
 from overtone.training.surgery import per_latent
 
 
 class LatentShare:
     """A slice of the latents of a dictionary, which is cut down to it."""
 
-    alone = False
+    all_rows = True
 
     def __init__(self, whole: Autoencoder, world: World) -> None:
         """Raises CapabilityError if the dictionary has a part that cannot work on a slice, or too few latents."""
@@ -55,15 +55,15 @@ class LatentShare:
         _refuse_unsliceable([*objectives, *maintainers])
 
     def forward(self, given: Given) -> SliceStep | DenseSliceStep:
-        """The step on the whole batch, of which this process computes its latents. It is dense only where objectives
-        ask for it."""
+        """The step on the whole batch, of which this process computes its latents."""
+        dense = takes_dense_way(self.model, given) if given.dense is None else given.dense
         inputs, target, centred = in_units(self.model, given)
         cut = Cut(self.model, self.world, centred)
         rows, near = centred[:SAMPLE], {name: part[:SAMPLE] for name, part in _beside(given).items()}
         with torch.no_grad():
             self.model.score.confer(self.model.decoder, self.model.slice)
             self.model.selection.confer(lambda: scores_of(self.model, rows, near), rows)
-        return (self._dense if given.all_latents else self._sparse)(given, inputs, target, centred, cut)
+        return (self._dense if dense else self._sparse)(given, inputs, target, centred, cut)
 
     def _sparse(self, given: Given, inputs: Tensor, target: Tensor, centred: Tensor, cut: Cut) -> SliceStep:
         model, kernels = self.model, kernels_for(given.x.device)
@@ -83,10 +83,19 @@ class LatentShare:
     def _dense(self, given: Given, inputs: Tensor, target: Tensor, centred: Tensor, cut: Cut) -> DenseSliceStep:
         model, centre = self.model, shared_centre(self.model, self.world)
         values, heads = dense_values(model, replace(given, settle=cut), centred, centre, _beside(given))
-        x_hat = total(dense.decode(values, model.decoder.rows()), self.world) + model.decoder.constant(inputs)
+        x_hat = total(decode(values, model.decoder.rows()), self.world) + model.decoder.constant(inputs)
         return DenseSliceStep(
-            self.world, model, target, x_hat, centred, values, heads, given.dead, given.progress, given.state
-        )
+            self.world, model, target, x_hat, centred, values, heads, given.dead, given.progress, given.state,
+            given.norms,
+        )  # fmt: skip
+
+    def ending(self, given: Given, x_hat: Tensor) -> StepView:
+        """A dense step without values."""
+        _, target, centred = in_units(self.model, given)
+        return DenseSliceStep(
+            self.world, self.model, target, x_hat, centred, target.new_zeros(0), {}, given.dead, given.progress,
+            given.state, given.norms,
+        )  # fmt: skip
 
     def listed(self, name: str, latents: Tensor) -> Tensor:
         """Those of all processes, by their number in the whole dictionary."""

@@ -27,7 +27,7 @@ from overtone.training.step import Given, Step, forward, in_units, takes_dense_w
 class RowShare(Complete):
     """Some rows of each batch. Of a batch with fewer rows than processes everyone does all."""
 
-    alone = False
+    all_rows = False
 
     def __init__(self, model: Autoencoder, world: World) -> None:
         self.model, self.world = model, world

@@ -10,7 +10,7 @@ from torch.nn.utils import get_total_norm
 from overtone.dictionaries.autoencoder import Autoencoder, Chosen
 from overtone.dictionaries.maintainers.base import Maintainer
 from overtone.dictionaries.objectives.base import Objective, StepView
-from overtone.training.step import Given, forward
+from overtone.training.step import Given, ending, forward
 
 
 class SharedStep(StepView, Protocol):
@@ -28,11 +28,11 @@ class SharedStep(StepView, Protocol):
 class Share(Protocol):
     """The seam between a run and the other processes. All of them call the same methods in the same order.
 
-    model: what this process trains; alone: whether that is the whole dictionary, on all rows.
+    model: what this process trains; all_rows: whether that is on all rows of a batch.
     """
 
     model: Autoencoder
-    alone: bool
+    all_rows: bool
 
     def accept(self, objectives: Sequence[Objective], maintainers: Sequence[Maintainer]) -> None:
         """Raise CapabilityError if one of them cannot work on what this process has."""
@@ -40,6 +40,10 @@ class Share(Protocol):
 
     def forward(self, given: Given) -> SharedStep:
         """The step on a whole batch, every process giving the same one."""
+        ...
+
+    def ending(self, given: Given, x_hat: Tensor) -> StepView:
+        """What terms that need no values see of a batch whose rows went by in blocks; x_hat: without gradients."""
         ...
 
     def listed(self, name: str, latents: Tensor) -> Tensor:
@@ -81,6 +85,10 @@ class Complete:
 
     model: Autoencoder
 
+    def ending(self, given: Given, x_hat: Tensor) -> StepView:
+        """A step without values."""
+        return ending(self.model, given, x_hat)
+
     def listed(self, name: str, latents: Tensor) -> Tensor:
         """The same: it has them all."""
         return latents
@@ -115,7 +123,7 @@ class Alone(Complete):
     """Everything: there is one process."""
 
     model: Autoencoder
-    alone: bool = True
+    all_rows: bool = True
 
     def accept(self, objectives: Sequence[Objective], maintainers: Sequence[Maintainer]) -> None:
         """All can."""

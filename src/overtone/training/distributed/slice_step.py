@@ -162,6 +162,7 @@ class DenseSliceStep:
     dead: Tensor
     progress: float
     state: Mapping[str, Tensor]
+    known_norms: Tensor | None = None
     chosen: None = field(default=None, init=False)
     scores: None = field(default=None, init=False)
 
@@ -170,7 +171,7 @@ class DenseSliceStep:
     @property
     def norms(self) -> Tensor:
         """(latents,) lengths of the decoder's rows, those of this process."""
-        return self.dictionary.decoder.norms()
+        return self.dictionary.decoder.norms() if self.known_norms is None else self.known_norms
 
     @property
     def centre(self) -> Tensor | float:
