@@ -109,11 +109,12 @@ def test_the_page_names_the_kinds_that_cannot_be_spread():
     assert set(re.findall(r"`(\w+)`", row)) & set(ENTRIES) == set(WHOLE)
 
 
+@pytest.mark.parametrize("split", list(SPLITS))
 @pytest.mark.parametrize(("name", "knobs"), OTHERWISE)
-def test_nor_does_it_with_other_settings_and_uneven_slices(name, knobs, monkeypatch):
+def test_nor_does_it_with_other_settings_and_uneven_parts(name, knobs, split, monkeypatch):
     monkeypatch.setattr(passes, "BLOCK", 40)  # dense steps go in several blocks of rows
     monkeypatch.setattr(passes, "LEAST", 1)
-    check(replace(ENTRIES[name].thing.example(n_latents=LATENTS + 2, k=K), **knobs), "latents", 3)
+    check(replace(ENTRIES[name].thing.example(n_latents=LATENTS + 2, k=K), **knobs), split, 3)
 
 
 def check(preset, split, size):
@@ -147,8 +148,9 @@ def test_a_saved_half_is_taken_up_again_by_three(split):
         agree(tensors, saved)
 
 
-def test_a_batch_with_fewer_rows_than_workers_is_everyones():
-    preset = ENTRIES["top_k"].thing.example(n_latents=LATENTS, k=K)
+@pytest.mark.parametrize("name", ["top_k", "p_annealing"])
+def test_a_batch_with_fewer_rows_than_workers_is_everyones(name):
+    preset = ENTRIES[name].thing.example(n_latents=LATENTS, k=K)
 
     def work(world):
         run, _ = trained(preset, lambda model: SPLITS["rows"](model, world) if world else Alone(model))

@@ -15,7 +15,7 @@ from torch import Tensor
 from overtone.dictionaries.autoencoder import Autoencoder
 from overtone.dictionaries.maintainers.base import Maintainer
 from overtone.dictionaries.objectives.base import Objective, StepView
-from overtone.training.distributed.share import Share, SharedStep
+from overtone.training.distributed.share import Rows, Share, SharedStep
 from overtone.training.kernels import dense
 from overtone.training.step import Given
 
@@ -76,15 +76,15 @@ def in_blocks(
     share: Share, objectives: Sequence[Objective], given: Given, maintainers: Sequence[Maintainer] = ()
 ) -> Passed:
     """The batch as a dense step, block by block. Gradients are added to those of the parameters."""
-    once = _Once(share.model)
+    once, rows = _Once(share.model), share.rows(given)
     given = replace(given, dense=True, norms=once.norms, affine=once.affine)
     straight = [o for o in objectives if o.separable and not o.bent]
     bent = [_Bent(o, once.leaves) for o in objectives if o.bent]
     loss, parts, sums = given.x.new_zeros(()), [], _Sums(maintainers)
-    for part in _blocks(given, max(last - first for first, last in share.model.slice.spans)):
-        weight = len(part.x) / len(given.x)
+    for part in _blocks(rows.own(given), max(last - first for first, last in share.model.slice.spans)):
+        weight = rows.copies * len(part.x) / len(given.x)
         with dense.adding_up() as adding:
-            step = share.forward(part)
+            step = share.block(part)
             term = torch.stack([o(step) for o in straight]).sum() * weight
         for other in bent:
             other.take(step, weight)
@@ -93,10 +93,11 @@ def in_blocks(
         loss += term.detach()
         parts.append(step.x_hat.detach())
         sums.take(step, part)
-    x_hat = torch.cat(parts)
+    sums.finish(rows)
+    loss, x_hat = rows.total(loss) / rows.copies, rows.whole(torch.cat(parts))
     last = share.ending(given, x_hat)
     loss += _at_the_end([o for o in objectives if not o.separable], last)
-    loss += sum((other.finish(given) for other in bent), loss.new_zeros(()))
+    loss += sum((other.finish(given, rows) for other in bent), loss.new_zeros(()))
     once.finish()
     return Passed(loss, last.x, x_hat, sums.counts, share.total(sums.counts.sum()), sums.peaks, sums.tallies)
 
@@ -156,6 +157,12 @@ class _Sums:
             new, before = maintainer.tally(step), self.tallies[i]
             self.tallies[i] = new if before is None or new is None else before + new
 
+    def finish(self, rows: Rows) -> None:
+        """With what other processes learned of theirs."""
+        self.counts = rows.total(self.counts)
+        self.peaks = None if self.peaks is None else rows.highest(self.peaks)
+        self.tallies = [None if tally is None else rows.total(tally) for tally in self.tallies]
+
 
 @dataclass(eq=False)
 class _Bent:
@@ -175,10 +182,10 @@ class _Bent:
             if gradient is not None:
                 self.gradients[i] = gradient if i not in self.gradients else self.gradients[i] + gradient
 
-    def finish(self, given: Given) -> Tensor:
+    def finish(self, given: Given, rows: Rows) -> Tensor:
         """The term, after its gradients were added to those of the leaves."""
         assert self.mean is not None
-        mean = self.mean.requires_grad_()
+        mean = (rows.total(self.mean) / rows.copies).requires_grad_()
         term = self.objective.of_mean(mean, given.progress, given.state)
         (slope,) = torch.autograd.grad(term, mean)
         for i, gradient in self.gradients.items():

@@ -45,7 +45,7 @@ class Run:
         self.lr, self.tokens, self.records = lr, 0, list[Record]()
         trained = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
         self.adam = Adam(trained, CLIP, preset.betas, self.share.norm)
-        self.divisible = self.share.all_rows and divisible(self.model, self.objectives, self.maintainers)
+        self.divisible = divisible(self.model, self.objectives, self.maintainers)
         self._latest: Passed | None = None
         self._clock = (time.perf_counter(), 0)
 

@@ -20,6 +20,7 @@ from overtone.dictionaries.objectives.base import Objective, StepView
 from overtone.dictionaries.parts import Part, rebuild
 from overtone.dictionaries.slices import Slice
 from overtone.training.distributed.exchange import total
+from overtone.training.distributed.share import Rows
 from overtone.training.distributed.slice_step import Cut, DenseSliceStep, SliceStep, shared_centre
 from overtone.training.distributed.world import World
 from overtone.training.kernels.choose import SAMPLE, scores_of
@@ -31,8 +32,6 @@ from overtone.training.surgery import per_latent
 
 class LatentShare:
     """A slice of the latents of a dictionary, which is cut down to it."""
-
-    all_rows = True
 
     def __init__(self, whole: Autoencoder, world: World) -> None:
         """Raises CapabilityError if the dictionary has a part that cannot work on a slice, or too few latents."""
@@ -88,6 +87,14 @@ class LatentShare:
             self.world, model, target, x_hat, centred, values, heads, given.dead, given.progress, given.state,
             given.norms,
         )  # fmt: skip
+
+    def rows(self, given: Given) -> Rows:
+        """All of them."""
+        return Rows()
+
+    def block(self, given: Given) -> SliceStep | DenseSliceStep:
+        """The step."""
+        return self.forward(given)
 
     def ending(self, given: Given, x_hat: Tensor) -> StepView:
         """A dense step without values."""

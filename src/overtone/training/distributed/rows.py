@@ -8,7 +8,6 @@ process up to the order of additions.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,15 +18,13 @@ from overtone.dictionaries.encoders.base import Heads
 from overtone.dictionaries.maintainers.base import Maintainer
 from overtone.dictionaries.objectives.base import Objective
 from overtone.training.distributed.exchange import SUM, TIMES, gathered
-from overtone.training.distributed.share import Complete, SharedStep
+from overtone.training.distributed.share import Complete, Rows, SharedStep
 from overtone.training.distributed.world import World
 from overtone.training.step import Given, Step, forward, in_units, takes_dense_way
 
 
 class RowShare(Complete):
     """Some rows of each batch. Of a batch with fewer rows than processes everyone does all."""
-
-    all_rows = False
 
     def __init__(self, model: Autoencoder, world: World) -> None:
         self.model, self.world = model, world
@@ -41,12 +38,16 @@ class RowShare(Complete):
         n_rows = len(given.x)
         if n_rows < self.world.size:
             return forward(self.model, given)
-        first, last = self.world.span(n_rows)
-        mine = {name: None if rows is None else rows[first:last] for name, rows in _parts(given).items()}
+        first, _ = self.world.span(n_rows)
+        mine = _SomeRows(n_rows, self.world).own(given)
         settle = self._settle(n_rows, first) if self.model.selection.rows_compete else None
         dense = takes_dense_way(self.model, given)
-        local = forward(self.model, replace(given, **mine, settle=settle, dense=dense, first=given.first + first))
+        local = forward(self.model, replace(mine, settle=settle, dense=dense))
         return _RowStep.joined(local, given, self.world)
+
+    def rows(self, given: Given) -> Rows:
+        """Some of them, if there are enough."""
+        return _SomeRows(len(given.x), self.world) if len(given.x) >= self.world.size else Rows()
 
     def _settle(self, n_rows: int, first: int) -> Settle:
         def settle(nominees: Support, scores: Tensor) -> Tensor | None:
@@ -61,6 +62,31 @@ class RowShare(Complete):
         """The mean over the processes, see `exchange`."""
         for name in sorted(gradients):
             self.world.add(gradients[name]).div_(self.world.size)
+
+
+class _SomeRows(Rows):
+    """See `Rows`: every process has a span of the batch."""
+
+    def __init__(self, n_rows: int, world: World) -> None:
+        self.n_rows, self.world, self.copies = n_rows, world, world.size
+
+    def own(self, given: Given) -> Given:
+        """The rows of its span."""
+        first, last = self.world.span(self.n_rows)
+        y, g = (None if part is None else part[first:last] for part in (given.y, given.g))
+        return replace(given, x=given.x[first:last], y=y, g=g, first=given.first + first)
+
+    def whole(self, part: Tensor) -> Tensor:
+        """The rows of all processes."""
+        return torch.cat(self.world.gather(part, [last - first for first, last in self.world.spans(self.n_rows)]))
+
+    def total(self, part: Tensor) -> Tensor:
+        """The sum over all processes."""
+        return self.world.add(part.clone())
+
+    def highest(self, part: Tensor) -> Tensor:
+        """The maximum over all processes."""
+        return self.world.highest(part.clone())
 
 
 @dataclass(eq=False)
@@ -154,10 +180,6 @@ class _RowStep:
     def decoded_from(self, latents: Tensor, k: int) -> Tensor:
         """(rows, width) decoding of the k best-scored of some latents, each process for its rows."""
         return gathered(self.local.decoded_from(latents, k), self.world, TIMES, self.spans)
-
-
-def _parts(given: Given) -> dict[str, Any]:
-    return {"x": given.x, "y": given.y, "g": given.g}
 
 
 def _places(own: Support, counts: list[int], world: World) -> list[int]:

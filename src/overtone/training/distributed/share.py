@@ -25,14 +25,36 @@ class SharedStep(StepView, Protocol):
         ...
 
 
+class Rows:
+    """The rows of a batch that a process computes where they go by in blocks; here it has all of them, and nothing is
+    exchanged. copies: what gradients of its part are multiplied with, since `Share.reduce` may take their mean."""
+
+    copies = 1
+
+    def own(self, given: Given) -> Given:
+        """This process's rows."""
+        return given
+
+    def whole(self, part: Tensor) -> Tensor:
+        """The rows of all processes."""
+        return part
+
+    def total(self, part: Tensor) -> Tensor:
+        """The sum of what all processes have of their rows."""
+        return part
+
+    def highest(self, part: Tensor) -> Tensor:
+        """The elementwise maximum of it."""
+        return part
+
+
 class Share(Protocol):
     """The seam between a run and the other processes. All of them call the same methods in the same order.
 
-    model: what this process trains; all_rows: whether that is on all rows of a batch.
+    model: what this process trains.
     """
 
     model: Autoencoder
-    all_rows: bool
 
     def accept(self, objectives: Sequence[Objective], maintainers: Sequence[Maintainer]) -> None:
         """Raise CapabilityError if one of them cannot work on what this process has."""
@@ -40,6 +62,14 @@ class Share(Protocol):
 
     def forward(self, given: Given) -> SharedStep:
         """The step on a whole batch, every process giving the same one."""
+        ...
+
+    def rows(self, given: Given) -> Rows:
+        """Which rows of a batch are this process's own, where they go by in blocks."""
+        ...
+
+    def block(self, given: Given) -> SharedStep:
+        """The step on some of its own rows."""
         ...
 
     def ending(self, given: Given, x_hat: Tensor) -> StepView:
@@ -85,6 +115,14 @@ class Complete:
 
     model: Autoencoder
 
+    def rows(self, given: Given) -> Rows:
+        """All of them."""
+        return Rows()
+
+    def block(self, given: Given) -> SharedStep:
+        """The step of the dictionary."""
+        return forward(self.model, given)
+
     def ending(self, given: Given, x_hat: Tensor) -> StepView:
         """A step without values."""
         return ending(self.model, given, x_hat)
@@ -123,7 +161,6 @@ class Alone(Complete):
     """Everything: there is one process."""
 
     model: Autoencoder
-    all_rows: bool = True
 
     def accept(self, objectives: Sequence[Objective], maintainers: Sequence[Maintainer]) -> None:
         """All can."""
