@@ -30,16 +30,21 @@ class Planted:
 
     def __init__(self, strange: float = 0.0) -> None:
         self.strange, self.asked = strange, 0
-        self.base = Foretold(dict.fromkeys(self.behaviours, 2.0), 0.01)
+
+    def plain(self, site) -> Foretold:
+        return self.told(0.0, 0.0)
+
+    def told(self, effect: float, strange: float) -> Foretold:
+        steps, effects, errors = (dict.fromkeys(self.behaviours, x) for x in (2 * math.exp(effect), effect, 0.1))
+        return Foretold(steps, effects, errors, strange)
 
     def under(self, steering) -> Foretold:
         self.asked += 1
         (one,) = steering
         moved = one.edit.apply(torch.zeros(1, 2), one.direction)[0]
         if one.direction.name == "random":
-            return Foretold(dict.fromkeys(self.behaviours, 2.0 * math.exp(0.01 * float(moved[0]))), 0.01)
-        steps = 2.0 * math.exp(3.0 * float(moved[0]))
-        return Foretold(dict.fromkeys(self.behaviours, steps), 0.01 + self.strange * float(moved.norm()))
+            return self.told(0.01 * float(moved[0]), 0.0)
+        return self.told(3.0 * float(moved[0]), self.strange * float(moved.norm()))
 
 
 def chooser(forecast: Planted | None = None, **causal) -> Chooser:
@@ -47,10 +52,13 @@ def chooser(forecast: Planted | None = None, **causal) -> Chooser:
     return Chooser(forecast or Planted(), When(include_prompt_end=True), settings)  # type: ignore[arg-type]
 
 
-def trial(low: float, inner: float, high: float, *, doses=DOSES, random=0.01, strange=0.0, kind="centroid") -> Trial:
+def trial(
+    low: float, inner: float, high: float, *, doses=DOSES, random=0.01, strange=0.0, kind="centroid", error=0.0
+) -> Trial:
     """A trial with effects -low, -inner, inner, high."""
     effects = dict(zip(doses, (-low, -inner, inner, high), strict=True)) | {0.0: 0.0}
-    return Trial(candidate(kind=kind), doses, {d: math.exp(e) for d, e in effects.items()}, effects, random, strange)
+    steps, errors = {d: math.exp(e) for d, e in effects.items()}, dict.fromkeys(effects, error)
+    return Trial(candidate(kind=kind), doses, steps, effects, errors, random, strange)
 
 
 # -------------------------------------------------------------------------------------------------------- one candidate
@@ -84,6 +92,12 @@ def test_the_margin_is_the_smaller_effect_over_what_is_needed():
     assert trial(0.9, 0.2, 0.6).margin == pytest.approx(0.6 / math.log(1.3))
     assert trial(0.9, 0.2, 0.6, random=0.3).margin == pytest.approx(0.6 / 1.2)  # four times what random ones do
     assert trial(-0.9, 0.2, 0.6).margin < 0  # more on both sides is no vector of it
+
+
+def test_a_margin_counts_as_far_as_it_is_sure():
+    known, guessed = trial(0.5, 0.25, 0.5, error=0.02), trial(0.6, 0.3, 0.6, error=0.2, kind="weighted atoms")
+    assert known.margin == pytest.approx(0.48 / math.log(1.3)) and guessed.margin == pytest.approx(0.4 / math.log(1.3))
+    assert pick([guessed, known]) is known
 
 
 @pytest.mark.parametrize(

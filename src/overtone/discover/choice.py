@@ -3,8 +3,9 @@
 Every candidate is tried at one strength up and down; the best of each behaviour then at every set of doses. A vector
 counts at a set of doses if its behaviour rises at every dose, the outer steps still add something (no curve is measured
 where it is saturated), and strange first tokens do not spread. Its margin is the smaller of its two effects at the
-extremes, in units of what a claim will need there: a change of 30 %, or four times what random directions of equal norm
-do. The vector with the largest margin is taken, at the smallest doses whose effects leave room for chance.
+extremes, less its standard error, in units of what a claim will need there: a change of 30 %, or four times what random
+directions of equal norm do. The vector with the largest margin is taken, at the smallest doses whose effects leave room
+for chance.
 """
 
 from __future__ import annotations
@@ -29,12 +30,10 @@ if TYPE_CHECKING:
 LARGEST = (0.2, 0.3, 0.4, 0.5)  # extreme doses that are considered, in mean norms; half of each is given as well
 FIRST_DOSE = 0.3  # at which all candidates are compared
 FINALISTS = 3  # candidates of a behaviour that are tried at every dose
-STRANGE = (
-    0.01  # most that strange first tokens may spread: a third of what texts may lose, since later tokens go wrong too
-)
+STRANGE = 0.0125  # most that strange first tokens may spread: texts lose about twice as much, and may lose 3 points
 LAST_STEP = 0.12  # least share of the effect at an extreme that its outer half must add
 ROOM = 0.4  # nats up and down (x1.5 and x0.67) that leave room for what samples of a few hundred traces are off by
-N_RANDOM = 4
+N_RANDOM = 8
 NEEDED, RATIO = float(np.log(1.3)), 4.0  # what a claim asks at the extremes: nats, and times the random effect
 
 
@@ -43,14 +42,15 @@ class Trial:
     """A candidate, its sign calibrated so that adding amplifies, as it is foretold at one set of doses.
 
     doses: ascending, without 0; steps, effects: dose -> foretold steps of the behaviour per trace, and their log ratio
-    to the unsteered ones, 0 included; random: mean size of the effect of random directions at the extremes, in nats;
-    strange: by how much the chance of strange first tokens grows at most.
+    to the unsteered ones, 0 included; errors: dose -> standard error of the effect; random: mean size of the effect of
+    random directions at the extremes, in nats; strange: by how much the chance of strange first tokens grows at most.
     """
 
     candidate: Candidate
     doses: tuple[float, ...]
     steps: Mapping[float, float]
     effects: Mapping[float, float]
+    errors: Mapping[float, float]
     random: float
     strange: float
 
@@ -61,8 +61,10 @@ class Trial:
 
     @property
     def margin(self) -> float:
-        """The smaller effect over what is needed there."""
-        return self.least / max(NEEDED, RATIO * self.random)
+        """The smaller effect, as far as it is sure, over what is needed there."""
+        low, high = self.doses[0], self.doses[-1]
+        sure = min(self.effects[high] - self.errors[high], -self.effects[low] - self.errors[low])
+        return float(sure / max(NEEDED, RATIO * self.random))
 
     @property
     def is_sound(self) -> bool:
@@ -179,19 +181,20 @@ class Chooser:
 
     def trial(self, candidate: Candidate, doses: tuple[float, ...]) -> Trial:
         """A candidate at some doses."""
-        b, base = candidate.behaviour, self.forecast.base
-        told = {dose: self._told(candidate, dose) for dose in doses}
-        random = float(np.mean([self._random_effect(candidate, dose) for dose in (doses[0], doses[-1])]))
-        steps, effects = {d: f.steps[b] for d, f in told.items()}, {d: f.effect(b, base) for d, f in told.items()}
-        strange = max(f.strange - base.strange for f in told.values())
-        return Trial(candidate, doses, steps | {0.0: base.steps[b]}, effects | {0.0: 0.0}, random, strange)
+        b = candidate.behaviour
+        told = {dose: self._told(candidate, dose) for dose in doses} | {
+            0.0: self.forecast.plain(candidate.direction.site)
+        }
+        random = float(np.mean([self._random_effect(candidate, abs(dose)) for dose in (doses[0], doses[-1])]))
+        steps, effects, errors = (
+            {d: getattr(f, of)[b] for d, f in told.items()} for of in ("steps", "effects", "errors")
+        )
+        return Trial(candidate, doses, steps, effects, errors, random, max(f.strange for f in told.values()))
 
     def signed(self, candidate: Candidate, dose: float) -> Candidate:
         """The candidate with its sign set so that adding amplifies (RISE's sign is ambiguous: calibrate it)."""
-        up, down = (self._told(candidate, d).steps[candidate.behaviour] for d in (dose, -dose))
-        if up >= down:
-            return candidate
-        return candidate.negated()
+        up, down = (self._told(candidate, d).effects[candidate.behaviour] for d in (dose, -dose))
+        return candidate if up >= down else candidate.negated()
 
     def _told(self, candidate: Candidate, dose: float) -> Foretold:
         key = (candidate.name, -dose if candidate.turned else dose)
@@ -208,8 +211,7 @@ class Chooser:
                 generator = torch_generator(self.settings.seed, "random forecast", site, i)
                 told.append(self.forecast.under(add_arm(random_like(like.direction, generator), dose, self.when)))
             for b in behaviours:
-                sizes = [abs(f.effect(b, self.forecast.base)) for f in told]
-                self._random[site, dose, b] = float(np.mean(sizes))
+                self._random[site, dose, b] = float(np.mean([abs(f.effects[b]) for f in told]))
         return self._random[site, dose, like.behaviour]
 
 
