@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from overtone.models.hooked import HookedModel
     from overtone.steering.plan import Arm
 
+FORECASTS = 2  # raise it when the same states and steerings are foretold otherwise: kept choices are then made again
 PLACES = 300
 MOST_TOKENS = 200_000  # of all places' histories, whose keys and values are kept
 MOST_LOGITS = 2**25  # entries that are held at once: 128 MB in float32

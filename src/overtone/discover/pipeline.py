@@ -21,7 +21,7 @@ from overtone.discover.checks import refuse_early
 from overtone.discover.choice import Choice, Chooser
 from overtone.discover.crew import Crew
 from overtone.discover.decompose import Decomposition, decompose, sizes
-from overtone.discover.forecast import Forecast
+from overtone.discover.forecast import FORECASTS, Forecast
 from overtone.discover.material import FIT, SELECT, TEST, Material, gather
 from overtone.discover.naming import Naming
 from overtone.discover.page.sections import plain
@@ -126,7 +126,14 @@ def _chosen(
 ) -> tuple[dict[str, Choice], list[dict[str, Any]]]:
     """The vector and the doses of every behaviour, by forecasts on the selection split."""
     found = candidates(material, nexts, behaviours)
-    decided = [settings.seed, settings.labels, settings.causal.doses, behaviours, settings.boundary.to_dict()]
+    decided = [
+        FORECASTS,
+        settings.seed,
+        settings.labels,
+        settings.causal.doses,
+        behaviours,
+        settings.boundary.to_dict(),
+    ]
     names = [c.name for c in found]
     key = [*decided, names, material.subject.model.fingerprint, material.fingerprint(FIT, SELECT)]
 
