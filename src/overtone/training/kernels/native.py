@@ -142,7 +142,8 @@ class Native:
         whole, scored = torch.stack([p[4] for p in parts]).sum(0).tolist()
         self.whole_rows, self.scored, kept.size = self.whole_rows + whole, self.scored + scored, int(1.2 * len(u))
         if kept.packed.kind == 2:
-            kept.weigh(scored / len(centred), FEW * n_latents + 3 * len(u) / len(centred))
+            products = 1 if rule.boost is None else 2
+            kept.weigh(scored / len(centred), products * (FEW * n_latents + 3 * len(u) / len(centred)))
         sides = {} if rule.boost is None else {rule.boost.head: boosts}
         if rule.k:
             return Chosen(Support.from_indices(latents.view(len(centred), rule.k), n_latents), u, sides)
