@@ -18,6 +18,8 @@ of held-out modules' documentation; it predicts which half of a text goes with t
 
 Deviations
 1. Those of the preset: |<g, d_i>| is told in proportion to what a random direction would do; betas 1 and 4 are ours.
+   Over a row's latents it has a mean of about 0.9 on real states, but of 0.3 on planted rows, whose atoms lie away from
+   the gradients: there a beta does a third of what it does elsewhere.
 2. The paper's copies at hand do not say which protocol it uses at test time; both are measured, (a) is judged without
    gradients.
 3. Left out: the effect of single latents on logits in arbitrary contexts, and automated interpretability.
