@@ -118,7 +118,8 @@ def _nominees(centred: Tensor, weight: _Rounded, rule: Rule, two_sided: bool) ->
         if rule.boost is not None and other is not None:
             boosts, wrong = other.products(rule.boost.states[start : start + len(part)], outs[1, : len(part)])
             most = 1 + boosts.abs_().amax(1).float() * (1 + 2 * HALF) + wrong
-            bound = _Bound(missed, 1.05 * wrong, most, 5 * HALF)
+            # HALF covers two roundings, of a sum and its offset; others are those of v, of 1 + v and of the score
+            bound = _Bound(missed, 1.05 * wrong, most, 3 * HALF)
             if float(wrong.max()) > COARSE:
                 return None
             scores = torch.addcmul(scores, scores, boosts, out=boosts)
