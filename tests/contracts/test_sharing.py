@@ -63,24 +63,29 @@ def rows_for(preset) -> list[tuple]:
     return [batch() for _ in range(STEPS)]
 
 
-def trained(preset, share) -> tuple[Run, dict[str, torch.Tensor]]:
-    """A run after some steps in which latents count as dead early, and all its tensors as one process has them."""
+def begun(preset, share) -> Run:
+    """A run in which latents count as dead early, before its first step."""
     dictionary = preset.build(WIDTH, torch_generator(0, "dictionary"))
     if not isinstance(dictionary, Autoencoder):
         pytest.skip("not trained by gradient steps of the shared skeleton")
 
-    def shared(model):
-        mine = share(model.double().train())
-        return mine
-
-    run = Run(preset.name, preset, dictionary, lr=3e-2, schedule=Schedule(), n_tokens=2 * STEPS * ROWS, share=shared)
+    n_tokens = 2 * STEPS * ROWS
+    run = Run(
+        preset.name, preset, dictionary, lr=3e-2, schedule=Schedule(), n_tokens=n_tokens,
+        share=lambda model: share(model.double().train()),
+    )  # fmt: skip
     run.firing.window, run.adam.clip = 3 * ROWS, 0.05  # latents die, and the gradients' norm is bounded
     for maintainer in run.maintainers:
         if isinstance(maintainer, ZipfDensity):
             maintainer.memory, maintainer.margin = 4 * ROWS, 0.8  # latents count as used too little early
-    batches = rows_for(preset)
-    run.begin(*(None if part is None else part for part in batches[0][:2]))
-    for batch in batches:
+    run.begin(*rows_for(preset)[0][:2])
+    return run
+
+
+def trained(preset, share) -> tuple[Run, dict[str, torch.Tensor]]:
+    """A run after some steps, and all its tensors as one process has them."""
+    run = begun(preset, share)
+    for batch in rows_for(preset):
         run.advance(*batch)
     run.measure()
     return run, run.tensors()
@@ -146,6 +151,26 @@ def test_a_saved_half_is_taken_up_again_by_three(split):
 
     for tensors in together(3, work):
         agree(tensors, saved)
+
+
+@pytest.mark.parametrize("split", list(SPLITS))
+@pytest.mark.parametrize(("name", "knobs"), [*OTHERWISE, ("feature_choice", {}), ("g_sae", {}), ("mutual_choice", {})])
+def test_taken_up_again_it_ends_with_the_bits_of_one_that_was_not_stopped(name, knobs, split):
+    preset = replace(ENTRIES[name].thing.example(n_latents=LATENTS, k=K), **knobs)
+    batches = rows_for(preset)
+
+    def work(world):
+        first, second = (begun(preset, lambda model: SPLITS[split](model, world)) for _ in range(2))
+        for batch in batches[:8]:
+            first.advance(*batch)
+        second.load({name: tensor.clone() for name, tensor in first.tensors().items()}, first.tokens, [])
+        for batch in batches[8:]:
+            first.advance(*batch)
+            second.advance(*batch)
+        return first.tensors(), second.tensors()
+
+    for expected, found in together(2, work):
+        assert [key for key, value in expected.items() if not torch.equal(value, found[key])] == []
 
 
 @pytest.mark.parametrize("name", ["top_k", "p_annealing"])
