@@ -1,4 +1,4 @@
-"""Claim: a dense training step of every kind takes at most 1.6 times the processor time of the dense products that it
+"""Claim: a dense training step of every kind takes less than 1.8 times the processor time of the dense products that it
 cannot do without.
 
 Kinds whose steps are dense where many latents are active: relu_l1, jump_relu, gated, gba, and p_annealing with its
