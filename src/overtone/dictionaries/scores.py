@@ -9,7 +9,6 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
 
 from overtone.dictionaries.decoders.base import Decoder
 from overtone.dictionaries.encoders.base import At, Heads
@@ -17,6 +16,7 @@ from overtone.dictionaries.parts import Part
 from overtone.dictionaries.selectors.base import Boost, Rule
 from overtone.dictionaries.slices import Slice
 
+SHORTEST = 1e-30  # gradients that are shorter count as less, those of length 0 as none
 EVEN = 1e-6  # lengths of rows that differ less, in proportion, do not change what is best
 
 Product = Callable[[Tensor, Tensor], Tensor]
@@ -121,9 +121,9 @@ class GradientWeighted(Score, kind="score.gradient_weighted"):
             return None
         weight = decoder.rows().detach()
         g = beside["g"].to(weight.dtype)
-        g = g / g.abs().amax(1, keepdim=True).clamp_min(torch.finfo(g.dtype).tiny)  # squares of small ones would vanish
+        length = torch.linalg.vector_norm(g, dim=1, keepdim=True, dtype=torch.float64)  # squares of small ones vanish
         size = torch.linalg.vector_norm(weight) / weight.numel() ** 0.5 if self._size is None else self._size
-        return Boost(normalize(g, dim=1) * (self.beta / size), weight, "pull")
+        return Boost(g * (self.beta / (size * length.clamp_min(SHORTEST))).to(g.dtype), weight, "pull")
 
     def confer(self, decoder: Decoder, where: Slice) -> None:
         """Find s from the rows of all slices."""
