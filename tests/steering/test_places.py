@@ -32,7 +32,7 @@ def by_hand(model, text, steering=()):
 def test_places_say_what_a_pass_over_the_whole_text_says(family):
     model = miniature(family)
     places = Places(model, TEXTS, batch_tokens=20)
-    for steering in ((), add(3.0), add(-3.0, "residual.0")):
+    for steering in ((), add(3.0), add(-3.0, "residual.0"), add(1.0), add(2.0, "mlp_out.0"), add(2.0, "residual.0")):
         expected = torch.stack([by_hand(model, text, steering) for text in TEXTS])
         torch.testing.assert_close(places.logits(steering), expected, atol=1e-4, rtol=1e-4)
 

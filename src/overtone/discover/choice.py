@@ -4,8 +4,8 @@ Every candidate is tried at one strength up and down; the best of each behaviour
 counts at a set of doses if its behaviour rises at every dose, the outer steps still add something (no curve is measured
 where it is saturated), and strange first tokens do not spread. Its margin is the smaller of its two effects at the
 extremes, less its standard error, in units of what a claim will need there: a change of 30 %, or four times what random
-directions of equal norm do. The vector with the largest margin is taken, at the smallest doses whose effects leave room
-for chance.
+directions of equal norm do. The smallest doses whose effects leave room for chance are taken, and there the vector with
+the largest margin; if no effects do, the largest margin of all.
 """
 
 from __future__ import annotations
@@ -216,12 +216,13 @@ class Chooser:
 
 
 def pick(trials: Sequence[Trial]) -> Trial:
-    """The trial to use: of the candidate with the largest margin among sound trials (among all if none is sound), the
-    one with the smallest doses whose effects have ROOM, or else with the largest margin."""
+    """The trial to use, of the sound ones (of all if none is sound): among those whose effects have ROOM, one with the
+    smallest doses, since what an edit does besides grows with them; of these, or if none has ROOM, the one with the
+    largest margin."""
     sound = [t for t in trials if t.is_sound] or list(trials)
-    best = max(sound, key=lambda t: t.margin)
-    own = sorted((t for t in sound if t.candidate.name == best.candidate.name), key=lambda t: t.doses[-1])
-    return next((t for t in own if t.least >= ROOM), best)
+    roomy = [t for t in sound if t.least >= ROOM and t.margin >= 1]
+    smallest = min((t.doses[-1] for t in roomy), default=0.0)
+    return max([t for t in roomy if t.doses[-1] == smallest] or sound, key=lambda t: t.margin)
 
 
 def _rank(trial: Trial) -> tuple[bool, float]:

@@ -36,10 +36,11 @@ if TYPE_CHECKING:
     from overtone.models.hooked import HookedModel
     from overtone.steering.plan import Arm
 
-FORECASTS = 2  # raise it when the same states and steerings are foretold otherwise: kept choices are then made again
-PLACES = 300
+FORECASTS = 3  # raise it when the same states and steerings are foretold, or chosen from, otherwise: kept choices go
+PLACES = 600
 MOST_TOKENS = 200_000  # of all places' histories, whose keys and values are kept
 MOST_LOGITS = 2**25  # entries that are held at once: 128 MB in float32
+HEAVIEST = 3.0  # weight of a written token: rare ones that become likely would decide everything
 SETTLED = 0.97  # share of one kind after another from which on nothing is decided there
 FLOOR = 0.01  # steps per trace, so that a behaviour that vanishes has a finite effect
 PARTS = 10  # of the problems, left out in turn to tell how far chance is off
@@ -206,7 +207,7 @@ class Forecast:
                 own = places.before[kind][at]
                 place, chances, read = at[own], p[own], self._read[kind]
                 written = places.written[place]
-                weight = chances[range(len(place)), written] / places.chance[place]
+                weight = (chances[range(len(place)), written] / places.chance[place]).clamp_max(HEAVIEST)
                 told = chances @ read + weight[:, None] * (places.shown[place] - read[written])
                 np.add.at(found, places.part[place.numpy()], told.double().numpy())
                 known += float((chances @ self._known[kind]).sum())

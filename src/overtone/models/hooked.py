@@ -278,20 +278,22 @@ class HookedModel:
         cache: KeyValues | None = None,
         prompt_columns: int | None = None,
         last_only: bool = False,
+        states: Mapping[Site, Float[Tensor, "_ _ _"]] | None = None,
     ) -> tuple[Float[Tensor, "batch columns vocabulary"], KeyValues]:
         """One step of cached decoding, without gradient; edits in force apply.
 
         tokens, real: the full history, padding included. With the cache of the step before only the new columns are
         run. prompt_columns: how many columns are prompt (default: all); editors may ask. last_only: logits of the
-        last column only. Returns the logits of the columns run and the cache, extended in place. Raises ModelError
-        for encoders and models without head, ShapeError if cache and history do not fit.
+        last column only. states: of the new columns, as in `logits`; the cache of the blocks left out is not extended.
+        Returns the logits of the columns run and the cache, extended in place. Raises ModelError for encoders and
+        models without head, ShapeError if cache and history, or states and new columns, do not fit.
         """
         self._require_head()
         if not self.is_causal:
             raise ModelError(f"{self.name} is an encoder: it does not generate. Use read(...) or logits(...).")
         call = self._start(tokens, real, cache, prompt_columns)
         kept = cache or KeyValues(new_cache(self.model), 0, call.tokens.shape[0])
-        with torch.no_grad():
+        with torch.no_grad(), self._begun(states or {}, call.tokens[:, call.start :]):
             out = self._run(call, past=kept.past, last_only=last_only)
         kept.columns = call.tokens.shape[1]
         return _logits(out), kept

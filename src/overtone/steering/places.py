@@ -1,12 +1,12 @@
 """`Places`: what a model says next at the ends of some texts, under a steering at those ends, many steerings in turn.
 
-The history of every text is computed once and kept; a steering then costs one token per text. It is the local effect of
-an edit: earlier positions are as the unsteered model left them. Deterministic, so a few hundred places tell two
-directions apart that sampled texts would not.
+The history of every text is computed once and kept; a steering then costs one token per text, in the blocks after its
+first site. It is the local effect of an edit: earlier positions are as the unsteered model left them. Deterministic, so
+a few hundred places tell two directions apart that sampled texts would not.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
@@ -14,22 +14,26 @@ from jaxtyping import Float
 from torch import Tensor
 
 from overtone.core.errors import DataError
+from overtone.core.sites import Site
 from overtone.models.hooks import Call
 from overtone.steering.plan import Arm, Plan
 
 if TYPE_CHECKING:
     from overtone.models.decoding import KeyValues
     from overtone.models.hooked import HookedModel
+    from overtone.models.hooks import Editor
 
 
 @dataclass
 class _Batch:
-    """Texts of similar length, padded on the left, all but their last tokens in the cache."""
+    """Texts of similar length, padded on the left, all but their last tokens in the cache; states: of these, at the
+    sites where a pass began, (texts, 1, width)."""
 
     index: list[int]
     tokens: Tensor
     real: Tensor
     cache: "KeyValues"
+    states: dict[Site, Tensor] = field(default_factory=dict)
 
 
 class Places:
@@ -72,12 +76,35 @@ class Places:
         for batch in self._batches:
             n, width = batch.tokens.shape
             plan = Plan(self.model, [steering], torch.zeros(n, dtype=torch.int64))
-            with self.model.editing(plan.editors()):
-                found, _ = self.model.forward(
-                    batch.tokens, batch.real, cache=batch.cache, prompt_columns=width, last_only=True
-                )
-            batch.cache.past.crop(-1)  # the last token goes in again under the next steering
-            batch.cache.columns = width - 1
+            editors = plan.editors()
+            found = self._last(batch, editors, self._before(batch, editors))
             found = plan.biased(found, Call(batch.tokens, batch.real, width - 1, width))
             out[batch.index] = found[:, -1].float().cpu()
         return out
+
+    def _before(self, batch: _Batch, edited: Collection[Site]) -> dict[Site, Tensor]:
+        """Unsteered states of the last tokens at the first site that is edited, where a pass can begin."""
+        if not edited or any(site.kind != "residual" for site in edited):
+            return {}
+        first = min(edited, key=lambda site: site.layer)
+        if first not in batch.states:
+
+            def keep(states: Tensor, call: Call) -> Tensor:
+                batch.states[first] = states
+                return states
+
+            self._last(batch, {first: keep}, {})
+        return {first: batch.states[first]}
+
+    def _last(self, batch: _Batch, editors: "Mapping[Site, Editor]", states: dict[Site, Tensor]) -> Tensor:
+        """Logits of the last column; the cache is left as it was found."""
+        width = batch.tokens.shape[1]
+        with self.model.editing(editors):
+            found, _ = self.model.forward(
+                batch.tokens, batch.real, cache=batch.cache, prompt_columns=width, last_only=True, states=states
+            )
+        for layer in batch.cache.past.layers:  # the last token goes in again under the next steering
+            if layer.get_seq_length() == width:
+                layer.crop(-1)
+        batch.cache.columns = width - 1
+        return found
