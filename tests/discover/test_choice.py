@@ -122,6 +122,11 @@ def test_the_smallest_doses_with_room_are_taken():
     assert pick([weak]) is weak
 
 
+def test_small_doses_with_room_come_before_larger_margins():
+    gentle, harsh = trial(0.5, 0.25, 0.5, doses=(-0.2, -0.1, 0.1, 0.2)), trial(1.5, 0.7, 1.5, kind="weighted atoms")
+    assert harsh.margin > gentle.margin and pick([harsh, gentle]) is gentle
+
+
 def test_without_room_the_largest_margin_is_taken():
     """More of an effect is no gain where random directions have it too."""
     small, large = trial(0.3, 0.15, 0.3), trial(0.39, 0.2, 0.39, doses=(-0.5, -0.25, 0.25, 0.5), random=0.1)

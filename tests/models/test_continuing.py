@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from models.miniatures import LAYERS, TABLE, WIDTH, build, miniature, padded, some_rows
+from models.miniatures import DECODERS, LAYERS, TABLE, WIDTH, build, miniature, padded, some_rows
 from overtone.core.errors import ShapeError, SiteError
 from overtone.core.sites import Site
 from overtone.models.hooked import HookedModel
@@ -33,6 +33,19 @@ def test_a_pass_that_begins_with_known_states_gives_the_same_logits(name, batch)
             assert torch.equal(found, model.logits_with(*batch, after, lambda rows: rows * 1.5))
         with model.editing({site: double, Site("residual", 1): double} if site != last else {last: double}):
             assert torch.equal(model.logits(*batch, states=states), model.logits(*batch))
+
+
+@pytest.mark.parametrize("name", DECODERS)
+def test_a_cached_step_that_begins_with_known_states_gives_the_same_logits(name, batch):
+    (tokens, real), model = batch, miniature(name)
+    for site in (Site("residual", 0), Site("residual", LAYERS - 1)):
+        states = {site: model.read(tokens, real, [site])[site][:, -1:]}
+        expected, _ = model.forward(tokens, real)
+        _, cache = model.forward(tokens[:, :-1], real[:, :-1])
+        found, _ = model.forward(tokens, real, cache=cache, states=states)
+        torch.testing.assert_close(found[:, -1], expected[:, -1], atol=1e-4, rtol=1e-4)
+    with pytest.raises(ShapeError, match="states at residual"):
+        model.forward(tokens, real, states=states)
 
 
 def test_blocks_before_known_states_are_left_out_and_come_back(batch):
