@@ -78,6 +78,8 @@ def test_several_arrays_are_told_apart_by_name(tmp_path, capsys):
     assert told(capsys, *words, "--site", "x", "--gradients", "slope")["site"] == "x"
     line = complaint(capsys, *words, "--site", "x", "--gradients", "slop")
     assert "it holds other, slope, x" in line and "slope" in line
+    line = complaint(capsys, *words, "--site", "x", "--gradients", "other")
+    assert f"other: expected {tuple(X.shape)}, as x is" in line and f"got ({len(X)}, 4)" in line
 
 
 def test_a_transcoder_predicts_the_array_that_is_named(tmp_path, capsys):

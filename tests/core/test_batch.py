@@ -33,6 +33,16 @@ def test_rows_without_origin_are_refused():
         ActivationBatch({SITE: torch.zeros(3, 4)}, batch(2).where)
 
 
+def test_targets_and_gradients_of_other_rows_or_widths_are_refused():
+    x, where = {SITE: torch.zeros(3, 4)}, batch(3).where
+    for g in (torch.zeros(3, 5), torch.zeros(2, 4)):
+        with pytest.raises(ShapeError, match=r"gradients at .*expected \(3, 4\) as the states"):
+            ActivationBatch(x, where, g={SITE: g})
+    with pytest.raises(ShapeError, match=r"targets at .*expected \(3, width\), got \(2, 7\)"):
+        ActivationBatch(x, where, y={SITE: torch.zeros(2, 7)})
+    ActivationBatch(x, where, y={SITE: torch.zeros(3, 7)}, g={SITE: torch.zeros(3, 4)})
+
+
 def test_the_first_bad_row_is_named():
     x = torch.zeros(4, 2)
     x[2, 1] = torch.nan

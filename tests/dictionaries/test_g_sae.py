@@ -5,7 +5,7 @@ import torch
 from torch.nn.functional import cosine_similarity, linear
 
 from overtone.core.batch import ActivationBatch, Where
-from overtone.core.errors import DataError, SettingError
+from overtone.core.errors import DataError, SettingError, ShapeError
 from overtone.core.sites import Site
 from overtone.dictionaries.autoencoder import everywhere
 from overtone.dictionaries.decoders.linear import Linear
@@ -124,6 +124,15 @@ def test_a_folded_dictionary_chooses_alike():
     codes, plain = (model.encode(x, beside).dense() for beside in ({"g": g}, None))
     assert not torch.equal(codes != 0, plain != 0)
     torch.testing.assert_close(model.folded().encode(x, {"g": g}).dense(), codes)
+
+
+def test_gradients_of_another_shape_are_refused():
+    x, g = rows()
+    model = started(1.0, x)
+    with pytest.raises(ShapeError, match=rf"expected \(rows, {WIDTH}\)"):
+        model.encode(x, {"g": g[:, 1:]})
+    with pytest.raises(ShapeError, match=f"g: expected {ROWS} rows"):
+        model.encode(x, {"g": g[:1]})
 
 
 def test_training_without_gradients_is_refused():

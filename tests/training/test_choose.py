@@ -279,6 +279,15 @@ def test_what_is_not_a_number_is_passed_on(build):
     assert u.view(3, 4).isnan().all(1).tolist() == [False, True, False]
 
 
+@pytest.mark.parametrize("row", [0, 1, 2])
+def test_torch_s_selection_leaves_what_is_not_a_number_to_the_dictionary(row):
+    x, weight, bias = states_and_matrix(3, 8, 64)
+    x[row, 2] = torch.nan
+    assert candidates.select(x, weight, bias, Rule(k=4), False) is None
+    x[row, 2] = 0
+    assert candidates.select(x, weight, bias, Rule(k=4), False) is not None
+
+
 @pytest.mark.parametrize("build", ["int8", "bf16", "portable", "torch"])
 @pytest.mark.parametrize(
     "preset",

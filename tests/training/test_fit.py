@@ -20,6 +20,7 @@ from overtone.dictionaries.presets.relu_l1 import ReluL1
 from overtone.dictionaries.presets.top_k import TopK
 from overtone.dictionaries.storage import load_dictionary
 from overtone.training.fit import Job, fit, fit_many
+from overtone.training.kernels.dispatch import using
 
 SMALL = {"n_tokens": 1600, "batch_rows": 64, "quiet": True}
 
@@ -229,6 +230,15 @@ def test_a_diverging_training_says_so_and_proposes_a_rate(rows, tmp_path):
     with pytest.raises(DivergenceError, match=r"diverged after \d+ tokens: .*lr=1.0e\+29"):
         fit(ReluL1(16), rows, **SMALL, lr=1e30, checkpoint=tmp_path / "state")
     assert not (tmp_path / "state").exists()
+
+
+def test_a_training_that_diverged_between_two_records_says_so_whatever_computes_it(rows):
+    for kind in ("compiled", "torch", "plain"):
+        try:
+            with using(kind), pytest.raises(DivergenceError):
+                fit(TopK(128, k=3), rows, **SMALL, lr=1e38, record_every=1600)
+        except SettingError:
+            assert kind == "compiled", "only a compiler may be missing"
 
 
 def test_settings_out_of_range_are_refused(rows):

@@ -5,6 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from overtone.core.errors import ShapeError
 from overtone.training.kernels import compiler, native_dense
 from overtone.training.kernels.compiler import BuildError
 from overtone.training.kernels.native import MACHINE
@@ -86,6 +87,12 @@ def test_what_is_not_a_number_is_not_hidden(product):
     a[3, 4], b[5, 6] = torch.nan, torch.inf
     product(a, b, out, add=False)
     assert out[3].isnan().all() and out[0, 5].isinf() and int((~out.isfinite()).sum()) == 40 + 19
+
+
+def test_sizes_that_do_not_fit_are_refused_before_anything_is_read(product):
+    for a, b, out in (((9, 8), (7, 6), (9, 7)), ((9, 8), (7, 8), (9, 6)), ((9, 8), (7, 8), (8, 7))):
+        with pytest.raises(ShapeError, match="Both factors need one width"):
+            product(torch.ones(a), torch.ones(b), torch.ones(out), add=False)
 
 
 def test_it_says_what_it_serves(product):

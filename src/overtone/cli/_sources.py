@@ -58,6 +58,7 @@ def _from_arrays(path: Path, sites: tuple[str, ...], target: str, gradients: str
         raise SettingError(f"{path} has no array {missing[0]!r}; it holds {', '.join(arrays)}.{hint}")
     for name in asked:
         _require_rows(arrays[name], f"{path}: {name}")
+    _require_alike(arrays, sites, target, gradients)
     if gradients and len(sites) > 1:
         raise SettingError(f"--gradients {gradients} belongs to one array, and there are {len(sites)}. Name one site.")
     seats = _seats([*sites, *filter(None, (target,))])
@@ -80,6 +81,19 @@ def _require_rows(array: Any, what: str) -> None:
             "and position into rows, as floats."
         )
     require_finite(array, what)
+
+
+def _require_alike(arrays: dict[str, Any], sites: tuple[str, ...], target: str, gradients: str) -> None:
+    """Raise ShapeError, naming the arrays, unless all have the same rows and gradients also the width of the states."""
+    first = arrays[sites[0]].shape
+    for name in (*sites[1:], *filter(None, (target, gradients))):
+        shape = arrays[name].shape
+        if shape[0] != first[0] or (name == gradients and shape != first):
+            wanted = str(tuple(first)) if name == gradients else f"({first[0]}, width)"
+            raise ShapeError(
+                f"{name}: expected {wanted}, as {sites[0]} is {tuple(first)}, got {tuple(shape)}. Name an array of the "
+                "same rows."
+            )
 
 
 def _names(trained_on: str, target: str) -> dict[str, str]:

@@ -54,6 +54,15 @@ class ActivationBatch:
         for site, rows in self.x.items():
             if rows.ndim != 2 or rows.shape[0] != len(self.where):
                 raise ShapeError(f"{site}: expected ({len(self.where)}, width), got {tuple(rows.shape)}.")
+        for site, rows in (self.y or {}).items():
+            if rows.ndim != 2 or rows.shape[0] != len(self.where):
+                raise ShapeError(f"targets at {site}: expected ({len(self.where)}, width), got {tuple(rows.shape)}.")
+        for site, rows in (self.g or {}).items():
+            if site in self.x and rows.shape != self.x[site].shape:
+                states, found = tuple(self.x[site].shape), tuple(rows.shape)
+                raise ShapeError(
+                    f"gradients at {site}: expected {states} as the states, got {found}. Give those of the same rows."
+                )
 
     def __len__(self) -> int:
         return len(self.where)

@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from overtone.core.errors import CapabilityError, DataError
+from overtone.core.errors import CapabilityError, DataError, ShapeError
 from overtone.dictionaries.codes import SparseCodes, Support
 from overtone.dictionaries.decoders.base import Decoder
 from overtone.dictionaries.decoders.linear import Linear as LinearDecoder
@@ -139,8 +139,12 @@ class Autoencoder(Dictionary, kind="dictionary.autoencoder"):
 
         beside: what came with the states, such as `g`, (rows, width) gradients, for scores that use it. Such codes know
         what the gradients know, the loss's targets among it; without it every dictionary encodes from states alone.
+        Raises ShapeError where they are of other rows.
         """
         x = self.checked(x)
+        for name, part in (beside or {}).items():
+            if len(part) != len(x):
+                raise ShapeError(f"{name}: expected {len(x)} rows, as many as states, got {tuple(part.shape)}.")
         chosen = self.choose(self.normaliser(x) - self.centre(), company=self.training, beside=beside)
         z = self.value(self.heads(chosen), chosen.support.at) / self.outward.units_at(x, chosen.support.rows)
         return chosen.support.codes(z if z.dtype == torch.float64 else z.float())

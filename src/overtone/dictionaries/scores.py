@@ -10,6 +10,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from overtone.core.errors import ShapeError
 from overtone.dictionaries.decoders.base import Decoder
 from overtone.dictionaries.encoders.base import At, Heads
 from overtone.dictionaries.parts import Part
@@ -116,11 +117,16 @@ class GradientWeighted(Score, kind="score.gradient_weighted"):
         return {"beta": self.beta}
 
     def boost(self, decoder: Decoder, beside: Mapping[str, Tensor]) -> Boost | None:
-        """What makes `pull`, the beta p above, from `g`."""
+        """What makes `pull`, the beta p above, from `g`. Raises ShapeError for gradients of another width."""
         if "g" not in beside:
             return None
         weight = decoder.rows().detach()
         g = beside["g"].to(weight.dtype)
+        if g.shape[1:] != weight.shape[1:]:
+            raise ShapeError(
+                f"gradients: expected (rows, {weight.shape[1]}), got {tuple(g.shape)}. Give those of the loss with "
+                "respect to the states."
+            )
         length = torch.linalg.vector_norm(g, dim=1, keepdim=True, dtype=torch.float64)  # squares of small ones vanish
         size = torch.linalg.vector_norm(weight) / weight.numel() ** 0.5 if self._size is None else self._size
         return Boost(g * (self.beta / (size * length.clamp_min(SHORTEST))).to(g.dtype), weight, "pull")

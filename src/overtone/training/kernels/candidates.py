@@ -82,8 +82,8 @@ class _Rounded:
 
 
 def select(centred: Tensor, weight: Tensor, bias: Tensor, rule: Rule, two_sided: bool) -> Chosen | None:
-    """As `choose.Select`; None where groups do not divide the latents or are fewer than k, and for boosts that bf16 is
-    too coarse for."""
+    """As `choose.Select`; None where groups do not divide the latents or are fewer than k, for boosts that bf16 is too
+    coarse for, and where a row has no k scores that are numbers, as after a training that diverged."""
     n_latents = len(weight)
     if n_latents % GROUP or n_latents // GROUP < rule.k:
         return None
@@ -102,6 +102,8 @@ def select(centred: Tensor, weight: Tensor, bias: Tensor, rule: Rule, two_sided:
     if not rule.k:
         return Chosen(support, u, sides).kept(scores > rule.floor)
     places = _best(support, scores, rule.k)
+    if places is None:
+        return None
     best = places.view(-1)
     sides = {name: side[best] for name, side in sides.items()}
     return Chosen(Support.from_indices(latents[places], n_latents), u[best], sides)
@@ -158,10 +160,12 @@ def _lost(rows: Tensor, rounded: Tensor) -> Tensor:
     return torch.stack([rows.norm(dim=1).amax(), error])
 
 
-def _best(support: Support, scores: Tensor, k: int) -> Tensor:
-    """(rows, k) positions in the list of the k best-scored places of each row."""
+def _best(support: Support, scores: Tensor, k: int) -> Tensor | None:
+    """(rows, k) positions in the list of the k best-scored places of each row; None if a row has fewer."""
     starts, n = support.row_starts, len(scores)
     counts = torch.diff(starts, append=starts.new_tensor([n]))
+    if int(counts.min()) < k:
+        return None
     slots = torch.arange(n) - starts[support.rows]
     padded = scores.new_full((support.n_rows, int(counts.max())), -torch.inf)
     padded[support.rows, slots] = scores

@@ -5,6 +5,7 @@ import ctypes
 import torch
 from torch import Tensor
 
+from overtone.core.errors import ShapeError
 from overtone.training.kernels import threads
 
 SMALL = 2**18  # multiplications below which torch's own product costs less than the call
@@ -26,8 +27,11 @@ class NativeProduct:
 
     def __call__(self, a: Tensor, b: Tensor, out: Tensor, *, add: bool) -> None:
         """out (m, n) = or, with `add`, += a b^T, a (m, k), b (n, k), rows of `out` contiguous. Gradients see nothing of
-        it."""
+        it. Raises ShapeError where sizes do not fit, since the library reads what it is told is there."""
         m, n, k = len(a), len(b), a.shape[1]
+        if b.shape[1] != k or out.shape != (m, n):
+            sizes = " and ".join(str(tuple(t.shape)) for t in (a, b, out))
+            raise ShapeError(f"expected (m, k), (n, k) and (m, n) matrices, got {sizes}. Both factors need one width.")
 
         def rows(first: int, last: int) -> None:
             self._part(a[first:last], b, out[first:last], add)
