@@ -9,6 +9,7 @@
 VENV      ?= .venv
 BIN       := $(VENV)/bin
 STAMP     := $(VENV)/.overtone-ready
+TRITON    := $(VENV)/.overtone-triton
 # The first of these that is at least Python 3.11 makes the environment. Choose another with: make PYTHONS=/path/to/python
 PYTHONS   ?= python3.11 python3 python3.12 python3.13
 TORCH     ?= torch==2.13.0
@@ -46,7 +47,13 @@ $(STAMP): pyproject.toml constraints.txt Makefile
 demo: $(STAMP)
 	$(BIN)/overtone discover --out $(DEMO_OUT) --resume
 
-test: $(STAMP)
+# For the tests of the GPU kernels, which run in its interpreter; a gigabyte, so not part of the set-up of everything else.
+$(TRITON): $(STAMP)
+	@echo "installing triton (once)"
+	@if $(BIN)/python -m pip install $(PIP_FLAGS) -c constraints.txt -e ".[kernels]"; then touch $(TRITON); \
+	  else echo "triton could not be installed: the tests of the GPU kernels are skipped" >&2; fi
+
+test: $(STAMP) $(TRITON)
 	$(BIN)/python -m pytest -n $(TEST_JOBS) --dist loadfile $(TEST_ARGS)
 
 lint: $(STAMP)
