@@ -76,16 +76,20 @@ def test_the_page_marks_the_best_of_a_group_and_nobody_where_that_says_nothing()
 
     standings = [one("a", 2, 0.1, 0.0), one("b", 2, 0.2, 0.0), one("c", 2, 0.3, 0.0), one("free", None, 0.01, 0.5)]
     data = {"standings": standings, "left_out": {}, "rows": {"train": 9, "held_out": 3, "width": 2}}
-    html = render(data | {"settings": {"n_latents": 4, "ks": [2], "n_tokens": 9, "seeds": [0], "rounds": 5}})
+    settings = {"n_latents": 4, "ks": [2, 3], "n_tokens": 900, "batch_rows": 3, "seeds": [0], "rounds": 5}
+    html = render(data | {"settings": settings})
     best = re.findall(r"mark best.*?<text[^>]*>([^<]*)</text>", html, re.DOTALL)
     assert best == ["10.0 %", "50.0 %", "1"], "errors within a budget; dead latents shared by three are nobody's"
-    assert "asked for 2 active latents per row" in html and "no budget" in html
+    assert "asked for 2 active latents per row" in html and "no budget" in html and "2 or 3 active per row" in html
+    assert "updates" not in html
+    few = render(data | {"settings": settings | {"n_tokens": 897}})
+    assert "Trainings had 299 updates: with fewer than some 300" in few
 
 
 def test_a_name_that_is_not_there_and_an_empty_field_are_refused():
     with pytest.raises(SettingError, match="no 'topk'"):
         lineup(sample, n_latents=16, ks=(2,), seeds=(0,), n_tokens=100, names=("topk",), quiet=True)
-    with pytest.raises(SettingError, match="nothing can be compared: transcoder"):
+    with pytest.raises(SettingError, match="nothing can be compared: transcoder: needs targets"):
         lineup(sample, n_latents=16, ks=(2,), seeds=(0,), n_tokens=100, names=("transcoder",), quiet=True)
 
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from overtone.dictionaries.preset import Preset
 
 ROUNDS = 50  # of presets that are fitted in rounds: some seconds each at the default size
+NEEDS = {"y": "targets to predict, which a comparison has not", "g": "gradients of a loss beside the states"}
 MOST_ROWS = 2048  # of presets each of whose rounds goes over all rows; SNMF's paper has a few thousand
 
 
@@ -43,8 +44,8 @@ def entrants(
     known = {name: lookup("dictionaries", name) for name in names} if names else entries("dictionaries")
     found, left_out = [], {}
     for name, entry in known.items():
-        if "y" in entry.thing.needs or ("g" in entry.thing.needs and not gradients):
-            left_out[name] = "needs more than states: targets to predict, or gradients of a loss."
+        if lacking := (entry.thing.needs & NEEDS.keys()) - ({"g"} if gradients else set()):
+            left_out[name] = f"needs {' and '.join(NEEDS[what] for what in sorted(lacking))}."
             continue
         try:
             preset = _matched(entry.thing, min(n_latents, width) if entry.thing.basis else n_latents, k, rounds)

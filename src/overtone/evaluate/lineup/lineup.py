@@ -95,7 +95,7 @@ def lineup(
             if plan not in failed
         ]
     if not standings:
-        raise SettingError(f"nothing can be compared: {'; '.join(f'{n}: {why}' for n, why in left_out.items())}")
+        raise SettingError(f"nothing can be compared: {' '.join(f'{n}: {why}' for n, why in left_out.items())}")
     first = samples[seeds[0]]
     rows = {"train": len(first.train), "held_out": len(first.held_out), "width": first.train.shape[1]}
     return Lineup(

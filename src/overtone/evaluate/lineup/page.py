@@ -40,6 +40,7 @@ COLUMNS = (
     Column("seconds", "seconds", "processor time of one training, logarithmic", True, short),
     Column("matmul_units", "dense products", "of one training step; its encoder product is 1", True, short),
 )  # fmt: skip
+ENOUGH = 300  # updates after which kinds whose price is steered to a number of active latents are near it
 LOGARITHMIC = {"l0", "seconds"}
 TIED, MOST_BEST = 0.005, 2  # values this close share a place; no more than two are marked as best
 
@@ -59,6 +60,7 @@ def render(lineup: Mapping[str, Any], title: str = "Dictionaries side by side") 
     lines = _lines(groups)
     return environment.get_template("page.html").render(
         title=title, style=style, lineup=lineup, standings=standings, panels=panels, row=ROW, lines=lines,
+        updates=lineup["settings"]["n_tokens"] // lineup["settings"]["batch_rows"], enough=ENOUGH,
         heads=[(lines[i] - ROW, head) for i, head in _heads(groups)],
         width=NAME + len(COLUMNS) * (PANEL + GAP), height=max(lines) + ROW,
     )  # fmt: skip

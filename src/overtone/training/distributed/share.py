@@ -15,7 +15,7 @@ from overtone.training.step import Given, ending, forward
 
 class SharedStep(StepView, Protocol):
     """A step as objectives see it, and what training asks of it besides: the active places that maintainers observe,
-    their scores where the dictionary alone could not say them, and which of its latents fired."""
+    their scores where the dictionary alone could not say them, and how often its latents fired."""
 
     chosen: Chosen | None
     scores: Tensor | None
