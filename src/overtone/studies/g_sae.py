@@ -231,7 +231,8 @@ def leak(found: Comparison, where: str) -> tuple[Finding, ...]:
         rest = found.values(MUCH, measure)
         difference = over_seeds(gap - rest)
         findings.append(
-            Finding(f"c.{where}.{rival}", f"{where}: {KNOWS} {whose}", true.value, "nats per prediction", true.n, None if difference.interval is None else difference.low > 0, "", "",
+            Finding(f"c.{where}.{rival}", f"{where}: {KNOWS} {whose}", true.value, "nats per prediction",
+                    true.n, None if difference.interval is None else difference.low > 0, "", "",
                     true.interval, float(rest.mean()), rival, "seeds",
                     f"difference {difference.value:+.3f} [{difference.low:+.3f}, {difference.high:+.3f}]; recovered "
                     f"cross-entropy {found.mean(MUCH, 'recovered ce, true gradient').value:.3f}, without gradients "

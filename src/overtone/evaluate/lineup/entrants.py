@@ -13,7 +13,10 @@ if TYPE_CHECKING:
     from overtone.dictionaries.preset import Preset
 
 ROUNDS = 50  # of presets that are fitted in rounds: some seconds each at the default size
-NEEDS = {"y": "targets to predict, which a comparison has not", "g": "gradients of a loss beside the states"}
+NEEDS = {
+    "y": "targets to predict, which a comparison has not",
+    "g": "gradients of a loss (--gradients names their array)",
+}
 MOST_ROWS = 2048  # of presets each of whose rounds goes over all rows; SNMF's paper has a few thousand
 
 
