@@ -226,10 +226,11 @@ def leak(found: Comparison, where: str) -> tuple[Finding, ...]:
     for rival, measure in (("plain codes", "knows"), ("drawn labels", "knows, drawn gradient")):
         rest = found.values(MUCH, measure)
         difference = over_seeds(gap - rest)
+        holds = None if difference.interval is None else difference.low > 0
         findings.append(
-            Finding(f"c.{where}.{rival}", f"{where}: the true gradient's codes know more of the label than {rival} give",
-                    true.value, "nats per prediction", true.n,
-                    None if difference.interval is None else difference.low > 0, "", "", true.interval, float(rest.mean()), rival, "seeds",
+            Finding(f"c.{where}.{rival}", f"{where}: codes by true gradients know more of the label than {rival} give",
+                    true.value, "nats per prediction", true.n, holds, "", "", true.interval, float(rest.mean()), rival,
+                    "seeds",
                     f"difference {difference.value:+.3f} [{difference.low:+.3f}, {difference.high:+.3f}]; recovered "
                     f"cross-entropy {found.mean(MUCH, 'recovered ce, true gradient').value:.3f}, without gradients "
                     f"{found.mean(MUCH, 'recovered ce').value:.3f}")
