@@ -108,3 +108,19 @@ def test_effects_are_finite_for_what_vanishes(forecast, found):
     vector[[tokens[int(rows.where.document[i])][int(rows.where.token[i]) + 1] for i in at]] = -1e4
     told = forecast.under([LogitBias(vector, boundaries(found.material))])
     assert np.isfinite(list(told.effects.values())).all() and told.effects["reflection"] < -1
+
+
+def test_what_the_model_never_says_is_foretold_too(found, monkeypatch):
+    """Given traces may hold tokens of chance 0: forecasts stay numbers."""
+    forecast = Forecast(found.material, found.material.rows(found.run, "next"), n=50)
+    real = found.subject.model.unembed
+
+    def never(rows):
+        logits = real(rows)
+        logits[:, :40] = -torch.inf
+        return logits
+
+    monkeypatch.setattr(found.subject.model, "unembed", never)
+    direction = unit_direction(forecast.every.source.states[0], forecast.last, rows=forecast.every.source.states)
+    told = forecast.under(add_arm(direction, 0.3, boundaries(found.material)))
+    assert np.isfinite([*told.steps.values(), *told.effects.values(), *told.errors.values()]).all()

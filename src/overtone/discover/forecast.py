@@ -9,10 +9,10 @@ kind of the step before, these chances are a Markov chain of kinds, and the expe
 to the end of a trace, foretells how many steps of each behaviour a steered trace will have: also those that become
 rarer or more frequent because other steps do.
 
-A steering of the last layer acts on the first token alone: it is read from the states of all boundaries at no cost. For
-one of an earlier layer fewer places are read, with their histories, and what the edited states do to later tokens is
-left out. Errors tell how far chance is off. So this is for choosing, on `select`; what a vector does is measured on
-texts.
+A steering of the last layer acts on the first token alone: it is read from the states of all boundaries, at little
+cost. For one of an earlier layer fewer places are read, with their histories, and what the edited states do to later
+tokens is left out. Errors tell how far chance is off. So this is for choosing, on `select`; what a vector does is
+measured on texts.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ PLACES = 600
 MOST_TOKENS = 200_000  # of all places' histories, whose keys and values are kept
 MOST_LOGITS = 2**25  # entries that are held at once: 128 MB in float32
 HEAVIEST = 3.0  # weight of a written token, cut there: a few that became likely would decide everything
+RAREST = 1e-30  # chance of a written token: traces that were given may hold what the model never says
 SETTLED = 0.97  # share of one kind after another from which on nothing is decided there
 FLOOR = 0.01  # steps per trace, so that a behaviour that vanishes has a finite effect
 PARTS = 10  # of the problems, left out in turn to tell how far chance is off
@@ -125,7 +126,7 @@ class _Places:
         self.part = np.unique([rows.groups[i] for i in index], return_inverse=True)[1] % PARTS
         self.chance = torch.ones(n)
         for at, p in source.chances(()):
-            self.chance[at] = p[torch.arange(len(at)), self.written[at]]
+            self.chance[at] = p[torch.arange(len(at)), self.written[at]].clamp_min(RAREST)
 
 
 class Forecast:
@@ -137,7 +138,8 @@ class Forecast:
 
     def __init__(self, material: Material, rows: Rows, *, n: int = PLACES, seed: int = 0) -> None:
         self.material, self.rows, self.behaviours = material, rows, material.behaviours
-        self.kinds = tuple(sorted({k for t in material.traces for k in material.subject.kinds(t)} | {START}))
+        seen = (t for split in (FIT, SELECT) for t in material.of(split))
+        self.kinds = tuple(sorted({k for t in seen for k in material.subject.kinds(t)} | {START}))
         self._read, self._known, self._usual = self._reading()
         self.open_kinds = {kind for kind, row in self._usual.items() if row.max() < SETTLED}
         self._open = [i for i in rows.index(SELECT).tolist() if rows.previous[i] in self.open_kinds]
