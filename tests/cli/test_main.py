@@ -120,6 +120,17 @@ def test_an_interruption_says_how_to_go_on_and_exits_130(monkeypatch, capsys):
     assert "--resume" in capsys.readouterr().err
 
 
+def test_a_place_that_cannot_be_written_is_named_in_one_line(monkeypatch, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(version, "run", lambda options: (tmp_path / "file" / "folder").mkdir())
+    assert main(["version"]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and f"{tmp_path / 'file' / 'folder'}: " in said and "another place" in said
+    monkeypatch.setattr(version, "run", lambda options: (tmp_path / "gone" / "file").read_text())
+    with pytest.raises(FileNotFoundError):
+        main(["version"])
+
+
 def test_a_fault_of_ours_keeps_its_traceback(monkeypatch):
     def faulty(options):
         raise ZeroDivisionError

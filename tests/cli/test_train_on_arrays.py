@@ -116,6 +116,13 @@ def test_help_states_paper_and_knobs(capsys):
     assert "2506.14002" in said and "--n-latents" in said and "Largest and smallest target rate" in said
 
 
+@pytest.mark.parametrize(("name", "also"), [("g_sae", "auxiliary loss."), ("crosscoder", "auxiliary loss, without")])
+def test_help_sends_nobody_to_another_kind(name, also, capsys):
+    assert main(["train", name, "--help"]) == 0
+    said = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "As in" not in said and f"Weight of the {also}" in said
+
+
 @pytest.mark.parametrize("name", entries("dictionaries"))
 def test_every_knob_of_every_kind_is_described(name):
     preset = entries("dictionaries")[name].thing

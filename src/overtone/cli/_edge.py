@@ -6,6 +6,7 @@ This is not in the package's __init__, because importing a verb sets its name th
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -18,12 +19,13 @@ from overtone.core import progress
 from overtone.core.errors import OvertoneError, SettingError, nearest
 
 MISTAKE, INTERRUPTED = 2, 130
+PLACES = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.ENOTDIR, errno.EISDIR)  # a path that does not do
 SPINS = "50000"  # rounds of waiting: enough between the parts of a short step, too few to be in the way of a long one
 
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code: 0 done, 2 a mistake in what was asked (one line on standard error),
-    130 interrupted. Any other exception is ours and propagates.
+    130 interrupted. Any other exception is ours and propagates, but for places that cannot be read or written.
 
     words: the command line without the program's name; default sys.argv.
     """
@@ -45,6 +47,12 @@ def main(words: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of a pipe went away: `overtone list edits | head -1`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OSError as error:
+        if error.errno not in PLACES:
+            raise
+        return _say(
+            f"{error.filename or 'a file'}: {error.strerror}. Name another place, or make room in this one.", MISTAKE
+        )
 
 
 def _let_threads_rest() -> None:

@@ -13,7 +13,8 @@ import tyro
 
 def knobs(preset: type) -> list[tuple[str, Any, Field]]:
     """Fields for `make_dataclass`, one per knob of a preset class."""
-    told, types = descriptions(preset), get_type_hints(preset)
+    types = get_type_hints(preset)
+    told = {name: _in_full(name, text) for name, text in descriptions(preset).items()}
     return [(f.name, _annotated(types[f.name], told.get(f.name, "")), _default(f)) for f in fields(preset)]
 
 
@@ -34,6 +35,18 @@ def descriptions(preset: type) -> dict[str, str]:
             said = text[mark.end() : end].strip().rstrip(";.")
             found |= dict.fromkeys(mark.group(1).split(", "), f"{said[:1].upper()}{said[1:]}.")
     return found
+
+
+def _in_full(name: str, text: str) -> str:
+    """A description that says "As in TopK" of the knob with what is said there."""
+    from overtone.core.catalogue import entries
+
+    alike = re.match(r"As in (\w+)\b(.*)", text)
+    kinds = [entry.thing for entry in entries("dictionaries").values()] if alike else []
+    for kind in kinds:
+        if alike and kind.__name__ == alike[1] and (there := descriptions(kind).get(name)):
+            return there.rstrip(".") + alike[2]
+    return text
 
 
 def _annotated(kind: Any, told: str) -> Any:

@@ -78,5 +78,6 @@ def _sentence(box: str) -> str:
     lines = [line.strip(" │") for line in text.splitlines() if not re.match(r"\s*[╭╰]", line)]
     until = next((i for i, line in enumerate(lines) if re.match(r"─+$", line)), len(lines))
     sentence = " ".join(lines[:until]).strip() or "these options cannot be read."
+    sentence = sentence.replace(" (required)", "")
     sentence = re.sub(r"^Error parsing (?!-)[\w.]+: ", "", sentence)  # a settings class speaks for itself
     return sentence if sentence.endswith((".", "?", "!")) else sentence + "."
