@@ -85,7 +85,7 @@ class _FromHistories:
 
 class _FromStates:
     """Next tokens read from the last states, (places, width), under a steering of these; tokens: (places,) the tokens
-    whose states they are."""
+    whose states they are. Of a steering's clauses only `after` is asked: step boundaries lie where the others hold."""
 
     def __init__(self, model: HookedModel, states: Tensor, tokens: Sequence[int]) -> None:
         self.model, self.states, self.tokens = model, states, tokens
