@@ -77,8 +77,29 @@ class Cut:
         return gathered(values, self.world, OWN, self.counts)[self.order]
 
 
+class _OnSlice:
+    """What both kinds of step answer alike; see `StepView`."""
+
+    world: World
+    dictionary: Autoencoder
+    centred: Tensor
+
+    @property
+    def centre(self) -> Tensor | float:
+        """What was subtracted before encoding; its gradient collects what all processes give."""
+        return shared_centre(self.dictionary, self.world)
+
+    def everyones(self, part: Tensor) -> Tensor:
+        """The sum of all processes' parts."""
+        return total(part, self.world)
+
+    def decoded_from(self, latents: Tensor, k: int) -> Tensor:
+        """(rows, width) decoding of the k best-scored of some latents, wherever these are."""
+        return _decoded_from(self.dictionary, self.world, self.centred, latents, k)
+
+
 @dataclass(eq=False)
-class SliceStep:
+class SliceStep(_OnSlice):
     """The step of a whole batch and dictionary; see `StepView`. dictionary: this process's slice; dead: by number in
     the whole dictionary; chosen, own_values: this process's active places."""
 
@@ -103,15 +124,6 @@ class SliceStep:
     def norms(self) -> Tensor:
         """(latents,) lengths of the decoder's rows, those of this process."""
         return self.dictionary.decoder.norms()
-
-    @property
-    def centre(self) -> Tensor | float:
-        """What was subtracted before encoding; its gradient collects what all processes give."""
-        return shared_centre(self.dictionary, self.world)
-
-    def everyones(self, part: Tensor) -> Tensor:
-        """The sum of all processes' parts."""
-        return total(part, self.world)
 
     @property
     def latents(self) -> Tensor:
@@ -143,13 +155,9 @@ class SliceStep:
             own, support = own[kept], support.kept(kept)
         return total(kernels_for(own.device).decode(own, weight, support), self.world)
 
-    def decoded_from(self, latents: Tensor, k: int) -> Tensor:
-        """(rows, width) decoding of the k best-scored of some latents, wherever these are."""
-        return _decoded_from(self.dictionary, self.world, self.centred, latents, k)
-
 
 @dataclass(eq=False)
-class DenseSliceStep:
+class DenseSliceStep(_OnSlice):
     """As SliceStep after a dense pass: values and heads are (rows, latents) of this process's latents."""
 
     world: World
@@ -172,15 +180,6 @@ class DenseSliceStep:
     def norms(self) -> Tensor:
         """(latents,) lengths of the decoder's rows, those of this process."""
         return self.dictionary.decoder.norms() if self.known_norms is None else self.known_norms
-
-    @property
-    def centre(self) -> Tensor | float:
-        """What was subtracted before encoding; its gradient collects what all processes give."""
-        return shared_centre(self.dictionary, self.world)
-
-    def everyones(self, part: Tensor) -> Tensor:
-        """The sum of all processes' parts."""
-        return total(part, self.world)
 
     @property
     def latents(self) -> Tensor:
@@ -209,10 +208,6 @@ class DenseSliceStep:
         weight = self.dictionary.decoder.rows()
         kept = values if keep is None else values * keep
         return total(dense.decode(kept, weight.detach() if frozen else weight), self.world)
-
-    def decoded_from(self, latents: Tensor, k: int) -> Tensor:
-        """(rows, width) decoding of the k best-scored of some latents, wherever these are."""
-        return _decoded_from(self.dictionary, self.world, self.centred, latents, k)
 
 
 def shared_centre(model: Autoencoder, world: World) -> Tensor | float:
