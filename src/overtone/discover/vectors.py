@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -122,6 +123,7 @@ class _Makers:
         self.model, self.behaviours = material.subject.model.fingerprint, material.behaviours
         self.codes = self.dictionary.encode(self.x)
         self.profile = profile(self.codes, self.labels, names=self.behaviours)
+        self._contrast = cache(self._contrasted)  # asked for by several kinds
 
     def by_kind(self) -> Mapping[str, Callable[[str], Direction]]:
         """kind -> behaviour -> vector; each raises DataError where there is none."""
@@ -146,15 +148,18 @@ class _Makers:
         return centroid_of_atoms(self.dictionary, latents, self.site, model=self.model, rows=self.x, name=name)
 
     def _matched_centroid(self, behaviour: str) -> Direction:
-        z = matched_contrast(self.codes, self.labels, self.before, behaviour)
+        z = self._contrast(behaviour)
         return self._centroid([int(j) for j in np.argsort(-z)[:MOST_ATOMS] if z[j] >= LEAST_Z], MATCHED_CENTROID)
+
+    def _contrasted(self, behaviour: str, against: str = "") -> np.ndarray:
+        labels = [x if not against or x in (behaviour, against) else None for x in self.labels]
+        return matched_contrast(self.codes, labels, self.before, behaviour)
 
     def _weighted(self, behaviour: str, against: str = "") -> Tensor:
         """Atoms weighed by their matched z-scores; against: compared with this behaviour only."""
         import torch
 
-        labels = [x if not against or x in (behaviour, against) else None for x in self.labels]
-        z = torch.from_numpy(matched_contrast(self.codes, labels, self.before, behaviour)).float()
+        z = torch.from_numpy(self._contrast(behaviour, against)).float()
         return torch.where(z.abs() >= LEAST_Z, z, 0.0) @ self.dictionary.atoms().detach().float()
 
     def _cleared(self, behaviour: str) -> Tensor:
