@@ -15,7 +15,7 @@ from overtone.evaluate.compare import Sample
 from overtone.evaluate.cost import matmul_units
 from overtone.evaluate.lineup.entrants import entrants
 from overtone.evaluate.lineup.lineup import by_document, lineup
-from overtone.evaluate.lineup.page import render
+from overtone.evaluate.lineup.page import Column, _best, render, short
 from overtone.training.fit import fit
 
 NAMES = ("top_k", "jump_relu", "k_means", "pca", "transcoder")
@@ -84,6 +84,18 @@ def test_the_page_marks_the_best_of_a_group_and_nobody_where_that_says_nothing()
     assert "updates" not in html
     few = render(data | {"settings": settings | {"n_tokens": 897}})
     assert "Trainings had 299 updates: with fewer than some 300" in few
+
+
+def test_what_lies_within_the_interval_of_the_best_shares_its_place():
+    def marked(*triples, less=True):
+        column = Column("stability", "", "", less, short)
+        group = [{"k": 2, "stability": {"value": v, "low": v - d, "high": v + d}} for v, d in triples]
+        return _best(column, group)
+
+    assert marked((1.0, 0.1), (1.15, 0.1), (2.0, 0.1)) == [True, True, False]
+    assert marked((1.0, 0.01), (1.15, 0.01), (2.0, 0.1)) == [True, False, False]
+    assert marked((1.0, 0.1), (1.15, 0.1), (2.0, 0.1), less=False) == [False, False, True]
+    assert marked((1.0, 0.5), (1.15, 0.1), (1.2, 0.1)) == [False] * 3, "three share it: it is nobody's"
 
 
 def test_a_name_that_is_not_there_and_an_empty_field_are_refused():

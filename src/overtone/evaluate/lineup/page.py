@@ -142,12 +142,22 @@ def _range(column: Column, known: Sequence[float]) -> tuple[float, float]:
 
 
 def _best(column: Column, group: Sequence[Mapping[str, Any]]) -> list[bool]:
-    """Which of a group have the best value; none where that says nothing: many share the place, or the value alone
-    tells nothing, as an error without a budget."""
-    values = [_triple(one[column.key])[0] for one in group]
-    known = [v for v in values if v is not None]
+    """Which of a group have the best value, or one whose interval meets that of the best; none where that says nothing:
+    many share the place, or the value alone tells nothing, as an error without a budget."""
+    costs = [_cost(column, one[column.key]) for one in group]
+    known = [cost for cost in costs if cost is not None]
     if not known or column.key == "l0" or (column.key == "fvu" and group[0]["k"] is None):
-        return [False] * len(values)
-    best = min(known) if column.less else max(known)
-    marks = [v is not None and abs(v - best) <= TIED * max(abs(best), 1e-9) for v in values]
-    return marks if sum(marks) <= MOST_BEST else [False] * len(values)
+        return [False] * len(costs)
+    best, _, high = min(known)
+    reach = max(high, best + TIED * max(abs(best), 1e-9))
+    marks = [cost is not None and cost[1] <= reach for cost in costs]
+    return marks if sum(marks) <= MOST_BEST else [False] * len(costs)
+
+
+def _cost(column: Column, value: Any) -> tuple[float, float, float] | None:
+    """(value, low, high), turned so that less is better; a number is its own interval."""
+    middle, low, high = _triple(value)
+    if middle is None:
+        return None
+    low, high = middle if low is None else low, middle if high is None else high
+    return (middle, low, high) if column.less else (-middle, -high, -low)
