@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from models.miniatures import VOCABULARY, WIDTH, miniature, some_rows
-from overtone.core.errors import DataError, ShapeError
+from overtone.core.errors import DataError, ShapeError, SiteError
+from overtone.core.sites import Site
 from overtone.directions import unit_direction
 from overtone.steering.bias import LogitBias
 from overtone.steering.edits.add import Add
@@ -28,13 +29,39 @@ def by_hand(model, text, steering=()):
         return model.logits(tokens, prompt_columns=len(text))[0, -1]
 
 
-@pytest.mark.parametrize("family", ["llama", "gpt2"])
+@pytest.mark.parametrize("family", ["llama", "gpt2", "gemma2", "mistral"])  # the last two with sliding windows
 def test_places_say_what_a_pass_over_the_whole_text_says(family):
     model = miniature(family)
     places = Places(model, TEXTS, batch_tokens=20)
     for steering in ((), add(3.0), add(-3.0, "residual.0"), add(1.0), add(2.0, "mlp_out.0"), add(2.0, "residual.0")):
         expected = torch.stack([by_hand(model, text, steering) for text in TEXTS])
         torch.testing.assert_close(places.logits(steering), expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "gemma2"])
+def test_places_that_begin_at_a_site_say_the_same_and_hold_less(family):
+    model, first = miniature(family), Site("residual", 0)
+    whole, short = Places(model, TEXTS), Places(model, TEXTS, first=first)
+    for steering in (
+        (),
+        add(3.0),
+        add(-3.0, "residual.0"),
+        add(2.0, "mlp_out.1"),
+        (*add(1.0), *add(1.0, "residual.0")),
+    ):
+        torch.testing.assert_close(short.logits(steering), whole.logits(steering), atol=1e-5, rtol=1e-5)
+    assert (
+        sum(map(_held, short._batches)) < sum(map(_held, whole._batches)) or family == "gemma2"
+    )  # sliding windows stay
+    for site in ("mlp_out.0", "embedding"):
+        with pytest.raises((DataError, SiteError), match="before residual.0"):
+            short.logits(add(1.0, site))
+
+
+def _held(batch) -> int:
+    """Bytes of a batch's keys and values, room to grow included."""
+    layers = [layer for layer in batch.cache.past.layers if layer.is_initialized]
+    return sum(layer.keys.untyped_storage().nbytes() + layer.values.untyped_storage().nbytes() for layer in layers)
 
 
 def test_what_was_asked_before_leaves_no_trace():

@@ -13,6 +13,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from typing import Any
 
+from overtone.core.memory import give_back
 from overtone.core.progress import track
 from overtone.data.traces import ReasoningTrace
 from overtone.discover.settings import DiscoverSettings
@@ -70,7 +71,9 @@ def leave_with_owner() -> None:
 
 def _work(bundle: list[Task], settings: dict[str, Any]) -> list[Answers]:
     assert _subject is not None
-    return answer(_subject, bundle, DiscoverSettings.from_dict(settings))
+    found = answer(_subject, bundle, DiscoverSettings.from_dict(settings))
+    give_back()
+    return found
 
 
 def answer(subject: Subject, bundle: Sequence[Task], settings: DiscoverSettings) -> list[Answers]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from overtone.core.artifacts import MANIFEST
 from overtone.core.catalogue import lookup
+from overtone.core.memory import give_back
 from overtone.core.sites import Site
 from overtone.discover.material import FIT, Material, Rows
 from overtone.discover.settings import DictionarySettings, DiscoverSettings
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from overtone.discover.run import Run
 
 BATCH_ROWS = 1024  # RISE
+SHORT = 2**28  # multiplications of a product that two threads hardly do sooner; if one of them is held up, much later
 RANDOM, PCA = "random_directions", "pca"
 
 
@@ -92,19 +95,32 @@ def _trained(
         states = {site: rows.x[site][fit_rows] for site in missing}
         width = {site: x.shape[1] for site, x in states.items()}
         jobs = [Job(chosen_preset(name, width[site], d), site) for site in missing]
-        fitted = fit_many(
-            jobs,
-            states,
-            n_tokens=d.epochs * len(fit_rows),
-            batch_rows=min(BATCH_ROWS, len(fit_rows)),
-            seed=settings.seed,
-        )
+        batch_rows = min(BATCH_ROWS, len(fit_rows))
+        product = batch_rows * max(width[job.site] * job.preset.n_latents for job in jobs)
+        with _threads(1 if product < SHORT else None):
+            fitted = fit_many(
+                jobs, states, n_tokens=d.epochs * len(fit_rows), batch_rows=batch_rows, seed=settings.seed
+            )
+        give_back()
         for site, one in zip(missing, fitted, strict=True):
             one.save(folders[site], sources={"model": material.subject.model.fingerprint})
         run.spent(f"dictionaries {name} {rows.anchor}", time.monotonic() - started)
     else:
         run.reused.append(f"dictionaries {name} {rows.anchor}")
     return {site: load_dictionary(folder) for site, folder in folders.items()}
+
+
+@contextmanager
+def _threads(n: int | None) -> Iterator[None]:
+    """Within, torch uses n threads (None: as many as before)."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(n or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _axes(rows: Rows) -> dict[Site, Dictionary]:

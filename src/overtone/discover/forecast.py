@@ -69,12 +69,12 @@ class _Next(Protocol):
 
 
 class _FromHistories:
-    """Next tokens at the ends of texts, under any steering."""
+    """Next tokens at the ends of texts, under any steering from the first site on."""
 
-    def __init__(self, model: HookedModel, texts: Sequence[Sequence[int]]) -> None:
+    def __init__(self, model: HookedModel, texts: Sequence[Sequence[int]], first: Site) -> None:
         from overtone.steering.places import Places
 
-        self._ends = Places(model, texts)
+        self._ends = Places(model, texts, first=first)
 
     def chances(self, steering: Arm) -> Iterator[tuple[Tensor, Tensor]]:
         """All places at once."""
@@ -167,7 +167,8 @@ class Forecast:
         kept = np.cumsum([token[i] + 1 for i in chosen]) <= MOST_TOKENS
         index = sorted(chosen[kept].tolist()) or [min(self._open, key=lambda i: token[i])]
         texts = [self.material.traces[document[i]].tokens[: token[i] + 1] for i in index]
-        return _Places(self, index, _FromHistories(self.material.subject.model, texts))
+        first = min(self.rows.x, key=lambda site: site.layer)
+        return _Places(self, index, _FromHistories(self.material.subject.model, texts, first))
 
     @cached_property
     def every(self) -> _Places:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from overtone.core.artifacts import library_version, write_bytes, write_json
+from overtone.core.memory import give_back
 from overtone.core.progress import say
 from overtone.core.report import Finding, Report
 from overtone.core.sites import Site
@@ -97,9 +98,11 @@ def _plan(subject: Subject, settings: DiscoverSettings) -> str:
 def _causal(run: Run, crew: Crew, material: Material, nexts: Decomposition, settings: DiscoverSettings) -> _Causal:
     behaviours = steerable(material, settings)
     choice, tried = _chosen(run, material, nexts, behaviours, settings)
+    give_back()
     full = list(choice)[:2]
     site = choice[full[0]].site if full else list(nexts.dictionaries)[-1]
     data, direction = confidence(run, material, nexts, site, settings)
+    give_back()
     experiment = Experiment(run, crew, material, nexts.rows, settings)
     for behaviour, one in choice.items():
         experiment.plan_behaviour(behaviour, one, full=behaviour in full)

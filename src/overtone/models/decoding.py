@@ -50,12 +50,46 @@ class RoomyLayer(DynamicLayer):
         self.keys, self.values = self._key_room[:, :, :needed], self._value_room[:, :, :needed]
         return self.keys, self.values
 
+    def tighten(self) -> None:
+        """Keep room for one more column only."""
+        room = self.keys.shape[-2] + 1
+        self._key_room, self._value_room = _moved(self.keys, room), _moved(self.values, room)
+        self.keys, self.values = self._key_room[:, :, : room - 1], self._value_room[:, :, : room - 1]
+
     def batch_select_indices(self, indices: Tensor) -> None:
         """Keep some rows of the batch."""
         if self.is_initialized:
             held = self.keys.shape[-2]
             self._key_room, self._value_room = self._key_room[indices], self._value_room[indices]
             self.keys, self.values = self._key_room[:, :, :held], self._value_room[:, :, :held]
+
+
+class HeldLength(RoomyLayer):
+    """Of a layer that no pass runs through any more: how many columns it held."""
+
+    def __init__(self, columns: int) -> None:
+        super().__init__()
+        self.columns = columns
+
+    def get_seq_length(self) -> int:
+        """The columns, from which positions and masks of later layers follow."""
+        return self.columns
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        """Raises ModelError: what was held is gone."""
+        raise ModelError("the keys and values of this block were let go. Begin passes after it, with known states.")
+
+
+def let_go(cache: KeyValues, n_blocks: int) -> None:
+    """Give up what the first blocks hold, since all further passes begin after them (`states` of `forward`), and the
+    room to grow of the others. Layers of other kinds (with a sliding window) stay as they are."""
+    layers = cache.past.layers
+    for i, layer in enumerate(layers):
+        if type(layer) is RoomyLayer:
+            if i < n_blocks:
+                layers[i] = HeldLength(cache.columns)
+            else:
+                layer.tighten()
 
 
 def _moved(states: Tensor, room: int) -> Tensor:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from overtone.core.errors import DataError
 from overtone.core.sites import Site
+from overtone.models.decoding import let_go
 from overtone.models.hooks import Call
 from overtone.steering.plan import Arm, Plan
 
@@ -41,15 +42,23 @@ class Places:
 
     texts: token ids, at least two each (the last one is where a steering may apply: it counts as the end of the prompt,
     see `When`). batch_tokens: of texts of similar length that share a pass, padding included (a longer one goes alone).
-    Raises DataError for no texts or a text of fewer than two tokens. Memory: keys and values of all texts.
+    first: a residual site before which no steering will act. Raises DataError for no texts or a text of fewer than two
+    tokens. Memory: keys and values of all texts, in the blocks after `first`.
     """
 
-    def __init__(self, model: "HookedModel", texts: Sequence[Sequence[int]], *, batch_tokens: int = 8192) -> None:
+    def __init__(
+        self,
+        model: "HookedModel",
+        texts: Sequence[Sequence[int]],
+        *,
+        batch_tokens: int = 8192,
+        first: Site | None = None,
+    ) -> None:
         if not texts or min(map(len, texts)) < 2:
             raise DataError(
                 "places need texts of at least two tokens: a history, and the token whose successor counts."
             )
-        self.model, self.n = model, len(texts)
+        self.model, self.n, self.first = model, len(texts), first
         parts: list[list[int]] = [[]]
         for i in sorted(range(len(texts)), key=lambda i: len(texts[i])):
             if parts[-1] and len(texts[i]) * (len(parts[-1]) + 1) > batch_tokens:
@@ -65,12 +74,19 @@ class Places:
             tokens[row, width - len(text) :] = torch.tensor(list(text))
             real[row, width - len(text) :] = True
         _, cache = self.model.forward(tokens[:, :-1], real[:, :-1], prompt_columns=width, last_only=True)
-        return _Batch(index, tokens, real, cache)
+        for layer in cache.past.layers:
+            if hasattr(layer, "activate_past_recording"):  # a sliding window, so that its last column can be taken back
+                layer.activate_past_recording()
+        batch = _Batch(index, tokens, real, cache)
+        if self.first is not None:
+            self._keep(batch, self.first, {})
+            let_go(cache, self.first.layer + 1)
+        return batch
 
     def logits(self, steering: Arm = ()) -> Float[Tensor, "texts vocabulary"]:
         """Logits of the next token at the end of every text, in the order of the texts.
 
-        Raises SiteError or ShapeError if a direction does not belong to the model.
+        Raises SiteError or ShapeError if a direction does not belong to the model, DataError if it acts before `first`.
         """
         out = torch.empty(self.n, self.model.vocab_size)
         for batch in self._batches:
@@ -83,18 +99,31 @@ class Places:
         return out
 
     def _before(self, batch: _Batch, edited: Collection[Site]) -> dict[Site, Tensor]:
-        """Unsteered states of the last tokens at the first site that is edited, where a pass can begin."""
-        if not edited or any(site.kind != "residual" for site in edited):
-            return {}
-        first = min(edited, key=lambda site: site.layer)
-        if first not in batch.states:
+        """Unsteered states of the last tokens where a pass can begin: at the first site that is edited, or `first`."""
+        known = {} if self.first is None else {self.first: batch.states[self.first]}
+        if not edited:
+            return known
+        if self.first is not None and (
+            early := [s for s in edited if s.layer < self.first.layer + (s.kind != "residual")]
+        ):
+            raise DataError(
+                f"{early[0]} lies before {self.first}, where these places begin. Make them with first={early[0]}."
+            )
+        if any(site.kind != "residual" for site in edited):
+            return known
+        start = min(edited, key=lambda site: site.layer)
+        if start not in batch.states:
+            self._keep(batch, start, known)
+        return {start: batch.states[start]}
 
-            def keep(states: Tensor, call: Call) -> Tensor:
-                batch.states[first] = states
-                return states
+    def _keep(self, batch: _Batch, site: Site, known: dict[Site, Tensor]) -> None:
+        """Read the unsteered states of the last tokens at a site."""
 
-            self._last(batch, {first: keep}, {})
-        return {first: batch.states[first]}
+        def keep(states: Tensor, call: Call) -> Tensor:
+            batch.states[site] = states
+            return states
+
+        self._last(batch, {site: keep}, known)
 
     def _last(self, batch: _Batch, editors: "Mapping[Site, Editor]", states: dict[Site, Tensor]) -> Tensor:
         """Logits of the last column; the cache is left as it was found."""
