@@ -96,7 +96,7 @@ def _trained(
         width = {site: x.shape[1] for site, x in states.items()}
         jobs = [Job(chosen_preset(name, width[site], d), site) for site in missing]
         batch_rows = min(BATCH_ROWS, len(fit_rows))
-        product = batch_rows * max(width[job.site] * job.preset.n_latents for job in jobs)
+        product = batch_rows * max(w * job.preset.n_latents for w, job in zip(width.values(), jobs, strict=True))
         with _threads(1 if product < SHORT else None):
             fitted = fit_many(
                 jobs, states, n_tokens=d.epochs * len(fit_rows), batch_rows=batch_rows, seed=settings.seed
