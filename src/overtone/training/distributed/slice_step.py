@@ -77,12 +77,21 @@ class Cut:
         return gathered(values, self.world, OWN, self.counts)[self.order]
 
 
+@dataclass(eq=False)
 class _OnSlice:
-    """What both kinds of step answer alike; see `StepView`."""
+    """What both kinds of step have and answer alike; see `StepView`. dictionary: this process's slice; dead: by number
+    in the whole dictionary."""
 
     world: World
     dictionary: Autoencoder
+    x: Tensor
+    x_hat: Tensor
     centred: Tensor
+    values: Tensor
+    heads: Heads
+    dead: Tensor
+    progress: float
+    state: Mapping[str, Tensor]
 
     @property
     def centre(self) -> Tensor | float:
@@ -100,19 +109,8 @@ class _OnSlice:
 
 @dataclass(eq=False)
 class SliceStep(_OnSlice):
-    """The step of a whole batch and dictionary; see `StepView`. dictionary: this process's slice; dead: by number in
-    the whole dictionary; chosen, own_values: this process's active places."""
+    """The step of a whole batch and dictionary. chosen, own_values: this process's active places."""
 
-    world: World
-    dictionary: Autoencoder
-    x: Tensor
-    x_hat: Tensor
-    centred: Tensor
-    values: Tensor
-    heads: Heads
-    dead: Tensor
-    progress: float
-    state: Mapping[str, Tensor]
     chosen: Chosen
     scores: Tensor
     own_values: Tensor
@@ -160,16 +158,6 @@ class SliceStep(_OnSlice):
 class DenseSliceStep(_OnSlice):
     """As SliceStep after a dense pass: values and heads are (rows, latents) of this process's latents."""
 
-    world: World
-    dictionary: Autoencoder
-    x: Tensor
-    x_hat: Tensor
-    centred: Tensor
-    values: Tensor
-    heads: Heads
-    dead: Tensor
-    progress: float
-    state: Mapping[str, Tensor]
     known_norms: Tensor | None = None
     chosen: None = field(default=None, init=False)
     scores: None = field(default=None, init=False)
