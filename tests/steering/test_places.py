@@ -54,8 +54,12 @@ def test_places_that_begin_at_a_site_say_the_same_and_hold_less(family):
         sum(map(_held, short._batches)) < sum(map(_held, whole._batches)) or family == "gemma2"
     )  # sliding windows stay
     for site in ("mlp_out.0", "embedding"):
-        with pytest.raises((DataError, SiteError), match="before residual.0"):
+        with pytest.raises(DataError, match="before residual.0, where these places begin. Make them without"):
             short.logits(add(1.0, site))
+    with pytest.raises(DataError, match="first=mlp_out.0: a pass can begin at residual sites only"):
+        Places(model, TEXTS, first=Site("mlp_out", 0))
+    with pytest.raises(SiteError, match="layers"):
+        Places(model, TEXTS, first=Site("residual", 99))
 
 
 def _held(batch) -> int:

@@ -58,6 +58,10 @@ class Places:
             raise DataError(
                 "places need texts of at least two tokens: a history, and the token whose successor counts."
             )
+        if first is not None and model.check(first).kind != "residual":
+            raise DataError(
+                f"first={first}: a pass can begin at residual sites only. Give one of these, or leave it out."
+            )
         self.model, self.n, self.first = model, len(texts), first
         parts: list[list[int]] = [[]]
         for i in sorted(range(len(texts)), key=lambda i: len(texts[i])):
@@ -103,12 +107,13 @@ class Places:
         known = {} if self.first is None else {self.first: batch.states[self.first]}
         if not edited:
             return known
-        if self.first is not None and (
-            early := [s for s in edited if s.layer < self.first.layer + (s.kind != "residual")]
-        ):
-            raise DataError(
-                f"{early[0]} lies before {self.first}, where these places begin. Make them with first={early[0]}."
-            )
+        if self.first is not None:
+            early = [site for site in edited if site.layer < self.first.layer + (site.kind != "residual")]
+            if early:
+                raise DataError(
+                    f"{early[0]} lies before {self.first}, where these places begin. Make them without `first`, or "
+                    "with an earlier residual site."
+                )
         if any(site.kind != "residual" for site in edited):
             return known
         start = min(edited, key=lambda site: site.layer)
