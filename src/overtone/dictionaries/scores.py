@@ -17,7 +17,7 @@ from overtone.dictionaries.parts import Part
 from overtone.dictionaries.selectors.base import Boost, Rule
 from overtone.dictionaries.slices import Slice
 
-SHORTEST = 1e-30  # gradients that are shorter count as less, those of length 0 as none
+SHORTEST = 1e-30  # gradients whose coordinates are all smaller count as less, those of length 0 as none
 EVEN = 1e-6  # lengths of rows that differ less, in proportion, do not change what is best
 
 Product = Callable[[Tensor, Tensor], Tensor]
@@ -127,9 +127,11 @@ class GradientWeighted(Score, kind="score.gradient_weighted"):
                 f"gradients: expected (rows, {weight.shape[1]}), got {tuple(g.shape)}. Give those of the loss with "
                 "respect to the states."
             )
-        length = torch.linalg.vector_norm(g, dim=1, keepdim=True, dtype=torch.float64)  # squares of small ones vanish
         size = torch.linalg.vector_norm(weight) / weight.numel() ** 0.5 if self._size is None else self._size
-        return Boost(g * (self.beta / (size * length.clamp_min(SHORTEST))).to(g.dtype), weight, "pull")
+        largest = g.abs().amax(1, keepdim=True)
+        states = g / largest.clamp_min(SHORTEST)  # squares of small ones would vanish
+        length = torch.linalg.vector_norm(states, dim=1, keepdim=True).clamp_min(1)
+        return Boost(states.mul_(self.beta / (size * length)), weight, "pull")
 
     def confer(self, decoder: Decoder, where: Slice) -> None:
         """Find s from the rows of all slices."""

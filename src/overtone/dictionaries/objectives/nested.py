@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 
 from torch import Tensor
-from torch.nn.functional import mse_loss
 
 from overtone.dictionaries.objectives.base import Objective, StepView
+from overtone.dictionaries.objectives.reconstruction import unexplained
 
 
 @dataclass(frozen=True)
@@ -23,10 +23,9 @@ class NestedReconstruction(Objective):
     def __call__(self, step: StepView) -> Tensor:
         """The mean share, 0 or more."""
         sizes = self.prefixes or tuple(step.state["prefixes.sizes"].tolist())
-        centre, count = step.dictionary.decoder.centre(), len(step.x) * step.dictionary.spread
-        total, x_hat, done = mse_loss(step.x_hat, step.x, reduction="sum") / count, centre, 0
+        total, x_hat, done = unexplained(step.x_hat, step), step.dictionary.decoder.centre(), 0
         for size in sizes[:-1]:
             inside = (step.latents >= done) & (step.latents < size)
             x_hat, done = x_hat + step.decoded(step.values, inside), size
-            total = total + mse_loss(x_hat.expand_as(step.x), step.x, reduction="sum") / count
+            total = total + unexplained(x_hat.expand_as(step.x), step)
         return total / len(sizes)

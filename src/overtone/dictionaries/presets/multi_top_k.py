@@ -11,14 +11,13 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import mse_loss
 
 from overtone.dictionaries.autoencoder import Autoencoder, linear_autoencoder
 from overtone.dictionaries.maintainers.base import Maintainer
 from overtone.dictionaries.maintainers.unit_rows import UnitRows
 from overtone.dictionaries.objectives.auxiliary import ResidualAux
 from overtone.dictionaries.objectives.base import Objective, StepView
-from overtone.dictionaries.objectives.reconstruction import Reconstruction
+from overtone.dictionaries.objectives.reconstruction import Reconstruction, unexplained
 from overtone.dictionaries.preset import Preset, preset
 from overtone.dictionaries.selectors.rank import Rank
 
@@ -36,8 +35,7 @@ class WithMore(Objective):
         model = step.dictionary
         every = torch.arange(model.slice.n_latents, device=step.x.device)
         x_hat = step.decoded_from(every, self.active) + model.decoder.centre()
-        missed = mse_loss(x_hat, step.x, reduction="sum") / len(step.x)
-        return self.weight * missed / model.spread
+        return self.weight * unexplained(x_hat, step)
 
 
 @preset("multi_top_k", paper="Scaling and evaluating sparse autoencoders, arXiv 2406.04093", recovers=True)
