@@ -20,8 +20,8 @@ from collections.abc import Callable
 import torch
 
 from overtone.dictionaries.presets.top_k import TopK
-from overtone.training.kernels import candidates
 from overtone.training.kernels.dispatch import kernels_for
+from overtone.training.kernels.rounded_bf16 import BF16
 from overtone.training.run import Run
 from overtone.training.schedules import Schedule
 
@@ -39,7 +39,7 @@ def ways(rows: int, latents: int, active: int, width: int) -> dict[str, Callable
     preset = TopK(latents, k=active)
     run = Run("", preset, preset.build(width, generator).train(), lr=2e-4, schedule=Schedule(), n_tokens=10**9)
     run.begin(x)
-    kind = torch.bfloat16 if candidates.is_fast() else torch.float32
+    kind = torch.bfloat16 if BF16.is_fast() else torch.float32
     a, b = x.to(kind), torch.randn(latents, width, generator=generator).to(kind)
     blocks, out = a.split(512), torch.empty(512, latents, dtype=kind)
     return {

@@ -24,15 +24,21 @@ from overtone.dictionaries.selectors.base import Boost, Rule
 from overtone.dictionaries.selectors.rank import Rank
 from overtone.training.kernels import candidates, memory
 from overtone.training.kernels import native as native_module
+from overtone.training.kernels.bounds import GROUP
+from overtone.training.kernels.candidates import Candidates
 from overtone.training.kernels.choose import choose
 from overtone.training.kernels.compiler import BuildError
+from overtone.training.kernels.dispatch import KINDS
 from overtone.training.kernels.native import FEW, MACHINE, NOMINEES, Native
+from overtone.training.kernels.rounded_bf16 import BF16
+from overtone.training.kernels.rounded_int8 import INT8
 
 BUILDS = {
     "int8": (MACHINE,), "bf16": (MACHINE,), "single": (MACHINE,), "avx2": ("-mavx2", "-mfma"), "portable": (),
 }  # fmt: skip
-SELECTS = [*BUILDS, "torch"]
-SIZES = st.one_of(st.integers(1, 150), st.integers(1, 9).map(lambda n: n * candidates.GROUP))
+TORCH = {"torch int8": (INT8,), "torch bf16": (BF16,), "torch": KINDS}
+SELECTS = [*BUILDS, *TORCH]
+SIZES = st.one_of(st.integers(1, 150), st.integers(1, 9).map(lambda n: n * GROUP))
 
 
 @cache
@@ -46,11 +52,17 @@ def library(build):
         pytest.skip(f"no compiled kernels here: {error}")
 
 
+@cache
+def in_torch(build):
+    """Torch's selection; skips where this torch or machine has no int8 products."""
+    if build != "torch bf16" and not INT8.is_fast():
+        pytest.skip("no int8 products in torch here")
+    return Candidates(*TORCH[build])
+
+
 def select(build, x, weight, bias, rule, two_sided):
     """What the kernels for some compiler options, or torch's, select."""
-    if build == "torch":
-        return candidates.select(x, weight, bias, rule, two_sided)
-    return library(build).select(x, weight, bias, rule, two_sided)
+    return (in_torch if build in TORCH else library)(build).select(x, weight, bias, rule, two_sided)
 
 
 def places_and_values(found):
@@ -67,7 +79,7 @@ def states_and_matrix(rows, width, latents, scale=1.0):
 def check(found, x, weight, bias, rule, two_sided):
     """The places hold the exact values, no place left out beats one that is there, and the number is right."""
     if found is None:  # declined, as torch's kernel may where latents make no groups
-        assert len(weight) % candidates.GROUP or len(weight) // candidates.GROUP < rule.k
+        assert len(weight) % GROUP or len(weight) // GROUP < rule.k
         return
     support, u = places_and_values(found)
     truth = x.double() @ weight.double().T + bias.double()
@@ -135,9 +147,7 @@ def test_scores_that_a_second_product_multiplies(build, two_sided, rows, width, 
     boost, bias = Boost(size / width**0.5 * a, b, "more"), bias + lift  # lowered: nearly all scores are negative
     shift = torch.linspace(-1, 1, latents)
     for rule in (Rule(k=max(1, round(share**3 * latents)), boost=boost), Rule(0, floor, shift, boost=boost)):
-        found = select(build, x, weight, bias, rule, two_sided)
-        if found is not None or build != "torch":  # bf16 is too coarse for large boosts
-            check(found, x, weight, bias, rule, two_sided)
+        check(select(build, x, weight, bias, rule, two_sided), x, weight, bias, rule, two_sided)
 
 
 @pytest.mark.parametrize("build", BUILDS)
@@ -215,6 +225,86 @@ def test_where_float32_is_exact_so_is_the_choice_ties_included(build, two_sided,
     assert torch.equal(found.rows * latents + found.latents, above(scores, 3.0, two_sided))
 
 
+@pytest.mark.parametrize("build", TORCH)
+@pytest.mark.parametrize("two_sided", [False, True])
+@pytest.mark.parametrize(
+    "kind", ["ordinary", "extreme coordinates", "extreme rows", "constant", "zeros", "twins"]
+)  # fmt: skip
+@settings(max_examples=8, deadline=None)
+@given(rows=st.integers(1, 150), width=st.integers(1, 90), groups=st.integers(1, 12), share=st.floats(0, 1))
+def test_torch_s_choice_is_exact_where_float32_is_up_to_which_of_equal_scores(
+    build, two_sided, kind, rows, width, groups, share
+):
+    x, weight, bias = awkward(kind, rows, width, groups * GROUP)
+    scores = x.double() @ weight.double().T + bias.double()
+    for k in {1, max(1, round(share * groups)), groups}:
+        found = select(build, x, weight, bias, Rule(k=k), two_sided)
+        latents = found.support.latents.view(rows, k)
+        assert all(len(set(row)) == k for row in latents.tolist())
+        assert torch.equal(found.u.double().view(rows, k), scores.gather(1, latents))
+        made = found.u.abs() if two_sided else found.u
+        expected = (scores.abs() if two_sided else scores).topk(k).values
+        assert torch.equal(made.double().view(rows, k).sort(descending=True).values, expected)
+    found = select(build, x, weight, bias, Rule(floor=3.0), two_sided).support
+    assert torch.equal(found.rows * len(weight) + found.latents, above(scores, 3.0, two_sided))
+
+
+@pytest.mark.parametrize("build", TORCH)
+@pytest.mark.parametrize("boosted", [False, True])
+def test_rows_whose_floor_was_foretold_too_high_are_done_again(build, boosted, monkeypatch):
+    monkeypatch.setattr(candidates, "BLOCK", 32)
+    x, weight, bias = states_and_matrix(200, 40, 800)
+    bias = 0 * bias
+    weight[:400] = weight[0] + 1e-3 * weight[:400]  # where these are best the k-th score lies close to the bound
+    x[:32] = weight[0] + 0.1 * x[:32]
+    x[100:110] *= -1e3
+    rule = Rule(k=9, boost=Boost(x.roll(1, 0), weight.roll(1, 0), "more") if boosted else None)
+    again = []
+    reaching = candidates._reaching
+    monkeypatch.setattr(
+        candidates, "_reaching", lambda p, w, careful=False: again.append(careful) or reaching(p, w, careful)
+    )
+    check(select(build, x, weight, bias, rule, False), x, weight, bias, rule, False)
+    assert again[-1], "some rows were"
+
+
+@pytest.mark.parametrize("build", TORCH)
+def test_where_nearly_all_are_nominees_the_dictionary_itself_chooses(build, monkeypatch):
+    monkeypatch.setattr(candidates, "SOME", 100)
+    x, weight, bias = states_and_matrix(50, 40, 800)
+    assert select(build, x, weight, bias, Rule(k=9), False) is not None
+    weight[:], bias[:] = weight[0].clone(), 0
+    for rule in (Rule(k=9), Rule(floor=-1e6)):
+        assert select(build, x, weight, bias, rule, False) is None
+
+
+def test_torch_s_int8_rests_where_its_bounds_tell_little_and_comes_back():
+    (x, weight, bias), kinds = states_and_matrix(200, 96, 1024), []
+    good, weight[:] = weight.clone(), weight[0]  # all latents are equal but for their biases
+
+    def seen(kind):
+        class Seen(type(kind)):
+            def products(self, *arguments):
+                kinds[-1] = self.name
+                return super().products(*arguments)
+
+        return Seen()
+
+    selection = Candidates(*(seen(kind) for kind in in_torch("torch").kinds))
+
+    def choice():
+        kinds.append("")
+        check(selection.select(x, weight, bias, Rule(k=5), False), x, weight, bias, Rule(k=5), False)
+
+    for _ in range(2 + 16 + 1):
+        choice()
+    weight[:] = good
+    for _ in range(32):
+        choice()
+    assert kinds[1:17] == ["bf16"] * 16 == kinds[18:34], "both times as long as the rest is"
+    assert kinds[0] == kinds[17] == kinds[50] == "int8", "and then it is tried again, and serves"
+
+
 def above(scores, floor, two_sided):
     return ((scores.abs() if two_sided else scores) > floor).flatten().nonzero().view(-1)
 
@@ -279,16 +369,20 @@ def test_what_is_not_a_number_is_passed_on(build):
     assert u.view(3, 4).isnan().all(1).tolist() == [False, True, False]
 
 
-@pytest.mark.parametrize("row", [0, 1, 2])
-def test_torch_s_selection_leaves_what_is_not_a_number_to_the_dictionary(row):
+@pytest.mark.parametrize("build", TORCH)
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf, 3e38])
+@pytest.mark.parametrize("where", ["states", "weight", "bias", "shift", "boost's states", "boost's weight"])
+def test_torch_s_selection_leaves_what_is_not_finite_to_the_dictionary(build, bad, where):
     x, weight, bias = states_and_matrix(3, 8, 64)
-    x[row, 2] = torch.nan
-    assert candidates.select(x, weight, bias, Rule(k=4), False) is None
-    x[row, 2] = 0
-    assert candidates.select(x, weight, bias, Rule(k=4), False) is not None
+    a, b, shift = x.roll(1, 1), weight.roll(1, 1), 0 * bias
+    numbers = {"states": x, "weight": weight, "bias": bias, "shift": shift, "boost's states": a, "boost's weight": b}
+    for number, served in ((0.0, True), (bad, False)):
+        numbers[where].view(-1)[-3] = number
+        for rule in (Rule(4, shift=shift, boost=Boost(a, b, "more")), Rule(0, 1.0, shift, boost=Boost(a, b, "more"))):
+            assert (select(build, x, weight, bias, rule, False) is not None) == served
 
 
-@pytest.mark.parametrize("build", ["int8", "bf16", "portable", "torch"])
+@pytest.mark.parametrize("build", ["int8", "bf16", "portable", *TORCH])
 @pytest.mark.parametrize(
     "preset",
     [
@@ -313,7 +407,7 @@ def test_a_dictionary_s_own_choice(build, preset):
     chosen_alike(build, model)
 
 
-@pytest.mark.parametrize("build", ["int8", "bf16", "portable", "torch"])
+@pytest.mark.parametrize("build", ["int8", "bf16", "portable", *TORCH])
 def test_the_weight_of_gradients_goes_with_ranks_over_a_batch(build):
     score, ranks = GradientWeighted(1.0), Rank("batch", 7)
     model = linear_autoencoder(20, ranks, torch_generator(0, "batch"), n_latents=160, score=score)
@@ -346,7 +440,7 @@ def chosen_alike(build, model):
     assert len(asked) >= 3
 
 
-@pytest.mark.parametrize("build", ["int8", "single", "portable", "torch"])
+@pytest.mark.parametrize("build", ["int8", "single", "portable", *TORCH])
 @pytest.mark.parametrize("preset", [BatchTopK(160, k=7), Crosscoder(160, k=7), FeatureChoice(160, k=7)])
 def test_hints_do_not_change_a_bit(build, preset):
     generator = torch_generator(0, "choice")

@@ -36,12 +36,15 @@ def test_a_sparse_step_makes_one_dense_product(name, monkeypatch):
     assert cost.matrices <= 2  # pre-activations, and scores where they differ
 
 
-@pytest.mark.skipif(not candidates.is_fast(), reason="this processor has no products of bf16 numbers")
+@pytest.mark.parametrize("kind", dispatch.KINDS, ids=lambda kind: kind.name)
 @pytest.mark.parametrize("name", FUSED)
-def test_torch_s_fast_selection_makes_one_product_and_keeps_no_large_matrix(name, monkeypatch):
+def test_torch_s_fast_selection_makes_one_product_and_keeps_no_large_matrix(name, kind, monkeypatch):
+    if not kind.is_fast():
+        pytest.skip(f"this processor has no products of {kind.name} numbers")
+    monkeypatch.setenv("OVERTONE_NOMINEES", kind.name)
     monkeypatch.setattr(candidates, "BLOCK", 128)
     cost = cost_of(name, "torch", monkeypatch)
-    assert 1 <= cost.products < 1.05
+    assert 1 <= cost.products < 1.25, "biases are one more coordinate of 17; a few rows are done again"
     assert cost.matrices == 0
 
 

@@ -43,6 +43,44 @@ def test_what_compiled_kernels_nominate_with_can_be_forced(monkeypatch):
         dispatch.kernels_for("cpu")
 
 
+def without(monkeypatch, *missing):
+    kinds = [kind for kind in dispatch.KINDS if kind.name not in missing]
+    monkeypatch.setattr(dispatch, "KINDS", tuple(replace_is_fast(kind) for kind in kinds))
+
+
+def replace_is_fast(kind):
+    """The same kind, which says that it is fast wherever the test runs."""
+    return type("Fast", (type(kind),), {"is_fast": lambda self: True})()
+
+
+@pytest.mark.parametrize(
+    ("asked", "missing", "name"),
+    [
+        ("", (), "torch (int8 nominees)"),
+        ("int8", (), "torch (int8 nominees)"),
+        ("bf16", (), "torch (bf16 nominees)"),
+        ("single", (), "torch"),
+        ("", ("int8",), "torch (bf16 nominees)"),
+        ("", ("int8", "bf16"), "torch"),
+    ],
+)
+def test_what_torch_s_selection_nominates_with_is_the_fastest_there_is_or_what_is_asked_for(
+    asked, missing, name, monkeypatch
+):
+    without(monkeypatch, *missing)
+    monkeypatch.setenv("OVERTONE_KERNELS", "torch")
+    monkeypatch.setenv("OVERTONE_NOMINEES", asked)
+    assert dispatch.kernels_for("cpu").name == name
+
+
+def test_nominees_that_torch_cannot_have_are_refused(monkeypatch):
+    without(monkeypatch, "int8")
+    monkeypatch.setenv("OVERTONE_KERNELS", "torch")
+    monkeypatch.setenv("OVERTONE_NOMINEES", "int8")
+    with pytest.raises(SettingError, match="no fast int8 products"):
+        dispatch.kernels_for("cpu")
+
+
 def test_without_a_compiler_training_takes_torch_unless_the_compiled_kernels_are_demanded(monkeypatch, tmp_path):
     monkeypatch.setenv("CC", str(tmp_path / "missing"))
     monkeypatch.setenv("OVERTONE_KERNELS", "auto")
@@ -62,12 +100,12 @@ def test_without_triton_an_accelerator_gets_plain_torch(monkeypatch):
 def test_trainings_on_all_kinds_of_kernels_take_the_same_course(make, monkeypatch):
     states = torch.randn(600, 24, generator=torch_generator(0, "kinds"))
     losses = {}
-    for kind in ("plain", "torch", "auto", "single"):
-        monkeypatch.setenv("OVERTONE_KERNELS", "auto" if kind == "single" else kind)
-        monkeypatch.setenv("OVERTONE_NOMINEES", "single" if kind == "single" else "")
+    for kind in ("plain", "torch", "torch bf16", "auto", "single"):
+        monkeypatch.setenv("OVERTONE_KERNELS", "auto" if kind == "single" else kind.split()[0])
+        monkeypatch.setenv("OVERTONE_NOMINEES", {"single": "single", "torch bf16": "bf16"}.get(kind, ""))
         dispatch._of_kind.cache_clear()
         fitted = fit(make(160, k=6), states, n_tokens=12_000, batch_rows=200, record_every=1000, quiet=True)
         losses[kind] = torch.tensor([record.loss for record in fitted.record])
     assert losses["plain"][-1] < 0.8 * losses["plain"][0]
-    for kind in ("torch", "auto", "single"):
+    for kind in ("torch", "torch bf16", "auto", "single"):
         torch.testing.assert_close(losses[kind], losses["plain"], rtol=1e-4, atol=0)

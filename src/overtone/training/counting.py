@@ -10,7 +10,8 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 aten = torch.ops.aten
-ONEDNN = getattr(torch.ops.mkldnn, "_linear_pointwise", None)  # torch's own table of operations lacks it
+ONEDNN = getattr(torch.ops.mkldnn, "_linear_pointwise", None)  # torch's own table of operations lacks these
+INT8 = getattr(torch.ops.onednn, "qlinear_pointwise", None)
 WAITS = (aten._local_scalar_dense, aten.nonzero, aten.is_nonzero, aten.equal)
 
 
@@ -36,6 +37,8 @@ class Counting(TorchDispatchMode):
             self.products += flop_registry[packet](*args, **(kwargs or {}), out_val=out) / self.unit
         if packet is ONEDNN:
             self.products += 2 * args[0].numel() * args[1].shape[0] / self.unit
+        if packet is INT8:
+            self.products += 2 * args[0].numel() * args[4].numel() / self.unit  # states, steps of latents
         self.waits += packet in WAITS
         for tensor in tree_leaves(out):
             if isinstance(tensor, Tensor) and tensor.layout == torch.strided and tensor.numel() >= self.large:

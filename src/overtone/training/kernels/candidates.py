@@ -1,176 +1,251 @@
-"""Selection in plain torch in two stages, exact, for processors that multiply bf16 numbers fast.
+"""Selection in plain torch in two stages, exact, for processors that multiply int8 or bf16 numbers fast.
 
-    1  scores in bf16, block of rows by block of rows: the only (rows, latents) matrices, one block of them at a time.
-       |<x,w> - <x',w'>| <= |x - x'| |w| + |x'| |w - w'| + rounding, x', w' the rounded vectors, bounds the error.
-       Nominees of a row: all that may belong to it within the bound. For the k best, k groups of latents have maxima
-       that reach some level, so no latent further below that level than twice the bound can be among them.
-    2  nominees again in float32, from which the choice is made.
-There is no list of fixed length that could be too short, so nothing is missed and no row needs a second pass.
-
-Where scores are boosted, s = u (1 + v), v = |<a,b>|: with bounds e on u and f on v, and v at most m in a row,
-|s - s'| <= |u'| f + e (1 + v') + e f <= max(|s'| f + e, |s'| f / (1 + m) + e (1 + m)) + e f, as |s'| = |u'| (1 + v').
+    1  bounds that the scores do not exceed, from products in few bits (`bounds.py`), block of rows by block of rows:
+       the only (rows, latents) matrices, one block of them at a time. All whose bounds reach the floor of their row are
+       nominees.
+    2  scores of nominees in float32. Those that reach the floor are all that do; the k best of them are the choice.
+Without k the floor is given. With k it may be the k-th of any scores, which k surely reach: in the first block, of the
+places with the largest bounds. In others it is foretold, as the share of the k-th bound that it was there; rows in
+which fewer than k reach it are done again, as the first block was. There is no list of fixed length that could be too
+short, so nothing is missed on any data. Where the bounds of int8 leave too many nominees, bf16 serves for a while.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from overtone.dictionaries.autoencoder import Chosen
 from overtone.dictionaries.codes import Support
 from overtone.dictionaries.selectors.base import Rule
-from overtone.training.kernels import sparse
+from overtone.training.kernels import memory, sparse
+from overtone.training.kernels.bounds import GROUP, Bounds, Limits, Problem
+from overtone.training.kernels.rounded import BLOCK, Kind, Rounded
 
-GROUP = 16  # latents in a group; large groups make maxima cheap, small ones make few nominees that are not chosen
-BLOCK = 512  # rows; more of them leave the cache
-HALF = 2.0**-8  # relative rounding error of bf16
-COARSE = 0.9  # error of boosts from which scores that are larger need not be better
+FEW = 1 / 40  # share of latents in nominees up to which int8 is faster than bf16
+AGAIN = 0.02  # share of rows that are done again
+MANY = 1 / 8  # share of nominees from which the dictionary's own way is no slower
+SOME = 2**16  # nominees of a block that are never too many
+
+Weights = tuple[Rounded, Rounded | None]  # of both products
 
 
-def is_fast() -> bool:
-    """Whether this processor has instructions for products of bf16 numbers."""
-    known = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    return any(getattr(torch.cpu, name, lambda: False)() for name in known)
+class Candidates:
+    """The selection with some kinds of few bits, the fastest first. scored: nominees since the start."""
+
+    def __init__(self, *kinds: Kind) -> None:
+        self.kinds, self.scored = kinds, 0
+        self.kept = WeakTensorKeyDictionary()
+        memory.ON_RELEASE.append(self.kept.clear)
+
+    def select(self, centred: Tensor, weight: Tensor, bias: Tensor, rule: Rule, two_sided: bool) -> Chosen | None:
+        """As `choose.Select`; None where groups do not divide the latents or are fewer than k, where bounds leave too
+        much of the work, and where numbers are not finite, as after a training that diverged."""
+        n_latents = len(weight)
+        if n_latents % GROUP or n_latents // GROUP < rule.k:
+            return None
+        shift = None if rule.shift is None else rule.shift.float()
+        problem = Problem(centred, weight, bias, shift, rule, two_sided)
+        rest = self.kept.get(weight)
+        if rest is None:
+            rest = self.kept[weight] = _Rest()
+        for kind in self.kinds[1:] if len(self.kinds) > 1 and rest.due() else self.kinds:
+            chosen, scored = _chosen(problem, kind)
+            self.scored += scored
+            if kind is self.kinds[0]:
+                products = 1 if rule.boost is None else 2
+                few = 0 if chosen is None else products * FEW * n_latents * len(centred) + 3 * len(chosen.u)
+                rest.weigh(scored > few)
+            if chosen is not None:
+                return chosen
+        return None
+
+
+@dataclass
+class _Rest:
+    """For how many selections the fastest kind rests, now and next."""
+
+    now: int = 0
+    after: int = 16
+
+    def due(self) -> bool:
+        self.now -= 1
+        return self.now >= 0
+
+    def weigh(self, too_many: bool) -> None:
+        """Rest, twice as long as the last time, if there was too much to score; else forget that."""
+        self.now, self.after = (self.after, min(1024, 2 * self.after)) if too_many else (0, 16)
 
 
 @dataclass(frozen=True, eq=False)
-class _Bound:
-    """By how much rounded scores may be wrong, by row: e, f and 1 + m of the head of this file, and `grain`, the
-    relative rounding of the score itself."""
+class _Nominees:
+    """All places whose scores may reach (rows,) floors, with their z / (1 + f) where scores are boosted."""
 
-    e: Tensor
-    f: Tensor | float = 0.0
-    most: Tensor | float = 1.0
-    grain: float = 1.01 * HALF
-
-    def at(self, scores: Tensor) -> Tensor:
-        """(rows,) what (rows,) scores may be wrong by."""
-        size, steep = scores.abs(), self.f + self.grain
-        ends = size * steep + self.e, size * (self.f / self.most + self.grain) + self.e * self.most
-        return torch.maximum(*ends) + self.e * self.f
-
-    def limit(self, true: Tensor) -> Tensor:
-        """(rows,) rounded scores below which the true one is below (rows,) numbers."""
-        wrong, steep = self.at(true), self.f + self.grain
-        rest = true - self.e * (self.most + self.f)  # for numbers that the error may change the sign of
-        safe = rest / (1 + steep * rest.sign())
-        return torch.where(wrong <= 2 * true, true - wrong, safe) - 1e-30
-
-
-@dataclass(frozen=True, eq=False)
-class _Rounded:
-    """Weights in bf16, and what is added to their products; lost: see `_lost`."""
-
-    weight: Tensor
-    lost: Tensor
-    offset: Tensor | None = None
+    at: Support
+    z: Tensor | None
+    floors: Tensor
+    limits: Limits
 
     @classmethod
-    def of(cls, weight: Tensor, offset: Tensor | None = None) -> "_Rounded":
-        """Of (latents, width) weights and a (latents,) offset."""
-        rounded = weight.bfloat16()
-        lost = torch.stack([_lost(part, rounded[i : i + len(part)]) for i, part in _blocks(weight)]).amax(0)
-        return cls(rounded, lost, offset)
-
-    def products(self, rows: Tensor, out: Tensor) -> tuple[Tensor, Tensor]:
-        """(rows, latents) rounded products, in `out`, and (rows,) what they miss beside their own rounding."""
-        missed = _missed(rows, self.lost)
-        if self.offset is None:
-            return torch.mm(rows.bfloat16(), self.weight.T, out=out), missed
-        torch.addmm(self.offset.bfloat16(), rows.bfloat16(), self.weight.T, out=out)
-        return out, missed + 2 * HALF * float(self.offset.abs().max())
+    def joined(cls, parts: "list[_Nominees]") -> "_Nominees":
+        """Of the rows of several, one after the other."""
+        z = [part.z for part in parts if part.z is not None]
+        floors, limits = torch.cat([part.floors for part in parts]), Limits.joined([part.limits for part in parts])
+        return cls(Support.joined([part.at for part in parts]), torch.cat(z) if z else None, floors, limits)
 
 
-def select(centred: Tensor, weight: Tensor, bias: Tensor, rule: Rule, two_sided: bool) -> Chosen | None:
-    """As `choose.Select`; None where groups do not divide the latents or are fewer than k, for boosts that bf16 is too
-    coarse for, and where a row has no k scores that are numbers, as after a training that diverged."""
-    n_latents = len(weight)
-    if n_latents % GROUP or n_latents // GROUP < rule.k:
+@dataclass(frozen=True, eq=False)
+class _Found:
+    """Places with pre-activations, scores and boosts, all (n,)."""
+
+    at: Support
+    u: Tensor
+    scores: Tensor
+    boosts: Tensor | None = None
+
+    def kept(self, keep: Tensor) -> "_Found":
+        """The places of an (n,) mask."""
+        which = _true(keep)
+        boosts = None if self.boosts is None else self.boosts.index_select(0, which)
+        u, scores = (part.index_select(0, which) for part in (self.u, self.scores))
+        return _Found(_at(self.at, which), u, scores, boosts)
+
+    def by_row(self, first: int, k: int) -> tuple[Tensor, Tensor]:
+        """(rows, k or most places of a row) scores of a block of rows, less than any where a row has none; and their
+        places in the list."""
+        starts, n = self.at.row_starts[first : first + BLOCK + 1], len(self.u)
+        if len(starts) <= BLOCK:
+            starts = torch.cat([starts, starts.new_tensor([n])])
+        counts, starts = starts.diff().unsqueeze(1), starts[:-1].unsqueeze(1)
+        slots = torch.arange(max(k, int(counts.max())))
+        where = (starts + slots).clamp_(max=n - 1)
+        return torch.where(slots < counts, self.scores[where], -torch.inf), where
+
+
+def _chosen(problem: Problem, kind: Kind) -> tuple[Chosen | None, int]:
+    """The choice by a kind of few bits, None where that cannot serve, and how many places were scored."""
+    weights = problem.rounded(kind)
+    if weights is None:
+        return None, 0
+    choice = _reaching(problem, weights)
+    if choice is None:
+        return None, 0
+    found, scored = choice
+    sides = {} if problem.rule.boost is None or found.boosts is None else {problem.rule.boost.head: found.boosts}
+    return Chosen(found.at, found.u, sides), scored
+
+
+def _reaching(problem: Problem, weights: Weights, careful: bool = False) -> tuple[_Found, int] | None:
+    """What is chosen, and how many places were scored. careful: nothing is foretold. None where nominees are too many
+    or numbers not finite."""
+    nominees, k = _nominated(problem, weights, careful), problem.rule.k
+    if nominees is None:
         return None
-    shift = None if rule.shift is None else rule.shift.float()
-    found = _nominees(centred, _Rounded.of(weight, bias if shift is None else bias - shift), rule, two_sided)
-    if found is None:
+    scored = len(nominees.at.latents)
+    found = _scored(problem, nominees.at, nominees)
+    floors = nominees.floors.index_select(0, found.at.rows)
+    if not k:
+        return found.kept(found.scores > floors), scored
+    found = found.kept(found.scores >= floors)
+    few = _true(torch.bincount(found.at.rows, minlength=found.at.n_rows) < k)
+    if not len(few):
+        return _top(found, k), scored
+    again = None if careful else _reaching(problem.of(few), weights, careful=True)
+    if again is None:
         return None
-    rows, latents = found
-    support = Support(rows, latents, len(centred), n_latents)
-    u = sparse.TORCH.products(centred, weight, support) + bias[latents]
-    scores = u if shift is None else u - shift[latents]
-    scores, sides = scores.abs() if two_sided else scores, {}
-    if rule.boost is not None:
-        boost = sparse.TORCH.products(rule.boost.states, rule.boost.weight, support).abs_()
-        scores, sides = torch.addcmul(scores, scores, boost), {rule.boost.head: boost}
-    if not rule.k:
-        return Chosen(support, u, sides).kept(scores > rule.floor)
-    places = _best(support, scores, rule.k)
-    if places is None:
-        return None
-    best = places.view(-1)
-    sides = {name: side[best] for name, side in sides.items()}
-    return Chosen(Support.from_indices(latents[places], n_latents), u[best], sides)
+    best = again[0] if len(few) == found.at.n_rows else _replaced(_top(found, k), few, again[0])
+    return best, scored + again[1]
 
 
-def _nominees(centred: Tensor, weight: _Rounded, rule: Rule, two_sided: bool) -> tuple[Tensor, Tensor] | None:
-    """Rows and latents that may be chosen."""
-    outs = torch.empty(1 if rule.boost is None else 2, BLOCK, len(weight.weight), dtype=torch.bfloat16)
-    other = None if rule.boost is None else _Rounded.of(rule.boost.weight)
-    rows, latents = [], []
-    for start, part in _blocks(centred):
-        scores, missed = weight.products(part, outs[0, : len(part)])
-        scores, bound = scores.abs_() if two_sided else scores, _Bound(missed)
-        if rule.boost is not None and other is not None:
-            boosts, wrong = other.products(rule.boost.states[start : start + len(part)], outs[1, : len(part)])
-            most = 1 + boosts.abs_().amax(1).float() * (1 + 2 * HALF) + wrong
-            # HALF covers two roundings, of a sum and its offset; others are those of v, of 1 + v and of the score
-            bound = _Bound(missed, 1.05 * wrong, most, 3 * HALF)
-            if float(wrong.max()) > COARSE:
-                return None
-            scores = torch.addcmul(scores, scores, boosts, out=boosts)
-        found = _above(scores, bound, rule)
-        rows.append(found[0] + start)
-        latents.append(found[1])
-    return torch.cat(rows), torch.cat(latents)
+def _nominated(problem: Problem, weights: Weights, careful: bool) -> _Nominees | None:
+    parts, share = [], torch.empty(0)
+    for start in range(0, len(problem.states), BLOCK):
+        block = problem.of(slice(start, start + BLOCK))
+        bounds = Bounds.of(block, *weights)
+        if bounds is None:
+            return None
+        if not problem.rule.k:
+            floors = torch.full_like(bounds.limits.steps, problem.rule.floor)
+        else:
+            level = bounds.level(problem.rule.k)
+            size = level * bounds.limits.units
+            if careful or not parts:
+                reach = bounds.places(level)
+                if _too_many(len(reach), block):
+                    return None
+                floors = _kth(_scored(block, _support(reach, block)), problem.rule.k)
+                shares = torch.where(level > 0, floors / size, 1.0)
+                share = shares.quantile(AGAIN)
+            else:
+                floors = torch.where(level > 0, share * size, torch.inf)
+        places = bounds.places(bounds.limits(floors))
+        if _too_many(len(places), block):
+            return None
+        parts.append(_Nominees(_support(places, block), bounds.z_at(places), floors, bounds.limits))
+    return _Nominees.joined(parts)
 
 
-def _above(scores: Tensor, bound: _Bound, rule: Rule) -> tuple[Tensor, Tensor]:
-    """Places of (rows, latents) rounded scores that may belong to what the rule says."""
-    grouped = scores.view(len(scores), GROUP, -1)
-    best = grouped.amax(1).float()
-    if rule.k:
-        level = best.topk(rule.k, dim=1, sorted=False).values.amin(1)
-        level = level - bound.at(level)  # so many true scores are not below
-    else:
-        level = torch.full_like(bound.e, rule.floor)
-    limit = bound.limit(level).unsqueeze(1)
-    rows, groups = (best >= limit).nonzero(as_tuple=True)
-    which, inside = (grouped[rows, :, groups].float() >= limit[rows]).nonzero(as_tuple=True)
-    return rows[which], inside * grouped.shape[2] + groups[which]
+def _scored(problem: Problem, at: Support, nominees: _Nominees | None = None) -> _Found:
+    """The scores of places in float32, without nominees of which u alone shows that they do not reach their floors."""
+    u = sparse.TORCH.products(problem.states, problem.weight, at).add_(at.at(problem.bias))
+    scores, boost = u if problem.shift is None else u - at.at(problem.shift), problem.rule.boost
+    found = _Found(at, u, scores.abs() if problem.two_sided else scores)
+    if boost is None:
+        return found
+    if nominees is not None and nominees.z is not None:
+        most = nominees.limits.lifted(found.scores, nominees.z, at.rows)
+        found = found.kept(most >= nominees.floors.index_select(0, at.rows))
+    boosts = sparse.TORCH.products(boost.states, boost.weight, found.at).abs_()
+    return replace(found, scores=torch.addcmul(found.scores, found.scores, boosts), boosts=boosts)
 
 
-def _missed(rows: Tensor, lost: Tensor) -> Tensor:
-    """(rows,) bound on what the rounded products of states with any latent miss; lost: see `_lost`."""
-    rounded = rows.bfloat16().float()
-    length, error = rounded.norm(dim=1), (rows - rounded).norm(dim=1)
-    summing = 2.0 * (rows.shape[1] + 4) * 2.0**-24
-    return 1.02 * (error * lost[0] + length * (lost[1] + summing * lost[0]))
+def _kth(found: _Found, k: int) -> Tensor:
+    """(rows,) scores of the k-th best places of a block of rows."""
+    return found.by_row(0, k)[0].topk(k, dim=1, sorted=False).values.amin(1)
 
 
-def _lost(rows: Tensor, rounded: Tensor) -> Tensor:
-    """(2,) the largest length of some weight rows, and the largest of what rounding took from them."""
-    error = (rows - rounded.float()).norm(dim=1).amax()
-    return torch.stack([rows.norm(dim=1).amax(), error])
+def _top(found: _Found, k: int) -> _Found:
+    """The k best places of each row; any where there are fewer."""
+    parts = []
+    for start in range(0, found.at.n_rows, BLOCK):
+        scores, where = found.by_row(start, k)
+        parts.append(where.gather(1, scores.topk(k, dim=1, sorted=False).indices))
+    best = torch.cat(parts).view(-1)
+    boosts = None if found.boosts is None else found.boosts[best]
+    support = Support.from_indices(found.at.latents[best].view(-1, k), found.at.n_latents)
+    return _Found(support, found.u[best], found.scores[best], boosts)
 
 
-def _best(support: Support, scores: Tensor, k: int) -> Tensor | None:
-    """(rows, k) positions in the list of the k best-scored places of each row; None if a row has fewer."""
-    starts, n = support.row_starts, len(scores)
-    counts = torch.diff(starts, append=starts.new_tensor([n]))
-    if int(counts.min()) < k:
-        return None
-    slots = torch.arange(n) - starts[support.rows]
-    padded = scores.new_full((support.n_rows, int(counts.max())), -torch.inf)
-    padded[support.rows, slots] = scores
-    return padded.topk(k, dim=1, sorted=False).indices + starts.unsqueeze(1)
+def _replaced(found: _Found, rows: Tensor, by: _Found) -> _Found:
+    """With other places, as many, in some rows."""
+    k = found.at.per_row or 1
+    where = (rows.unsqueeze(1) * k + torch.arange(k)).view(-1)
+    found.at.latents[where], found.u[where], found.scores[where] = by.at.latents, by.u, by.scores
+    if found.boosts is not None and by.boosts is not None:
+        found.boosts[where] = by.boosts
+    return found
 
 
-def _blocks(matrix: Tensor) -> list[tuple[int, Tensor]]:
-    return list(zip(range(0, len(matrix), BLOCK), matrix.split(BLOCK), strict=True))
+def _too_many(n: int, block: Problem) -> bool:
+    return n > max(SOME, MANY * len(block.states) * len(block.weight))
+
+
+def _at(places: Support, which: Tensor) -> Support:
+    """Some places, in order."""
+    rows, latents = (part.index_select(0, which) for part in (places.rows, places.latents))
+    return Support(rows, latents, places.n_rows, places.n_latents)
+
+
+def _true(mask: Tensor) -> Tensor:
+    """Positions of the true ones of (n,): torch's own way takes several times as long."""
+    return torch.from_numpy(np.flatnonzero(mask.numpy()))
+
+
+def _support(places: Tensor, block: Problem) -> Support:
+    """Positions in (rows, latents) as a support."""
+    n_rows, n_latents = len(block.states), len(block.weight)
+    ends = torch.searchsorted(places, torch.arange(1, n_rows + 1) * n_latents)
+    rows = torch.arange(n_rows).repeat_interleave(ends.diff(prepend=ends.new_zeros(1)))
+    return Support(rows, places - rows * n_latents, n_rows, n_latents)

@@ -2,9 +2,10 @@
 
     cuda   Triton's, where Triton is installed
     cpu    compiled: C, built at first use where there is a compiler and the processor has wide registers
-    else   torch alone; on a CPU that multiplies bf16 numbers with a selection in two stages
+    else   torch alone; on a CPU that multiplies int8 or bf16 numbers fast with a selection in two stages
 OVERTONE_KERNELS=compiled, torch or plain forces a kind on a CPU (plain: torch, and each dictionary's own selection);
-OVERTONE_NOMINEES=int8, bf16 or single what the compiled ones nominate with (left out: the fastest that there is).
+OVERTONE_NOMINEES=int8, bf16 or single what they nominate with (left out: the fastest that there is; single: float32,
+with torch alone each dictionary's own selection).
 """
 
 import logging
@@ -21,13 +22,19 @@ from torch import Tensor
 
 from overtone.core.errors import SettingError
 from overtone.dictionaries.autoencoder import Chosen
-from overtone.training.kernels import candidates, sparse
+from overtone.training.kernels import sparse
+from overtone.training.kernels.candidates import Candidates
 from overtone.training.kernels.choose import choose
 from overtone.training.kernels.native_dense import NativeProduct
+from overtone.training.kernels.rounded import Kind
+from overtone.training.kernels.rounded_bf16 import BF16
+from overtone.training.kernels.rounded_int8 import INT8
 
 log = logging.getLogger(__name__)
 _FORCED: ContextVar[str] = ContextVar("forced kernels", default="")
-KINDS = ("auto", "compiled", "torch", "plain")
+KERNELS = ("auto", "compiled", "torch", "plain")
+NOMINEES = ("single", "bf16", "int8")
+KINDS: tuple[Kind, ...] = (INT8, BF16)  # of few bits, the fastest first
 
 
 @dataclass(frozen=True)
@@ -60,8 +67,8 @@ def using(kind: str) -> Iterator[None]:
 
 @cache
 def _of_kind(device_type: str, kind: str) -> Kernels:
-    if kind not in KINDS:
-        raise SettingError(f"OVERTONE_KERNELS={kind}: use one of {', '.join(KINDS)}.")
+    if kind not in KERNELS:
+        raise SettingError(f"OVERTONE_KERNELS={kind}: use one of {', '.join(KERNELS)}.")
     if device_type == "cuda" and find_spec("triton") is not None:
         from overtone.training.kernels import triton_sparse
 
@@ -70,19 +77,37 @@ def _of_kind(device_type: str, kind: str) -> Kernels:
         found = _compiled(forced=kind == "compiled")
         if found is not None:
             return found
-    if device_type == "cpu" and kind != "plain" and candidates.is_fast():
-        fast = partial(choose, select=candidates.select)
-        return Kernels("torch (bf16 nominees)", sparse.preactivations, sparse.decode, fast)
+    nominees = _few_bits(forced=kind == "torch") if device_type == "cpu" and kind != "plain" else ()
+    if nominees:
+        fast = partial(choose, select=Candidates(*nominees).select)
+        return Kernels(f"torch ({nominees[0].name} nominees)", sparse.preactivations, sparse.decode, fast)
     return Kernels("torch", sparse.preactivations, sparse.decode)
+
+
+def _few_bits(*, forced: bool) -> tuple[Kind, ...]:
+    """What torch's selection nominates with, the fastest first; none where nothing is fast or asked for."""
+    asked = _nominees()
+    kinds = tuple(kind for kind in KINDS if asked in (None, kind.name) and kind.is_fast())
+    if forced and asked not in (None, "single") and not kinds:
+        raise SettingError(
+            f"OVERTONE_NOMINEES={asked}, but this processor or this torch has no fast {asked} products. Change that, "
+            "or unset the variable."
+        )
+    return kinds
+
+
+def _nominees() -> str | None:
+    asked = os.environ.get("OVERTONE_NOMINEES") or None
+    if asked not in (None, *NOMINEES):
+        raise SettingError(f"OVERTONE_NOMINEES={asked}: use one of {', '.join(NOMINEES)}.")
+    return asked
 
 
 def _compiled(*, forced: bool) -> Kernels | None:
     from overtone.training.kernels.compiler import BuildError
-    from overtone.training.kernels.native import MACHINE, NOMINEES, Native
+    from overtone.training.kernels.native import MACHINE, Native
 
-    nominees = os.environ.get("OVERTONE_NOMINEES") or None
-    if nominees not in (None, *NOMINEES):
-        raise SettingError(f"OVERTONE_NOMINEES={nominees}: use one of {', '.join(NOMINEES)}.")
+    nominees = _nominees()
     try:
         native = Native(MACHINE, nominees=nominees)
     except BuildError as error:

@@ -1,0 +1,138 @@
+"""What the scores of a block of rows with all latents do not exceed, by products in few bits.
+
+Where scores are boosted, s = u (1 + v), u at most y, v within f of z: for b = y (1 + f + z), s is at most b where b is
+not negative, else at most b / (1 + 2 f).
+
+Bounds are compared as integers, which is faster: bf16 numbers above 0 are ordered as their bits are.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from overtone.dictionaries.selectors.base import Rule
+from overtone.training.kernels.rounded import GRAIN, Kind, Rounded
+
+GROUP = 16  # latents in a group; large groups make maxima cheap, small ones tell the k-th score better
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """Arguments of `choose.Select`."""
+
+    states: Tensor
+    weight: Tensor
+    bias: Tensor
+    shift: Tensor | None
+    rule: Rule
+    two_sided: bool
+
+    def of(self, rows: slice | Tensor) -> "Problem":
+        """Some rows of it."""
+        rule = self.rule
+        if rule.boost is not None:
+            rule = replace(rule, boost=replace(rule.boost, states=rule.boost.states[rows]))
+        return replace(self, states=self.states[rows], rule=rule)
+
+    def rounded(self, kind: Kind) -> tuple[Rounded, Rounded | None] | None:
+        """The weights of both products; None where this kind cannot hold them."""
+        of_u, boost = Rounded.of(kind, self.weight, self.states, self.bias, self.shift), self.rule.boost
+        of_v = None if boost is None else Rounded.of(kind, boost.weight, boost.states)
+        return None if of_u is None or (boost is not None and of_v is None) else (of_u, of_v)
+
+
+@dataclass(frozen=True, eq=False)
+class Limits:
+    """From scores to bounds, row by row: (rows,) steps of the bounds, f, and by how much bounds are larger than need
+    be; rounding: relative, their own."""
+
+    steps: Tensor
+    f: Tensor
+    spare: Tensor
+    rounding: float
+
+    @classmethod
+    def joined(cls, parts: Sequence["Limits"]) -> "Limits":
+        """Of the rows of several, one after the other."""
+        vectors = (torch.cat([getattr(part, name) for part in parts]) for name in ("steps", "f", "spare"))
+        return cls(*vectors, parts[0].rounding)
+
+    @property
+    def units(self) -> Tensor:
+        """(rows,) what a bound of 1 is."""
+        return self.steps * (1 + self.f)
+
+    def __call__(self, scores: Tensor) -> Tensor:
+        """(rows,) bounds below which are only scores below (rows,) numbers."""
+        above = scores > 0
+        least = scores / self.units - 1e-30
+        below = least * ((1 + self.rounding) * (1 + 2 * self.f))
+        return torch.where(above, (least + self.spare) * (1 - self.rounding), below)
+
+    def lifted(self, scores: Tensor, z: Tensor, rows: Tensor) -> Tensor:
+        """(n,) what scores of some rows are at most once they are boosted; z: as in `Bounds`."""
+        f = self.f.index_select(0, rows)
+        boosts = torch.addcmul(f, 1 + f, z)
+        return torch.maximum(scores, torch.addcmul(scores, scores, boosts, value=1 + self.rounding))
+
+
+@dataclass(eq=False)
+class Bounds:
+    """keys: (rows, latents) int16, the bits of b / (1 + f) in steps; z: (rows, latents) bf16, z / (1 + f), where there
+    are boosts. in_order: whether keys have the order of numbers below 0 too."""
+
+    keys: Tensor
+    z: Tensor | None
+    limits: Limits
+    in_order: bool = False
+
+    @classmethod
+    def of(cls, p: Problem, of_u: Rounded, of_v: Rounded | None) -> "Bounds | None":
+        """None where states are not finite."""
+        rows, boost = of_u.short(p.states), p.rule.boost
+        others = None if boost is None or of_v is None else of_v.short(boost.states)
+        if rows is None or (boost is not None and others is None):
+            return None
+        most, spare = of_u.at_most(rows, p.two_sided)
+        rounding = (2 if p.two_sided else 1) * GRAIN
+        if of_v is None or others is None:
+            limits = Limits(rows.steps, torch.zeros_like(spare), spare, rounding)
+            return cls(most.view(torch.int16), None, limits)
+        f = of_v.wrong(others)
+        z = of_v.magnitudes(others).mul_((others.steps / (1 + f)).bfloat16().unsqueeze(1))
+        torch.addcmul(most, most, z, out=most)
+        return cls(most.view(torch.int16), z, Limits(rows.steps, f, spare, rounding + 4 * GRAIN))
+
+    def level(self, k: int) -> Tensor:
+        """(rows,) bounds that at least k of a row's are not below, nor many more."""
+        while True:
+            best = self.keys.view(len(self.keys), GROUP, -1).amax(1).numpy()
+            least = torch.from_numpy(np.partition(best, best.shape[1] - k, axis=1)[:, best.shape[1] - k])
+            if self.in_order or int(least.min()) > 0:
+                return (_turned(least, 15) if self.in_order else least).view(torch.bfloat16).float()
+            self._put_in_order()
+
+    def places(self, least: Tensor) -> Tensor:
+        """(n,) positions, in row order, of bounds that are not below (rows,) ones."""
+        bits = least.view(torch.int32)
+        keys = (_turned(bits, 31) >> 16).short()
+        if not self.in_order and int(keys.min()) <= 0:
+            self._put_in_order()
+        return torch.from_numpy(np.flatnonzero(self.keys.numpy() >= keys.unsqueeze(1).numpy()))
+
+    def z_at(self, places: Tensor) -> Tensor | None:
+        """(n,) z / (1 + f) at some positions."""
+        return None if self.z is None else self.z.view(-1).index_select(0, places).float()
+
+    def _put_in_order(self) -> None:
+        """Give keys of numbers below 0 the order of these."""
+        self.keys.copy_(_turned(self.keys, 15))
+        self.in_order = True
+
+
+def _turned(bits: Tensor, sign: int) -> Tensor:
+    """Bits of numbers as integers of the same order, or back; sign: the position of the sign."""
+    return bits ^ ((bits >> sign) & (2**sign - 1))

@@ -1,0 +1,161 @@
+"""Products of states with weights in few bits, and what the true ones do not exceed.
+
+Coordinates of states are first multiplied by powers of two, and those of weights divided, so that one is about as large
+in both and extreme ones do not take all digits; an offset of latents is one more coordinate, 1 in states. Each row is
+then divided by a step of its own, T, and rounded, R. With T' and R' of a latent
+    |<T,T'> - <R,R'>| <= |T - R| |T'| + |R| |T' - R'| + rounding of sums.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+BLOCK = 256  # rows; more of them leave the cache
+GRAIN = 1.01 * 2.0**-8  # largest relative error of what is rounded to bf16
+SAMPLED = 256  # rows that stand for all
+SMALLEST, LARGEST = 1e-30, 1e30  # steps between which products are neither lost nor infinite
+
+
+class Kind(Protocol):
+    """A kind of few bits. widest: coordinates that a row may have."""
+
+    name: str
+    widest: int
+
+    def is_fast(self) -> bool:
+        """Whether there are instructions for it, and operators of torch that use them."""
+        ...
+
+    def steps(self, largest: Tensor) -> Tensor:
+        """Steps for rows whose largest numbers are so large."""
+        ...
+
+    def rounded(self, numbers: Tensor) -> Tensor:
+        """Float32 numbers in steps, rounded, in this kind's type."""
+        ...
+
+    def packed(self, rounded: Tensor, steps: Tensor) -> Tensor:
+        """Rounded weights, (latents, width) in (latents,) steps, as `products` wants them."""
+        ...
+
+    def products(self, rounded: Tensor, packed: Tensor, steps: Tensor, added: Tensor | None) -> Tensor:
+        """(rows, latents) bf16 products of rounded rows with weights in (latents,) steps, plus (latents,) numbers that
+        may be rounded up; where there are none, the products' magnitudes."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Short:
+    """Rows in few bits: rounded; (rows,) steps and, in these, lengths before and after rounding and of the
+    difference."""
+
+    rounded: Tensor
+    steps: Tensor
+    before: Tensor
+    after: Tensor
+    lost: Tensor
+
+    @classmethod
+    def of(cls, kind: Kind, numbers: Tensor) -> "Short":
+        """Of (rows, width) float32 numbers."""
+        steps = kind.steps(numbers.abs().amax(1))
+        steps = torch.where(steps < SMALLEST, 1.0, steps)  # then nothing is left of the row
+        numbers = numbers / steps.unsqueeze(1)
+        rounded = kind.rounded(numbers)
+        plain = rounded.float()
+        before, after = _lengths(numbers), _lengths(plain)
+        return cls(rounded, steps, before, after, _lengths(numbers.sub_(plain)))
+
+
+@dataclass(frozen=True, eq=False)
+class Rounded:
+    """Weights in few bits. by_lost, by_after: (latents,) what is missed for each unit of length that rounding takes
+    from a row, and leaves of it; coarse: (latents,) rounding of an offset, in true units; 1 coordinate is more than
+    the weights have where there is an offset."""
+
+    kind: Kind
+    packed: Tensor
+    steps: Tensor
+    by_lost: Tensor
+    by_after: Tensor
+    coarse: Tensor
+    factors: Tensor | None
+    has_offset: bool
+
+    @classmethod
+    def of(
+        cls, kind: Kind, weight: Tensor, states: Tensor, bias: Tensor | None = None, shift: Tensor | None = None
+    ) -> "Rounded | None":
+        """For products of (rows, width) states with (latents, width) weights, plus a bias less a shift. None where
+        numbers are too many or not finite."""
+        offset = bias if bias is None or shift is None else bias - shift
+        offset = None if offset is None or not bool(offset.any()) else offset
+        width = weight.shape[1] + (offset is not None)
+        factors = _balance(states, weight, offset)
+        parts = []
+        for i in range(0, len(weight), BLOCK):
+            part = _extended(weight[i : i + BLOCK], None if offset is None else offset[i : i + BLOCK])
+            parts.append(Short.of(kind, part if factors is None else part / factors))
+        steps, before, after, lost = (
+            torch.cat([getattr(part, name) for part in parts]) for name in ("steps", "before", "after", "lost")
+        )
+        if width > kind.widest or not bool((steps <= LARGEST).all()):
+            return None
+        summing = 2.0 * (width + 4) * 2.0**-24  # here, and again in float32
+        coarse = torch.zeros(len(weight)) if bias is None or shift is None else (bias.abs() + shift.abs()) * 2.0**-22
+        packed = kind.packed(torch.cat([part.rounded for part in parts]), steps)
+        by_lost, by_after = 1.002 * steps * before, 1.002 * steps * (lost + summing * (after + lost))
+        return cls(kind, packed, steps, by_lost, by_after, coarse, factors, offset is not None)
+
+    def short(self, states: Tensor) -> Short | None:
+        """(rows, width) states for products with these weights; None where they are not finite."""
+        numbers = _extended(states, torch.ones(len(states)) if self.has_offset else None)
+        found = Short.of(self.kind, numbers if self.factors is None else numbers * self.factors)
+        return found if bool((found.steps <= LARGEST).all()) else None
+
+    def at_most(self, rows: Short, two_sided: bool) -> tuple[Tensor, Tensor]:
+        """(rows, latents) bf16, in the rows' steps, times 1 + GRAIN no less than the true products or, if two-sided and
+        times 1 + 2 GRAIN, than their magnitudes; and (rows,) how much less would do, since all rows are treated as the
+        worst one is."""
+        lost, after = rows.lost.amax(), rows.after.amax()
+        wrong = lost * self.by_lost + after * self.by_after + self.coarse / rows.steps.amin()
+        spare = (lost - rows.lost) * self.by_lost.amin() + (after - rows.after) * self.by_after.amin()
+        if not two_sided:
+            return self.kind.products(rows.rounded, self.packed, self.steps, wrong), spare
+        return self.magnitudes(rows).add_((1.01 * wrong).bfloat16()), spare
+
+    def magnitudes(self, rows: Short) -> Tensor:
+        """(rows, latents) bf16 magnitudes of the rounded products, in the rows' steps."""
+        return self.kind.products(rows.rounded, self.packed, self.steps, None)
+
+    def wrong(self, rows: Short) -> Tensor:
+        """(rows,) by how much magnitudes may be wrong beside GRAIN of them, in true units."""
+        return rows.steps * (rows.lost * self.by_lost.amax() + rows.after * self.by_after.amax())
+
+
+def _lengths(rows: Tensor) -> Tensor:
+    return torch.linalg.vector_norm(rows, dim=1)
+
+
+def _extended(rows: Tensor, column: Tensor | None) -> Tensor:
+    return rows if column is None else torch.cat([rows, column.unsqueeze(1)], 1)
+
+
+def _balance(states: Tensor, weight: Tensor, offset: Tensor | None) -> Tensor | None:
+    """(width,) powers of two that bring coordinates of states and weights to the same sizes, up to one for all; None
+    where they are all alike. Whatever they are, the choice is the same."""
+    of_states = states[:: max(1, len(states) // SAMPLED)].square().mean(0)
+    step = max(1, len(weight) // SAMPLED)
+    of_weight = weight[::step].square().mean(0)
+    if offset is not None:
+        of_states = torch.cat([of_states, torch.ones(1)])
+        of_weight = torch.cat([of_weight, offset.square().mean(0, keepdim=True)])
+    sizes = (of_weight / of_states).log2()
+    usual = sizes[sizes.isfinite()]
+    powers = (
+        ((sizes - usual.median()) / 4).round() if len(usual) else torch.zeros_like(sizes)
+    )  # fourth root: both alike
+    powers = torch.where(powers.isfinite(), powers, 0.0).clamp(-20, 20)
+    return powers.exp2() if bool(powers.any()) else None

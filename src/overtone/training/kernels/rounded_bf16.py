@@ -1,0 +1,36 @@
+"""Rows of bf16 numbers, multiplied by torch."""
+
+import torch
+from torch import Tensor
+
+
+class BFloat16:
+    """Eight binary digits. Steps are powers of two, by which numbers are multiplied without loss."""
+
+    name, widest = "bf16", 2**31
+
+    def is_fast(self) -> bool:
+        """Whether the processor has instructions for them."""
+        known = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+        return any(getattr(torch.cpu, name, lambda: False)() for name in known)
+
+    def steps(self, largest: Tensor) -> Tensor:
+        """As in `rounded.Kind`."""
+        return largest.log2().ceil().exp2()
+
+    def rounded(self, numbers: Tensor) -> Tensor:
+        """As in `rounded.Kind`."""
+        return numbers.bfloat16()
+
+    def packed(self, rounded: Tensor, steps: Tensor) -> Tensor:
+        """As in `rounded.Kind`."""
+        return rounded.mul_(steps.unsqueeze(1)).T
+
+    def products(self, rounded: Tensor, packed: Tensor, steps: Tensor, added: Tensor | None) -> Tensor:
+        """As in `rounded.Kind`."""
+        if added is None:
+            return torch.mm(rounded, packed).abs_()
+        return torch.addmm((1.01 * added).bfloat16(), rounded, packed)
+
+
+BF16 = BFloat16()

@@ -1,0 +1,53 @@
+"""Rows of int8 numbers: products by oneDNN's linear map for quantised models, which torch brings along."""
+
+import torch
+from torch import Tensor
+
+ZERO = 128  # what states are raised by, as the operator takes unsigned ones
+
+
+class Int8:
+    """Integers up to 127. Sums have 32 bits."""
+
+    name, widest = "int8", 2**16
+
+    def is_fast(self) -> bool:
+        """Whether the processor has VNNI instructions and the operator does what it should."""
+        return getattr(torch.cpu, "_is_vnni_supported", lambda: False)() and self._works()
+
+    def steps(self, largest: Tensor) -> Tensor:
+        """As in `rounded.Kind`."""
+        return largest / 127
+
+    def rounded(self, numbers: Tensor) -> Tensor:
+        """As in `rounded.Kind`."""
+        return numbers.round().to(torch.int8)
+
+    def packed(self, rounded: Tensor, steps: Tensor) -> Tensor:
+        """As in `rounded.Kind`. The operator's own packing takes longer than it saves: 11 ms instead of 2 for 8192 x
+        512 weights, for products of 4096 rows in 40 ms instead of 45."""
+        return rounded.t().contiguous().to_mkldnn()
+
+    def products(self, rounded: Tensor, packed: Tensor, steps: Tensor, added: Tensor | None) -> Tensor:
+        """As in `rounded.Kind`."""
+        raised = rounded.view(torch.uint8) ^ ZERO
+        then = ("leaky_relu", [-1.0]) if added is None else ("none", [])
+        zeros = torch.zeros(len(steps), dtype=torch.int32)
+        return torch.ops.onednn.qlinear_pointwise(
+            raised, 1.0, ZERO, packed, steps, zeros, added, 1.0, 0, torch.bfloat16, *then, ""
+        )
+
+    def _works(self) -> bool:
+        small, large = torch.arange(60, dtype=torch.int8) % 5 - 2, torch.full((60,), 127, dtype=torch.int8)
+        rows, weight = torch.stack([small, large, -large]), torch.stack([small.roll(7), small, large, -large])
+        steps, added = torch.tensor([0.5, 1.0, 2.0, 0.25]), torch.arange(4.0)
+        truth = rows.float() @ weight.float().T * steps
+        try:
+            packed = self.packed(weight, steps)
+            found = [self.products(rows, packed, steps, part).float() for part in (added, None)]
+        except (AttributeError, NotImplementedError, RuntimeError, TypeError):
+            return False
+        return all(torch.allclose(a, b, rtol=2.0**-8) for a, b in zip(found, (truth + added, truth.abs()), strict=True))
+
+
+INT8 = Int8()
