@@ -24,7 +24,7 @@ class BFloat16:
 
     def packed(self, rounded: Tensor, steps: Tensor) -> Tensor:
         """As in `rounded.Kind`."""
-        return rounded.mul_(steps.unsqueeze(1)).T
+        return rounded.mul_(steps.bfloat16().unsqueeze(1)).T
 
     def products(self, rounded: Tensor, packed: Tensor, steps: Tensor, added: Tensor | None) -> Tensor:
         """As in `rounded.Kind`."""
