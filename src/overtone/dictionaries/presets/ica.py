@@ -17,6 +17,8 @@ from overtone.dictionaries.autoencoder import Autoencoder
 from overtone.dictionaries.classic.fixed import signed_projection
 from overtone.dictionaries.preset import Preset, preset
 
+VARIES = 1e-12  # share of the largest variance from which a direction counts: single precision tells no less
+
 
 @preset("ica", role="baseline", inverse_pair=True)
 @dataclass(frozen=True)
@@ -48,6 +50,13 @@ class ICA(Preset):
         )
         exact = rows.double()
         size = exact.square().mean().sqrt().clamp_min(1e-30)
+        spread = torch.linalg.eigvalsh(torch.cov((exact / size).T, correction=0))
+        varied = int((spread > VARIES * spread.max().clamp_min(1e-3)).sum())  # equal rows vary by rounding
+        require(
+            self.n_latents <= varied,
+            f"n_latents={self.n_latents} components of rows that vary in {varied} directions only: "
+            + (f"use at most {varied}." if varied else "all rows are equal, so there is nothing to decompose."),
+        )
         seed = int(torch.randint(2**31 - 1, (), generator=generator))
         search = FastICA(self.n_latents, whiten="unit-variance", max_iter=self.iterations, random_state=seed)
         with warnings.catch_warnings():  # Gaussian rows have no best directions; any rotation reconstructs as well
