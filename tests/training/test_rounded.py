@@ -44,7 +44,7 @@ def test_no_product_exceeds_its_bound_nor_its_bound_less_what_is_spare(
     x, weight, bias, shift = numbers(rows, width, latents, extreme)
     rounded = Rounded.of(usable(kind), weight, x, bias if more else None, shift if more > 1 else None)
     short = rounded.short(x)
-    bounds, spare = rounded.at_most(short, two_sided)
+    bounds, spare, _ = rounded.at_most(short, two_sided)
     truth = x.double() @ weight.double().T + (bias.double() if more else 0) - (shift.double() if more > 1 else 0)
     truth = (truth.abs() if two_sided else truth) / short.steps.double().unsqueeze(1)
     least = bounds.double() + (2 if two_sided else 1) * GRAIN * bounds.double().abs()
@@ -65,7 +65,7 @@ def test_bounds_are_near_and_extreme_coordinates_do_not_take_all_digits(kind):
         x[:, 3] *= extreme
         weight[:, 3] /= extreme
         rounded = Rounded.of(usable(kind), weight, x, bias)
-        bounds, _ = rounded.at_most(rounded.short(x), False)
+        bounds = rounded.at_most(rounded.short(x), False)[0]
         truth = x @ weight.T + bias
         over = (bounds.float() * rounded.short(x).steps.unsqueeze(1) - truth)[1:5]
         sizes = x.norm(dim=1, keepdim=True)[1:5] * weight.norm(dim=1)

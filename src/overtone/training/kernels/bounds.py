@@ -46,18 +46,19 @@ class Problem:
 
 @dataclass(frozen=True, eq=False)
 class Limits:
-    """From scores to bounds, row by row: (rows,) steps of the bounds, f, and by how much bounds are larger than need
-    be; rounding: relative, their own."""
+    """From scores to bounds, row by row: (rows,) steps of the bounds, f, by how much y is larger than need be, and than
+    u in the mean; rounding: relative, of bounds."""
 
     steps: Tensor
     f: Tensor
     spare: Tensor
+    e: Tensor
     rounding: float
 
     @classmethod
     def joined(cls, parts: Sequence["Limits"]) -> "Limits":
         """Of the rows of several, one after the other."""
-        vectors = (torch.cat([getattr(part, name) for part in parts]) for name in ("steps", "f", "spare"))
+        vectors = (torch.cat([getattr(part, name) for part in parts]) for name in ("steps", "f", "spare", "e"))
         return cls(*vectors, parts[0].rounding)
 
     @property
@@ -71,6 +72,10 @@ class Limits:
         least = scores / self.units - 1e-30
         below = least * ((1 + self.rounding) * (1 + 2 * self.f))
         return torch.where(above, (least + self.spare) * (1 - self.rounding), below)
+
+    def excess(self, bounds: Tensor) -> Tensor:
+        """(rows,) by how much (rows,) bounds exceed their scores, roughly and up to a factor for all rows."""
+        return (self.e + bounds.abs() * (self.f / (1 + self.f))).clamp_min_(1e-30)
 
     def lifted(self, scores: Tensor, z: Tensor, rows: Tensor) -> Tensor:
         """(n,) what scores of some rows are at most once they are boosted; z: as in `Bounds`."""
@@ -96,15 +101,14 @@ class Bounds:
         others = None if boost is None or of_v is None else of_v.short(boost.states)
         if rows is None or (boost is not None and others is None):
             return None
-        most, spare = of_u.at_most(rows, p.two_sided)
-        rounding = (2 if p.two_sided else 1) * GRAIN
+        most, spare, e = of_u.at_most(rows, p.two_sided)
+        e, rounding = e.expand_as(spare), (2 if p.two_sided else 1) * GRAIN
         if of_v is None or others is None:
-            limits = Limits(rows.steps, torch.zeros_like(spare), spare, rounding)
-            return cls(most.view(torch.int16), None, limits)
+            return cls(most.view(torch.int16), None, Limits(rows.steps, torch.zeros_like(spare), spare, e, rounding))
         f = of_v.wrong(others)
         z = of_v.magnitudes(others).mul_((others.steps / (1 + f)).bfloat16().unsqueeze(1))
         torch.addcmul(most, most, z, out=most)
-        return cls(most.view(torch.int16), z, Limits(rows.steps, f, spare, rounding + 4 * GRAIN))
+        return cls(most.view(torch.int16), z, Limits(rows.steps, f, spare, e, rounding + 4 * GRAIN))
 
     def level(self, k: int) -> Tensor:
         """(rows,) bounds that at least k of a row's are not below, nor many more."""

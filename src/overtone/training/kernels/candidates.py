@@ -5,8 +5,8 @@
        nominees.
     2  scores of nominees in float32. Those that reach the floor are all that do; the k best of them are the choice.
 Without k the floor is given. With k it may be the k-th of any scores, which k surely reach: in the first block, of the
-places with the largest bounds. In others it is foretold, as the share of the k-th bound that it was there; rows in
-which fewer than k reach it are done again, as the first block was. There is no list of fixed length that could be too
+places with the largest bounds. In others it is foretold, by how far below the k-th bound it was there; rows in which
+fewer than k reach it are done again, as the first block was. There is no list of fixed length that could be too
 short, so nothing is missed on any data. Where the bounds of int8 leave too many nominees, bf16 serves for a while.
 """
 
@@ -160,30 +160,30 @@ def _reaching(problem: Problem, weights: Weights, careful: bool = False) -> tupl
 
 
 def _nominated(problem: Problem, weights: Weights, careful: bool) -> _Nominees | None:
-    parts, share = [], torch.empty(0)
+    parts, gap = [], torch.empty(0)
     for start in range(0, len(problem.states), BLOCK):
         block = problem.of(slice(start, start + BLOCK))
         bounds = Bounds.of(block, *weights)
         if bounds is None:
             return None
+        limits = bounds.limits
         if not problem.rule.k:
-            floors = torch.full_like(bounds.limits.steps, problem.rule.floor)
+            floors = torch.full_like(limits.steps, problem.rule.floor)
         else:
             level = bounds.level(problem.rule.k)
-            size = level * bounds.limits.units
+            excess = limits.excess(level)
             if careful or not parts:
                 reach = bounds.places(level)
                 if _too_many(len(reach), block):
                     return None
                 floors = _kth(_scored(block, _support(reach, block)), problem.rule.k)
-                shares = torch.where(level > 0, floors / size, 1.0)
-                share = shares.quantile(AGAIN)
+                gap = ((level - floors / limits.units) / excess).quantile(1 - AGAIN)
             else:
-                floors = torch.where(level > 0, share * size, torch.inf)
-        places = bounds.places(bounds.limits(floors))
+                floors = (level - gap * excess) * limits.units
+        places = bounds.places(limits(floors))
         if _too_many(len(places), block):
             return None
-        parts.append(_Nominees(_support(places, block), bounds.z_at(places), floors, bounds.limits))
+        parts.append(_Nominees(_support(places, block), bounds.z_at(places), floors, limits))
     return _Nominees.joined(parts)
 
 

@@ -115,16 +115,16 @@ class Rounded:
         found = Short.of(self.kind, numbers if self.factors is None else numbers * self.factors)
         return found if bool((found.steps <= LARGEST).all()) else None
 
-    def at_most(self, rows: Short, two_sided: bool) -> tuple[Tensor, Tensor]:
+    def at_most(self, rows: Short, two_sided: bool) -> tuple[Tensor, Tensor, Tensor]:
         """(rows, latents) bf16, in the rows' steps, times 1 + GRAIN no less than the true products or, if two-sided and
-        times 1 + 2 GRAIN, than their magnitudes; and (rows,) how much less would do, since all rows are treated as the
-        worst one is."""
+        times 1 + 2 GRAIN, than their magnitudes; (rows,) how much less would do, since all rows are treated as the
+        worst one is; and () how much it is in the mean."""
         lost, after = rows.lost.amax(), rows.after.amax()
         wrong = lost * self.by_lost + after * self.by_after + self.coarse / rows.steps.amin()
         spare = (lost - rows.lost) * self.by_lost.amin() + (after - rows.after) * self.by_after.amin()
         if not two_sided:
-            return self.kind.products(rows.rounded, self.packed, self.steps, wrong), spare
-        return self.magnitudes(rows).add_((1.01 * wrong).bfloat16()), spare
+            return self.kind.products(rows.rounded, self.packed, self.steps, wrong), spare, wrong.mean()
+        return self.magnitudes(rows).add_((1.01 * wrong).bfloat16()), spare, wrong.mean()
 
     def magnitudes(self, rows: Short) -> Tensor:
         """(rows, latents) bf16 magnitudes of the rounded products, in the rows' steps."""
