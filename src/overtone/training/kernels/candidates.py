@@ -25,7 +25,7 @@ from overtone.training.kernels.bounds import GROUP, Bounds, Limits, Problem
 from overtone.training.kernels.rounded import BLOCK, Kind, Rounded
 
 FEW = 1 / 40  # share of latents in nominees up to which int8 is faster than bf16
-AGAIN = 0.02  # share of rows that are done again
+AGAIN = 0.05  # share of rows that are done again
 MANY = 1 / 8  # share of nominees from which the dictionary's own way is no slower
 SOME = 2**16  # nominees of a block that are never too many
 
