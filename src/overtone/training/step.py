@@ -54,32 +54,33 @@ class Given:
 
 
 @dataclass(eq=False)
-class Step:
-    """The forward pass of one step; see `overtone.dictionaries.objectives.base.StepView` for the fields.
-
-    inputs: the states in the dictionary's units; chosen: the active places and their pre-activations, None after a
-    dense pass; scores: those of the places, where others choose with this process (see `Observation`).
-    """
+class Seen:
+    """What steps of all kinds hold; see `overtone.dictionaries.objectives.base.StepView` for the fields."""
 
     dictionary: Autoencoder
     x: Tensor
     x_hat: Tensor
-    inputs: Tensor
     centred: Tensor
     values: Tensor
     heads: Heads
     dead: Tensor
     progress: float
     state: Mapping[str, Tensor]
+
+
+@dataclass(eq=False)
+class OfAllLatents(Seen):
+    """What a step answers whose dictionary is whole. chosen: the active places and their pre-activations, None after a
+    dense pass."""
+
     chosen: Chosen | None
     at: Callable[[Tensor], Tensor]
-    scores: Tensor | None = None
-    known_norms: Tensor | None = None
+    scores: Tensor | None = field(default=None, init=False)  # no others choose with this process
 
     @property
-    def norms(self) -> Tensor:
-        """(latents,) lengths of the decoder's rows, with gradients."""
-        return self.dictionary.decoder.norms() if self.known_norms is None else self.known_norms
+    def dense(self) -> bool:
+        """Whether values and heads are (rows, latents)."""
+        return self.chosen is None
 
     @property
     def centre(self) -> Tensor | float:
@@ -91,26 +92,11 @@ class Step:
         return part
 
     @property
-    def kernels(self) -> Kernels:
-        """What computes the sparse products."""
-        return kernels_for(self.centred.device)
-
-    @property
-    def dense(self) -> bool:
-        """Whether values and heads are (rows, latents)."""
-        return self.chosen is None
-
-    @property
     def latents(self) -> Tensor:
         """The latent of each value."""
         if self.chosen is None:
             return torch.arange(self.values.shape[1], device=self.values.device).unsqueeze(0)
         return self.chosen.support.latents
-
-    @torch.no_grad()
-    def counts(self) -> Tensor:
-        """(latents,) int32: in how many rows of this batch each latent is active."""
-        return active_rows(self.values, None if self.chosen is None else self.chosen.support)
 
     def summed(self, values: Tensor) -> Tensor:
         """(rows,) sums over each row's latents; see StepView."""
@@ -122,6 +108,29 @@ class Step:
     def total(self, values: Tensor) -> Tensor:
         """() sum over all places."""
         return values.sum()
+
+
+@dataclass(eq=False)
+class Step(OfAllLatents):
+    """The forward pass of one step. inputs: the states in the dictionary's units."""
+
+    inputs: Tensor
+    known_norms: Tensor | None = None
+
+    @property
+    def norms(self) -> Tensor:
+        """(latents,) lengths of the decoder's rows, with gradients."""
+        return self.dictionary.decoder.norms() if self.known_norms is None else self.known_norms
+
+    @property
+    def kernels(self) -> Kernels:
+        """What computes the sparse products."""
+        return kernels_for(self.centred.device)
+
+    @torch.no_grad()
+    def counts(self) -> Tensor:
+        """(latents,) int32: in how many rows of this batch each latent is active."""
+        return active_rows(self.values, None if self.chosen is None else self.chosen.support)
 
     def decoded(self, values: Tensor, keep: Tensor | None = None, *, frozen: bool = False) -> Tensor:
         """(rows, width) decoding, without the constant, of other values in the same layout; see StepView."""
@@ -163,8 +172,8 @@ def ending(dictionary: Autoencoder, given: Given, x_hat: Tensor) -> Step:
     """The step of a whole batch without its values, for terms that need none."""
     inputs, target, centred = in_units(dictionary, given)
     return Step(
-        dictionary, target, x_hat, inputs, centred, target.new_zeros(0), {}, given.dead, given.progress, given.state,
-        None, everywhere, known_norms=given.norms,
+        dictionary, target, x_hat, centred, target.new_zeros(0), {}, given.dead, given.progress, given.state, None,
+        everywhere, inputs, given.norms,
     )  # fmt: skip
 
 
@@ -231,8 +240,8 @@ def _sparse(model: Autoencoder, given: Given, inputs: Tensor, target: Tensor, ce
     else:
         x_hat = model.decoder(support.codes(values), inputs)
     return Step(
-        model, target, x_hat, inputs, centred, values, heads, given.dead, given.progress, given.state, chosen,
-        support.at,
+        model, target, x_hat, centred, values, heads, given.dead, given.progress, given.state, chosen, support.at,
+        inputs,
     )  # fmt: skip
 
 
@@ -245,8 +254,8 @@ def _dense(
     else:
         x_hat = model.decoder(SparseCodes.from_dense(values), inputs)
     return Step(
-        model, target, x_hat, inputs, centred, values, heads, given.dead, given.progress, given.state, None, everywhere,
-        known_norms=given.norms,
+        model, target, x_hat, centred, values, heads, given.dead, given.progress, given.state, None, everywhere, inputs,
+        given.norms,
     )  # fmt: skip
 
 

@@ -74,9 +74,9 @@ class LatentShare:
         values = model.value(heads, chosen.support.at)
         x_hat = total(kernels.decode(values, model.decoder.rows(), chosen.support), self.world)
         return SliceStep(
-            self.world, model, target, x_hat + model.decoder.constant(inputs), centred, cut.joined(values),
+            model, target, x_hat + model.decoder.constant(inputs), centred, cut.joined(values),
             {name: cut.joined(heads[name]) for name in sorted(heads)}, given.dead, given.progress, given.state,
-            chosen, cut.scores, values.detach(), cut,
+            self.world, chosen, cut.scores, values.detach(), cut,
         )  # fmt: skip
 
     def _dense(self, given: Given, inputs: Tensor, target: Tensor, centred: Tensor, cut: Cut) -> DenseSliceStep:
@@ -84,7 +84,7 @@ class LatentShare:
         values, heads = dense_values(model, replace(given, settle=cut), centred, centre, _beside(given))
         x_hat = total(decode(values, model.decoder.rows()), self.world) + model.decoder.constant(inputs)
         return DenseSliceStep(
-            self.world, model, target, x_hat, centred, values, heads, given.dead, given.progress, given.state,
+            model, target, x_hat, centred, values, heads, given.dead, given.progress, given.state, self.world,
             given.norms,
         )  # fmt: skip
 
@@ -100,8 +100,8 @@ class LatentShare:
         """A dense step without values."""
         _, target, centred = in_units(self.model, given)
         return DenseSliceStep(
-            self.world, self.model, target, x_hat, centred, target.new_zeros(0), {}, given.dead, given.progress,
-            given.state, given.norms,
+            self.model, target, x_hat, centred, target.new_zeros(0), {}, given.dead, given.progress, given.state,
+            self.world, given.norms,
         )  # fmt: skip
 
     def listed(self, name: str, latents: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ So objectives and maintainers see the whole batch, batch selection ranks the who
 process up to the order of additions.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -14,13 +14,12 @@ from torch import Tensor
 
 from overtone.dictionaries.autoencoder import Autoencoder, Chosen, Settle, everywhere
 from overtone.dictionaries.codes import Support
-from overtone.dictionaries.encoders.base import Heads
 from overtone.dictionaries.maintainers.base import Maintainer
 from overtone.dictionaries.objectives.base import Objective
 from overtone.training.distributed.exchange import SUM, TIMES, gathered
 from overtone.training.distributed.share import Complete, Rows, SharedStep
 from overtone.training.distributed.world import World
-from overtone.training.step import Given, Step, forward, in_units, takes_dense_way
+from overtone.training.step import Given, OfAllLatents, Step, forward, in_units, takes_dense_way
 
 
 class RowShare(Complete):
@@ -90,26 +89,14 @@ class _SomeRows(Rows):
 
 
 @dataclass(eq=False)
-class _RowStep:
-    """The step of a whole batch; see `StepView`. local: that of this process's rows; spans: rows of each process;
-    places: where this one's values lie."""
+class _RowStep(OfAllLatents):
+    """The step of a whole batch. local: that of this process's rows; spans: rows of each process; places: where this
+    one's values lie."""
 
     local: Step
     world: World
     spans: list[int]
-    dictionary: Autoencoder
-    x: Tensor
-    x_hat: Tensor
-    centred: Tensor
-    values: Tensor
-    heads: Heads
-    dead: Tensor
-    progress: float
-    state: Mapping[str, Tensor]
-    chosen: Chosen | None
     places: slice
-    at: Callable[[Tensor], Tensor]
-    scores: Tensor | None = None
 
     @classmethod
     def joined(cls, local: Step, given: Given, world: World) -> "_RowStep":
@@ -128,49 +115,20 @@ class _RowStep:
             for name, head in local.heads.items()
         }
         return cls(
-            local, world, counts, model, target, gathered(local.x_hat, world, TIMES, counts), centred,
-            gathered(local.values, world, SUM, lengths), heads, local.dead, local.progress, local.state, chosen, places,
-            at,
+            model, target, gathered(local.x_hat, world, TIMES, counts), centred,
+            gathered(local.values, world, SUM, lengths), heads, local.dead, local.progress, local.state, chosen, at,
+            local, world, counts, places,
         )  # fmt: skip
-
-    @property
-    def dense(self) -> bool:
-        """Whether values and heads are (rows, latents)."""
-        return self.chosen is None
 
     @property
     def norms(self) -> Tensor:
         """(latents,) lengths of the decoder's rows."""
         return self.local.norms
 
-    @property
-    def centre(self) -> Tensor | float:
-        """What was subtracted before encoding."""
-        return self.dictionary.centre()
-
-    def everyones(self, part: Tensor) -> Tensor:
-        """The part: all latents are here."""
-        return part
-
-    @property
-    def latents(self) -> Tensor:
-        """The latent of each value."""
-        return self.local.latents if self.chosen is None else self.chosen.support.latents
-
     @torch.no_grad()
     def counts(self) -> Tensor:
         """(latents,) in how many rows of the whole batch each latent is active."""
         return self.world.add(self.local.counts())
-
-    def summed(self, values: Tensor) -> Tensor:
-        """(rows,) sums over the latents of each row of the whole batch."""
-        if self.chosen is None:
-            return values.sum(1)
-        return values.new_zeros(len(self.x)).index_add(0, self.chosen.support.rows, values)
-
-    def total(self, values: Tensor) -> Tensor:
-        """() sum over all places of the whole batch."""
-        return values.sum()
 
     def decoded(self, values: Tensor, keep: Tensor | None = None, *, frozen: bool = False) -> Tensor:
         """(rows, width) decoding of other values, each process decoding its rows."""

@@ -4,7 +4,6 @@ After a sparse pass objectives see the active places of all processes; after a d
 latents, and sums over those of all.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -13,12 +12,11 @@ from torch.nn.functional import linear, pad
 
 from overtone.dictionaries.autoencoder import Autoencoder, Chosen
 from overtone.dictionaries.codes import Support
-from overtone.dictionaries.encoders.base import Heads
 from overtone.training.distributed.exchange import OWN, common, gathered, total
 from overtone.training.distributed.world import World
 from overtone.training.kernels import dense
 from overtone.training.kernels.dispatch import kernels_for
-from overtone.training.step import active_rows
+from overtone.training.step import Seen, active_rows
 
 
 class Cut:
@@ -78,20 +76,11 @@ class Cut:
 
 
 @dataclass(eq=False)
-class _OnSlice:
+class _OnSlice(Seen):
     """What both kinds of step have and answer alike; see `StepView`. dictionary: this process's slice; dead: by number
     in the whole dictionary."""
 
     world: World
-    dictionary: Autoencoder
-    x: Tensor
-    x_hat: Tensor
-    centred: Tensor
-    values: Tensor
-    heads: Heads
-    dead: Tensor
-    progress: float
-    state: Mapping[str, Tensor]
 
     @property
     def centre(self) -> Tensor | float:
