@@ -5,7 +5,7 @@ the step then takes them. Which way it goes is decided on the batch itself, so t
 Objectives that look at latents which were not selected take the dense way always.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -74,7 +74,6 @@ class OfAllLatents(Seen):
     dense pass."""
 
     chosen: Chosen | None
-    at: Callable[[Tensor], Tensor]
     scores: Tensor | None = field(default=None, init=False)  # no others choose with this process
 
     @property
@@ -90,6 +89,10 @@ class OfAllLatents(Seen):
     def everyones(self, part: Tensor) -> Tensor:
         """The part: all latents are here."""
         return part
+
+    def at(self, vector: Tensor) -> Tensor:
+        """A (latents,) vector in the layout of the values."""
+        return vector if self.chosen is None else self.chosen.support.at(vector)
 
     @property
     def latents(self) -> Tensor:
@@ -173,7 +176,7 @@ def ending(dictionary: Autoencoder, given: Given, x_hat: Tensor) -> Step:
     inputs, target, centred = in_units(dictionary, given)
     return Step(
         dictionary, target, x_hat, centred, target.new_zeros(0), {}, given.dead, given.progress, given.state, None,
-        everywhere, inputs, given.norms,
+        inputs, given.norms,
     )  # fmt: skip
 
 
@@ -240,8 +243,7 @@ def _sparse(model: Autoencoder, given: Given, inputs: Tensor, target: Tensor, ce
     else:
         x_hat = model.decoder(support.codes(values), inputs)
     return Step(
-        model, target, x_hat, centred, values, heads, given.dead, given.progress, given.state, chosen, support.at,
-        inputs,
+        model, target, x_hat, centred, values, heads, given.dead, given.progress, given.state, chosen, inputs,
     )  # fmt: skip
 
 
@@ -254,7 +256,7 @@ def _dense(
     else:
         x_hat = model.decoder(SparseCodes.from_dense(values), inputs)
     return Step(
-        model, target, x_hat, centred, values, heads, given.dead, given.progress, given.state, None, everywhere, inputs,
+        model, target, x_hat, centred, values, heads, given.dead, given.progress, given.state, None, inputs,
         given.norms,
     )  # fmt: skip
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from overtone.dictionaries.autoencoder import Autoencoder, Chosen, Settle, everywhere
+from overtone.dictionaries.autoencoder import Autoencoder, Chosen, Settle
 from overtone.dictionaries.codes import Support
 from overtone.dictionaries.maintainers.base import Maintainer
 from overtone.dictionaries.objectives.base import Objective
@@ -103,12 +103,11 @@ class _RowStep(OfAllLatents):
         """The steps of all processes put together."""
         model, n_rows = local.dictionary, len(given.x)
         _, target, centred = in_units(model, given)
-        chosen, places, at = None, slice(*world.span(n_rows)), everywhere
+        chosen, places = None, slice(*world.span(n_rows))
         counts = lengths = [last - first for first, last in world.spans(n_rows)]
         if local.chosen is not None:
             lengths = _places(local.chosen.support, counts, world)
             chosen, places = _joined_chosen(local.chosen, n_rows, places.start, world, lengths)
-            at = chosen.support.at
         # After a dense pass, heads that are the same for all rows have no axis for them.
         heads = {
             name: gathered(head, world, SUM, lengths) if head.ndim == local.values.ndim else head
@@ -116,7 +115,7 @@ class _RowStep(OfAllLatents):
         }
         return cls(
             model, target, gathered(local.x_hat, world, TIMES, counts), centred,
-            gathered(local.values, world, SUM, lengths), heads, local.dead, local.progress, local.state, chosen, at,
+            gathered(local.values, world, SUM, lengths), heads, local.dead, local.progress, local.state, chosen,
             local, world, counts, places,
         )  # fmt: skip
 
