@@ -14,8 +14,10 @@ import torch
 from torch import Tensor
 
 from overtone.dictionaries.selectors.base import Rule
+from overtone.training.kernels import threads
 from overtone.training.kernels.rounded import GRAIN, Kind, Rounded
 
+ROWS = 64  # that are worth a thread
 GROUP = 16  # latents in a group; large groups make maxima cheap, small ones tell the k-th score better
 
 
@@ -125,7 +127,14 @@ class Bounds:
         keys = (_turned(bits, 31) >> 16).short()
         if not self.in_order and int(keys.min()) <= 0:
             self._put_in_order()
-        return torch.from_numpy(np.flatnonzero(self.keys.numpy() >= keys.unsqueeze(1).numpy()))
+        n_latents, all_keys, limits = self.keys.shape[1], self.keys.numpy(), keys.unsqueeze(1).numpy()
+
+        def part(first: int, last: int) -> np.ndarray:
+            found = np.flatnonzero(all_keys[first:last] >= limits[first:last])
+            return found + first * n_latents if first else found
+
+        parts = threads.over(len(keys), ROWS, part)
+        return torch.from_numpy(parts[0] if len(parts) == 1 else np.concatenate(parts))
 
     def z_at(self, places: Tensor) -> Tensor | None:
         """(n,) z / (1 + f) at some positions."""
