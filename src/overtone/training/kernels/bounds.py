@@ -60,8 +60,8 @@ class Limits:
     @classmethod
     def joined(cls, parts: Sequence["Limits"]) -> "Limits":
         """Of the rows of several, one after the other."""
-        vectors = (torch.cat([getattr(part, name) for part in parts]) for name in ("steps", "f", "spare", "e"))
-        return cls(*vectors, parts[0].rounding)
+        steps, f, spare, e = (torch.cat([getattr(p, name) for p in parts]) for name in ("steps", "f", "spare", "e"))
+        return cls(steps, f, spare, e, parts[0].rounding)
 
     @property
     def units(self) -> Tensor:

@@ -22,6 +22,7 @@ from overtone.dictionaries.codes import Support
 from overtone.dictionaries.selectors.base import Rule
 from overtone.training.kernels import memory, sparse
 from overtone.training.kernels.bounds import GROUP, Bounds, Limits, Problem
+from overtone.training.kernels.rest import Rest
 from overtone.training.kernels.rounded import BLOCK, Kind, Rounded
 
 FEW = 1 / 40  # share of latents in nominees up to which int8 is faster than bf16
@@ -36,7 +37,7 @@ class Candidates:
     """The selection with some kinds of few bits, the fastest first. scored: nominees since the start."""
 
     def __init__(self, *kinds: Kind) -> None:
-        self.kinds, self.scored = kinds, 0
+        self.kinds, self.scored = list(kinds), 0
         self.kept = WeakTensorKeyDictionary()
         memory.ON_RELEASE.append(self.kept.clear)
 
@@ -50,7 +51,7 @@ class Candidates:
         problem = Problem(centred, weight, bias, shift, rule, two_sided)
         rest = self.kept.get(weight)
         if rest is None:
-            rest = self.kept[weight] = _Rest()
+            rest = self.kept[weight] = Rest()
         for kind in self.kinds[1:] if len(self.kinds) > 1 and rest.due() else self.kinds:
             chosen, scored = _chosen(problem, kind)
             self.scored += scored
@@ -61,22 +62,6 @@ class Candidates:
             if chosen is not None:
                 return chosen
         return None
-
-
-@dataclass
-class _Rest:
-    """For how many selections the fastest kind rests, now and next."""
-
-    now: int = 0
-    after: int = 16
-
-    def due(self) -> bool:
-        self.now -= 1
-        return self.now >= 0
-
-    def weigh(self, too_many: bool) -> None:
-        """Rest, twice as long as the last time, if there was too much to score; else forget that."""
-        self.now, self.after = (self.after, min(1024, 2 * self.after)) if too_many else (0, 16)
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,6 +19,7 @@ from overtone.dictionaries.codes import Support
 from overtone.dictionaries.selectors.base import Boost, Rule
 from overtone.training.kernels import compiler, memory, sparse, threads
 from overtone.training.kernels.compiler import BuildError
+from overtone.training.kernels.rest import Rest
 
 LEVELS = ("portable C", "AVX2", "AVX-512")
 NOMINEES = ("single", "bf16", "int8")  # what they are found with; the last that there is is the fastest
@@ -62,26 +63,17 @@ class _Packed:
 @dataclass(eq=False)
 class _Kept:
     """What is kept for an encoder's weight between steps: it and the weight of boosts, packed, how many places a batch
-    has had, and for how many selections int8 rests, now and next."""
+    has had, and when int8 rests."""
 
     packed: _Packed
     boost: _Packed | None = None
     size: int = 0
-    rest: int = 0
-    next_rest: int = 16
+    rest: Rest = field(default_factory=Rest)
 
     def kind(self, kinds: list[int], width: int) -> int:
         """Which of some kinds of nomination is due."""
-        resting = self.rest or width > WIDEST
-        self.rest = max(0, self.rest - 1)
+        resting = self.rest.due() or width > WIDEST
         return kinds[-2] if resting and len(kinds) > 1 else kinds[-1]
-
-    def weigh(self, scored: float, bearable: float) -> None:
-        """Let int8 rest, twice as long as the last time, if it left more to score per row than is bearable."""
-        if scored > bearable:
-            self.rest, self.next_rest = self.next_rest, min(1024, 2 * self.next_rest)
-        else:
-            self.next_rest = 16
 
 
 class Native:
@@ -143,7 +135,7 @@ class Native:
         self.whole_rows, self.scored, kept.size = self.whole_rows + whole, self.scored + scored, int(1.2 * len(u))
         if kept.packed.kind == 2:
             products = 1 if rule.boost is None else 2
-            kept.weigh(scored / len(centred), products * (FEW * n_latents + 3 * len(u) / len(centred)))
+            kept.rest.weigh(scored / len(centred) > products * (FEW * n_latents + 3 * len(u) / len(centred)))
         sides = {} if rule.boost is None else {rule.boost.head: boosts}
         if rule.k:
             return Chosen(Support.from_indices(latents.view(len(centred), rule.k), n_latents), u, sides)

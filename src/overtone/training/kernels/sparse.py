@@ -105,7 +105,7 @@ def _sampled(states: Tensor, weight: Tensor, at: Support) -> Tensor:
         return _at_places(at.row_starts, at.latents, states, weight)
     order, rows, starts = at.by_latent
     found = _at_places(starts, rows, weight, states)
-    return torch.empty_like(found).index_put_((order,), found)
+    return torch.empty_like(found).scatter_(0, order, found)
 
 
 def _at_places(starts: Tensor, columns: Tensor, left: Tensor, right: Tensor) -> Tensor:
