@@ -356,6 +356,26 @@ def test_rows_with_more_places_than_room_are_computed_as_a_whole_and_counted(bui
 
 
 @pytest.mark.parametrize("build", BUILDS)
+@pytest.mark.parametrize("boosted", [False, True])
+def test_what_earlier_batches_were_like_changes_no_bit(build, boosted):
+    x, weight, bias = states_and_matrix(700, 40, 600)
+    bias = 0.01 * bias
+    boost = Boost(x.roll(1, 0), weight.roll(1, 0), "more") if boosted else None
+    fresh = select(build, x, weight.clone(), bias, Rule(k=7, boost=boost), False)
+    for other in (
+        x + 3,
+        x.abs(),
+        -x.abs(),
+        0 * x,
+        torch.cat([x[:650].abs(), x[650:]]),
+    ):  # scores high, low, alike, mixed
+        select(build, other, weight, bias, Rule(k=7, boost=boost), False)
+        found = select(build, x, weight, bias, Rule(k=7, boost=boost), False)
+        assert torch.equal(found.support.latents, fresh.support.latents) and torch.equal(found.u, fresh.u)
+        assert all(torch.equal(found.sides[head], fresh.sides[head]) for head in fresh.sides)
+
+
+@pytest.mark.parametrize("build", BUILDS)
 def test_equal_scores_go_to_earlier_latents(build):
     found = library(build).select(torch.ones(2, 4), torch.ones(50, 4), torch.zeros(50), Rule(k=3), False)
     assert found.support.latents.tolist() == [0, 1, 2] * 2

@@ -509,46 +509,58 @@ static int write_row(const problem *p, scratch *s, list *l, int64_t row, output 
   return 1;
 }
 
-/* Choose for n rows that begin with `first`. start: what their limits are beforehand, per unit of a state's length; it
-   becomes what nearly all of these rows would have borne. Rows of which it hides some of the choice are put off to
-   `again`. Returns 0 if there is no room. */
-static int choose_block(const problem *p, scratch *s, int64_t first, int64_t n, int64_t block, float *start, output *o) {
-  const float *x[2] = {p->of[0].x + first * p->width, p->boosted ? p->of[1].x + first * p->width : NULL};
+typedef struct { /* k-th scores of rows, per unit of a state's length: how many were seen, their mean and deviation */
+  float mean, spread;
+  int64_t seen;
+} usual;
+
+/* What limits are beforehand, so many deviations below the mean; -inf if too few rows were seen. */
+static float start_of(const usual *u, float deviations) {
+  return u->seen < 32 ? -INFINITY : u->mean - deviations * u->spread - 0.005f * fabsf(u->mean);
+}
+
+/* Choose for n rows of x, which are rows `numbers` of all, or from `first` on if that is null. start: what their limits are
+   beforehand, per unit of a state's length. Rows of which it hides some of the choice are put off to `again`. found: what
+   is learned of k-th scores. Returns 0 if there is no room. */
+static int choose_block(const problem *p, scratch *s, const float *const *x, int64_t first, const int64_t *numbers,
+                        int64_t n, int64_t block, float start, usual *found, output *o) {
   float sum = 0, squares = 0;
   int64_t seen = 0;
-  begin(p, s, x, n, block, *start);
+  begin(p, s, x, n, block, start);
   nominate(p, s, x, n);
   for (int64_t r = 0; r < n; r++) {
     list *l = s->lists + r;
+    int64_t row = numbers ? numbers[r] : first + r;
     if (p->k && l->n >= p->k) {
       float unit = cut(p, l, s->keys) / l->length;
       if (unit > -INFINITY && unit < INFINITY) sum += unit, squares += unit * unit, seen++;
-    } else if (p->k && *start > -INFINITY) {
-      s->again[s->n_again++] = first + r;
+    } else if (p->k && start > -INFINITY) {
+      s->again[s->n_again++] = row;
       continue;
     }
-    if (!write_row(p, s, l, first + r, o)) return 0;
+    if (!write_row(p, s, l, row, o)) return 0;
   }
-  float mean = sum / (float)seen, spread = squares / (float)seen - mean * mean;
-  *start = seen < 32 ? -INFINITY : mean - 2.3f * sqrtf(spread > 0 ? spread : 0) - 0.005f * fabsf(mean);
+  float mean = sum / (float)seen, variance = squares / (float)seen - mean * mean;
+  if (seen >= 32 || 2 * seen < n) *found = (usual){mean, sqrtf(variance > 0 ? variance : 0), seen};
   return 1;
 }
 
-/* Choose for the rows that were put off, without limits beforehand. */
-static void choose_again(const problem *p, scratch *s, int64_t block, output *o) {
-  for (int64_t i = 0; i < s->n_again; i += block) {
-    int64_t here = s->n_again - i < block ? s->n_again - i : block;
-    const float *x[2] = {s->of[0].states, s->of[1].states};
-    for (int which = 0; which <= p->boosted; which++)
-      for (int64_t r = 0; r < here; r++)
-        memcpy(s->of[which].states + r * p->width, p->of[which].x + s->again[i + r] * p->width, 4 * (size_t)p->width);
-    begin(p, s, x, here, block, -INFINITY);
-    nominate(p, s, x, here);
-    for (int64_t r = 0; r < here; r++) {
-      if (s->lists[r].n > p->k) cut(p, s->lists + r, s->keys);
-      write_row(p, s, s->lists + r, s->again[i + r], o);
+/* Choose for the rows that were put off, with limits that are far lower, and then without any. */
+static int choose_again(const problem *p, scratch *s, int64_t block, const usual *known, output *o) {
+  const float *x[2] = {s->of[0].states, s->of[1].states};
+  usual ignored;
+  for (float start = start_of(known, 6); s->n_again; start = -INFINITY) {
+    int64_t n = s->n_again;
+    s->n_again = 0; /* what is put off once more takes places that were read */
+    for (int64_t i = 0; i < n; i += block) {
+      int64_t here = n - i < block ? n - i : block;
+      for (int which = 0; which <= p->boosted; which++)
+        for (int64_t r = 0; r < here; r++)
+          memcpy(s->of[which].states + r * p->width, p->of[which].x + s->again[i + r] * p->width, 4 * (size_t)p->width);
+      if (!choose_block(p, s, x, 0, s->again + i, here, block, start, &ignored, o)) return 0;
     }
   }
+  return 1;
 }
 
 /* Choose among the latents of `rows` states, see the head of this file.
@@ -557,15 +569,16 @@ static void choose_again(const problem *p, scratch *s, int64_t block, output *o)
    same of the boost, all null if there is none; bias (latents); shift (latents) or null: subtracted before comparing.
    k > 0: the k best of each row; k = 0: all whose score exceeds `floor`. Score: the (shifted) pre-activation or, if
    two_sided, its magnitude, times 1 + |boost|; equal scores go to earlier latents. room: places of a row's list, more
-   than k. Out: latents, pre-activations (not shifted) and magnitudes of boosts in row order, counts per row; `size` of
+   than k. hint (2): mean and deviation of earlier k-th scores per unit of a state's length, the first -inf if not known;
+   becomes those found here. Out: latents, pre-activations (not shifted) and magnitudes of boosts in row order, counts per row; `size` of
    them fit. tally (2) is raised by the number of rows that were computed as a whole and of inner products made in
    float32. Returns how many were chosen, -1 if they do not fit, -2 without memory. */
 int64_t ot_choose(int64_t kind, int64_t rows, int64_t width, int64_t latents, const float *x, const float *weight,
                   const void *packed, const float *norms, const float *factors, const float *boost_x,
                   const float *boost_weight, const void *boost_packed, const float *boost_norms,
                   const float *boost_factors, const float *bias, const float *shift, int64_t k, float floor,
-                  int64_t two_sided, int64_t room, int64_t size, int64_t *out_latents, float *out_u, float *out_boost,
-                  int64_t *counts, int64_t *tally) {
+                  int64_t two_sided, int64_t room, int64_t size, float *hint, int64_t *out_latents, float *out_u,
+                  float *out_boost, int64_t *counts, int64_t *tally) {
   problem p = {{{x, weight, packed, norms, factors}, {boost_x, boost_weight, boost_packed, boost_norms, boost_factors}},
                bias, shift, width, latents, ot_padded(latents), k, room, floor, (int)kind, (int)two_sided,
                boost_x != NULL};
@@ -578,13 +591,16 @@ int64_t ot_choose(int64_t kind, int64_t rows, int64_t width, int64_t latents, co
     float size_of = i < latents ? fabsf(bias[i]) + (shift ? fabsf(shift[i]) : 0) : 0;
     if (kind != SINGLE) s.margin = fmaxf(s.margin, 0x1p-21f * size_of);
   }
-  float start = -INFINITY;
+  usual known = {hint[0], hint[1], hint[0] > -INFINITY ? rows : 0};
   for (int64_t first = 0, here; first < rows && good && fits; first += here) {
+    float start = start_of(&known, 2.3f);
     here = k && start == -INFINITY ? few : block; /* without a limit beforehand much has to be scored */
     here = rows - first < here ? rows - first : here;
-    fits = choose_block(&p, &s, first, here, block, &start, &o);
+    const float *block_x[2] = {x + first * width, p.boosted ? boost_x + first * width : NULL};
+    fits = choose_block(&p, &s, block_x, first, NULL, here, block, start, &known, &o);
   }
-  if (good && fits) choose_again(&p, &s, block, &o);
+  if (good && fits) fits = choose_again(&p, &s, block, &known, &o);
+  if (known.seen >= 32) hint[0] = known.mean, hint[1] = known.spread;
   tally[1] += s.n_scored;
   release(&s, &p);
   return !good ? -2 : fits ? o.n : -1;

@@ -38,7 +38,7 @@ _SIGNATURES = {
     "ot_padded": (_I, [_I]),
     "ot_balance": (None, [_P, _I, _P, _I, _I, _P, _P, _P]),
     "ot_pack": (None, [_I, _P, _I, _I, _P, _I, _I, _P, _P]),
-    "ot_choose": (_I, [_I, _I, _I, _I, *[_P] * 12, _I, _F, _I, _I, _I, *[_P] * 5]),
+    "ot_choose": (_I, [_I, _I, _I, _I, *[_P] * 12, _I, _F, _I, _I, _I, *[_P] * 6]),
     "ot_decode": (None, [_P, _P, _P, _P, _I, _I, _I, _I, _I, _P]),
     "ot_products": (None, [_P, _P, _P, _P, _I, _I, _I, _I, _I, _P]),
     "ot_sum_by_latent": (None, [_P, _P, _P, _P, _P, _I, _I, _I, _I, _I, _P, _P]),
@@ -63,12 +63,13 @@ class _Packed:
 @dataclass(eq=False)
 class _Kept:
     """What is kept for an encoder's weight between steps: it and the weight of boosts, packed, how many places a batch
-    has had, and when int8 rests."""
+    has had, when int8 rests, and about what scores were chosen, by what they were chosen by."""
 
     packed: _Packed
     boost: _Packed | None = None
     size: int = 0
     rest: Rest = field(default_factory=Rest)
+    hints: dict[tuple[object, ...], Tensor] = field(default_factory=dict)
 
     def kind(self, kinds: list[int], width: int) -> int:
         """Which of some kinds of nomination is due."""
@@ -108,8 +109,11 @@ class Native:
         n_latents, width = weight.shape
         room = rule.k + rule.k // 2 + 16 if rule.k else min(max(ROOM, n_latents // 8), n_latents + 1)
 
+        by = rule.k, two_sided, rule.boost is None
+        known = kept.hints.get(by, torch.tensor([-torch.inf, 0.0]))
+
         def part(first: int, last: int) -> list[Tensor]:
-            rows = centred[first:last]
+            rows, hint = centred[first:last], known.clone()
             counts, tally = torch.empty(len(rows), dtype=torch.int64), torch.zeros(2, dtype=torch.int64)
             products = kept.packed.pointers(rows, weight)
             if rule.boost is not None and kept.boost is not None:
@@ -121,10 +125,10 @@ class Native:
                 found = self.library.ot_choose(
                     kept.packed.kind, len(rows), width, n_latents, *products, *[None] * (10 - len(products)),
                     bias.data_ptr(), _pointer(shift), rule.k, rule.floor, two_sided, room, size,
-                    *(out.data_ptr() for out in (latents, u, boosts, counts, tally)),
+                    *(out.data_ptr() for out in (hint, latents, u, boosts, counts, tally)),
                 )  # fmt: skip
                 if found >= 0:
-                    return [latents[:found], u[:found], boosts[:found], counts, tally]
+                    return [latents[:found], u[:found], boosts[:found], counts, tally, hint]
                 if found == -2:
                     raise MemoryError("no memory for the selection's lists.")
                 size = min(2 * size, len(rows) * n_latents)
@@ -133,6 +137,7 @@ class Native:
         latents, u, boosts, counts = (_joined(list(found)) for found in list(zip(*parts, strict=True))[:4])
         whole, scored = torch.stack([p[4] for p in parts]).sum(0).tolist()
         self.whole_rows, self.scored, kept.size = self.whole_rows + whole, self.scored + scored, int(1.2 * len(u))
+        kept.hints[by] = parts[0][5]
         if kept.packed.kind == 2:
             products = 1 if rule.boost is None else 2
             kept.rest.weigh(scored / len(centred) > products * (FEW * n_latents + 3 * len(u) / len(centred)))
