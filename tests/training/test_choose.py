@@ -29,7 +29,8 @@ from overtone.training.kernels.candidates import Candidates
 from overtone.training.kernels.choose import choose
 from overtone.training.kernels.compiler import BuildError
 from overtone.training.kernels.dispatch import KINDS
-from overtone.training.kernels.native import FEW, MACHINE, NOMINEES, Native
+from overtone.training.kernels.native import FEW, MACHINE, Native
+from overtone.training.kernels.nominees import NOMINEES
 from overtone.training.kernels.rounded_bf16 import BF16
 from overtone.training.kernels.rounded_int8 import INT8
 
@@ -183,6 +184,11 @@ def test_the_number_of_threads_changes_no_bit(build, threads):
     assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
 
 
+AWKWARD = pytest.mark.parametrize(
+    "kind", ["ordinary", "extreme coordinates", "extreme rows", "constant", "zeros", "twins"]
+)
+
+
 def awkward(kind, rows, width, latents):
     """States and a matrix of small integers, whose scores float32 holds exactly."""
     generator = torch.Generator().manual_seed(rows + 31 * width + 977 * latents)
@@ -207,9 +213,7 @@ def awkward(kind, rows, width, latents):
 
 @pytest.mark.parametrize("build", BUILDS)
 @pytest.mark.parametrize("two_sided", [False, True])
-@pytest.mark.parametrize(
-    "kind", ["ordinary", "extreme coordinates", "extreme rows", "constant", "zeros", "twins"]
-)  # fmt: skip
+@AWKWARD
 @settings(max_examples=8, deadline=None)
 @given(rows=st.integers(1, 150), width=st.integers(1, 90), latents=st.integers(1, 200), share=st.floats(0, 1))
 def test_where_float32_is_exact_so_is_the_choice_ties_included(build, two_sided, kind, rows, width, latents, share):
@@ -227,9 +231,7 @@ def test_where_float32_is_exact_so_is_the_choice_ties_included(build, two_sided,
 
 @pytest.mark.parametrize("build", TORCH)
 @pytest.mark.parametrize("two_sided", [False, True])
-@pytest.mark.parametrize(
-    "kind", ["ordinary", "extreme coordinates", "extreme rows", "constant", "zeros", "twins"]
-)  # fmt: skip
+@AWKWARD
 @settings(max_examples=8, deadline=None)
 @given(rows=st.integers(1, 150), width=st.integers(1, 90), groups=st.integers(1, 12), share=st.floats(0, 1))
 def test_torch_s_choice_is_exact_where_float32_is_up_to_which_of_equal_scores(
@@ -362,13 +364,8 @@ def test_what_earlier_batches_were_like_changes_no_bit(build, boosted):
     bias = 0.01 * bias
     boost = Boost(x.roll(1, 0), weight.roll(1, 0), "more") if boosted else None
     fresh = select(build, x, weight.clone(), bias, Rule(k=7, boost=boost), False)
-    for other in (
-        x + 3,
-        x.abs(),
-        -x.abs(),
-        0 * x,
-        torch.cat([x[:650].abs(), x[650:]]),
-    ):  # scores high, low, alike, mixed
+    others = (x + 3, x.abs(), -x.abs(), 0 * x, torch.cat([x[:650].abs(), x[650:]]))  # scores high, low, alike, mixed
+    for other in others:
         select(build, other, weight, bias, Rule(k=7, boost=boost), False)
         found = select(build, x, weight, bias, Rule(k=7, boost=boost), False)
         assert torch.equal(found.support.latents, fresh.support.latents) and torch.equal(found.u, fresh.u)

@@ -54,7 +54,7 @@ class Given:
 
 
 @dataclass(eq=False)
-class Seen:
+class StepFields:
     """What steps of all kinds hold; see `overtone.dictionaries.objectives.base.StepView` for the fields."""
 
     dictionary: Autoencoder
@@ -69,7 +69,7 @@ class Seen:
 
 
 @dataclass(eq=False)
-class OfAllLatents(Seen):
+class OfAllLatents(StepFields):
     """What a step answers whose dictionary is whole. chosen: the active places and their pre-activations, None after a
     dense pass."""
 

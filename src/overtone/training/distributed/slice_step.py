@@ -16,7 +16,7 @@ from overtone.training.distributed.exchange import OWN, common, gathered, total
 from overtone.training.distributed.world import World
 from overtone.training.kernels import dense
 from overtone.training.kernels.dispatch import kernels_for
-from overtone.training.step import Seen, active_rows
+from overtone.training.step import StepFields, active_rows
 
 
 class Cut:
@@ -76,7 +76,7 @@ class Cut:
 
 
 @dataclass(eq=False)
-class _OnSlice(Seen):
+class _OnSlice(StepFields):
     """What both kinds of step have and answer alike; see `StepView`. dictionary: this process's slice; dead: by number
     in the whole dictionary."""
 

@@ -22,7 +22,7 @@ from overtone.dictionaries.codes import Support
 from overtone.dictionaries.selectors.base import Rule
 from overtone.training.kernels import memory, sparse
 from overtone.training.kernels.bounds import GROUP, Bounds, Limits, Problem
-from overtone.training.kernels.rest import Rest
+from overtone.training.kernels.nominees import Rest
 from overtone.training.kernels.rounded import BLOCK, Kind, Rounded
 
 FEW = 1 / 40  # share of latents in nominees up to which int8 is faster than bf16

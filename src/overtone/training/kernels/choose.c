@@ -570,9 +570,9 @@ static int choose_again(const problem *p, scratch *s, int64_t block, const usual
    k > 0: the k best of each row; k = 0: all whose score exceeds `floor`. Score: the (shifted) pre-activation or, if
    two_sided, its magnitude, times 1 + |boost|; equal scores go to earlier latents. room: places of a row's list, more
    than k. hint (2): mean and deviation of earlier k-th scores per unit of a state's length, the first -inf if not known;
-   becomes those found here. Out: latents, pre-activations (not shifted) and magnitudes of boosts in row order, counts per row; `size` of
-   them fit. tally (2) is raised by the number of rows that were computed as a whole and of inner products made in
-   float32. Returns how many were chosen, -1 if they do not fit, -2 without memory. */
+   becomes those found here. Out: latents, pre-activations (not shifted) and magnitudes of boosts in row order, counts
+   per row; `size` of them fit. tally (2) is raised by the number of rows that were computed as a whole and of inner
+   products made in float32. Returns how many were chosen, -1 if they do not fit, -2 without memory. */
 int64_t ot_choose(int64_t kind, int64_t rows, int64_t width, int64_t latents, const float *x, const float *weight,
                   const void *packed, const float *norms, const float *factors, const float *boost_x,
                   const float *boost_weight, const void *boost_packed, const float *boost_norms,

@@ -26,6 +26,7 @@ from overtone.training.kernels import sparse
 from overtone.training.kernels.candidates import Candidates
 from overtone.training.kernels.choose import choose
 from overtone.training.kernels.native_dense import NativeProduct
+from overtone.training.kernels.nominees import NOMINEES
 from overtone.training.kernels.rounded import Kind
 from overtone.training.kernels.rounded_bf16 import BF16
 from overtone.training.kernels.rounded_int8 import INT8
@@ -33,7 +34,6 @@ from overtone.training.kernels.rounded_int8 import INT8
 log = logging.getLogger(__name__)
 _FORCED: ContextVar[str] = ContextVar("forced kernels", default="")
 KERNELS = ("auto", "compiled", "torch", "plain")
-NOMINEES = ("single", "bf16", "int8")
 KINDS: tuple[Kind, ...] = (INT8, BF16)  # of few bits, the fastest first
 
 

@@ -19,10 +19,9 @@ from overtone.dictionaries.codes import Support
 from overtone.dictionaries.selectors.base import Boost, Rule
 from overtone.training.kernels import compiler, memory, sparse, threads
 from overtone.training.kernels.compiler import BuildError
-from overtone.training.kernels.rest import Rest
+from overtone.training.kernels.nominees import NOMINEES, Rest
 
 LEVELS = ("portable C", "AVX2", "AVX-512")
-NOMINEES = ("single", "bf16", "int8")  # what they are found with; the last that there is is the fastest
 MACHINE = "-march=native"
 ROOM = 1024  # places of a row's list where no k bounds them, or an eighth of the latents
 WIDEST = 2**16  # states for int8, whose sums have 32 bits

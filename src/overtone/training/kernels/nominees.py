@@ -1,6 +1,8 @@
-"""When few bits do not serve: int8 nominees rest for a while where their bounds tell too little."""
+"""What nominates, and when that does not serve: int8 rests for a while where its bounds tell too little."""
 
 from dataclasses import dataclass
+
+NOMINEES = ("single", "bf16", "int8")  # kinds of numbers, the fastest last; places are numbers of the C library
 
 
 @dataclass
