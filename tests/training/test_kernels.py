@@ -68,16 +68,27 @@ def test_compiled_values_and_gradients_equal_the_dense_ones(compiled, kind, rows
         torch.testing.assert_close(found.double(), right, rtol=1e-4, atol=1e-4 * width**0.5)
 
 
-def test_memory_in_use_is_never_handed_out_again():
+@pytest.mark.parametrize("size", [300, 1500], ids=["small pages", "huge pages"])
+def test_memory_in_use_is_never_handed_out_again(size):
     memory.release()
-    first = memory.take(300, 300)
+    first = memory.take(size, size)
     kept = first.view(-1)[:5]
     kept.fill_(7)
     address = first.data_ptr()
     del first
-    assert memory.take(300, 300).data_ptr() != address, "a view still refers to it"
+    assert memory.take(size, size).data_ptr() != address, "a view still refers to it"
+    assert kept.tolist() == [7] * 5
     del kept
-    assert memory.take(300, 300).data_ptr() == address
+    again = memory.take(size, size)
+    assert again.data_ptr() == address
+    memory.release()
+    assert float(again.fill_(3).sum()) == 3 * size**2, "what is still referred to stays"
+
+
+def test_memory_is_had_without_huge_pages_too(monkeypatch):
+    monkeypatch.delattr(memory.mmap, "MADV_HUGEPAGE", raising=False)
+    memory.release()
+    assert memory.take(1500, 1500).fill_(1).sum() == 1500**2
     memory.release()
 
 

@@ -1,9 +1,12 @@
-"""Memory that was freed, given back to the system."""
+"""Memory that was freed: kept for the next step while there is one, else given back to the system."""
 
 import ctypes
 import gc
 from functools import cache
 from typing import Any
+
+_TRIM, _MMAP = -1, -3  # names of mallopt: what is freed at the heap's end, and what is not of the heap
+_LARGEST = 2**25  # bytes; glibc comes to it by itself, with twice as many to trim, once so much was freed in one piece
 
 
 @cache
@@ -22,3 +25,12 @@ def give_back() -> None:
     gc.collect()
     if (library := _library()) is not None:
         library.malloc_trim(0)
+
+
+@cache
+def keep_freed() -> None:
+    """Let glibc keep what is freed, up to 64 MiB at a time, so that the next step finds pages that are there: as
+    delivered it gives large pieces back at once and asks for them again. Nothing happens with other C libraries."""
+    if (library := _library()) is not None:
+        library.mallopt(_MMAP, _LARGEST)
+        library.mallopt(_TRIM, 2 * _LARGEST)

@@ -360,51 +360,26 @@ static int64_t block_of(const problem *p) { /* rows whose cells fill half of a t
   return rows < MR ? MR : rows > most ? most : rows;
 }
 
-#define BUFFERS 28
-
-/* The addresses of all BUFFERS pointers to working memory, and their sizes in bytes. */
-static void buffers_of(scratch *s, const problem *p, int64_t n_rows, int64_t block, void *at[BUFFERS],
-                       size_t bytes[BUFFERS]) {
-  size_t rows = (size_t)block, room = (size_t)p->room + NR, i = 0;
-#define BUFFER(pointer, size) at[i] = &(pointer), bytes[i++] = (size)
-  for (int which = 0; which < 2; which++) {
-    few_bits *f = s->of + which;
-    size_t n = which && !p->boosted ? 0 : rows;
-    BUFFER(f->cells, n * sizeof(cell) * (size_t)depth_of(p->kind, p->width));
-    BUFFER(f->states, 4 * n * (size_t)p->width);
-    BUFFER(f->scale, 4 * n), BUFFER(f->of_length, 4 * n), BUFFER(f->of_error, 4 * n), BUFFER(f->sum, 4 * n);
-  }
-  BUFFER(s->lists, sizeof(list) * rows), BUFFER(s->values, 4 * rows * room), BUFFER(s->latents, 4 * rows * room);
-  BUFFER(s->boosts, p->boosted ? 4 * rows * room : 0), BUFFER(s->upper, p->boosted ? 4 * rows * NR : 0);
-  BUFFER(s->bias, 4 * (size_t)p->padded), BUFFER(s->work, 16 * (size_t)p->latents), BUFFER(s->keys, 4 * room);
-  BUFFER(s->least, 4 * rows), BUFFER(s->limit, 4 * rows), BUFFER(s->scores, 4 * rows * NR);
-  BUFFER(s->marks, 4 * (rows + 16)), BUFFER(s->marked, 4 * (rows + 16)), BUFFER(s->found, 4 * rows);
-  BUFFER(s->found_boost, 4 * rows), BUFFER(s->again, 8 * (size_t)n_rows);
-#undef BUFFER
-}
-
-static int reserve(scratch *s, const problem *p, int64_t n_rows, int64_t block) {
-  void *at[BUFFERS];
-  size_t bytes[BUFFERS];
-  int good = 1;
+/* Lay working memory out from an address on; returns how many bytes it takes. */
+static int64_t lay_out(scratch *s, const problem *p, int64_t n_rows, int64_t block, uintptr_t start) {
+  size_t rows = (size_t)block, room = (size_t)p->room + NR;
+  uintptr_t at = start;
+#define PART(pointer, bytes) pointer = (void *)at, at += ((size_t)(bytes) + 63) / 64 * 64
   memset(s, 0, sizeof(scratch));
-  buffers_of(s, p, n_rows, block, at, bytes);
-  for (int i = 0; i < BUFFERS; i++) {
-    void *memory = malloc(bytes[i] + 1);
-    memcpy(at[i], &memory, sizeof(memory));
-    good = good && memory;
+  for (int which = 0; which <= p->boosted; which++) {
+    few_bits *f = s->of + which;
+    PART(f->cells, rows * sizeof(cell) * (size_t)depth_of(p->kind, p->width));
+    PART(f->states, 4 * rows * (size_t)p->width);
+    PART(f->scale, 4 * rows), PART(f->of_length, 4 * rows), PART(f->of_error, 4 * rows), PART(f->sum, 4 * rows);
   }
-  return good;
-}
-
-static void release(scratch *s, const problem *p) {
-  void *at[BUFFERS], *memory;
-  size_t bytes[BUFFERS];
-  buffers_of(s, p, 0, 0, at, bytes);
-  for (int i = 0; i < BUFFERS; i++) {
-    memcpy(&memory, at[i], sizeof(memory));
-    free(memory);
-  }
+  PART(s->lists, sizeof(list) * rows), PART(s->values, 4 * rows * room), PART(s->latents, 4 * rows * room);
+  if (p->boosted) PART(s->boosts, 4 * rows * room), PART(s->upper, 4 * rows * NR);
+  PART(s->bias, 4 * (size_t)p->padded), PART(s->work, 16 * (size_t)p->latents), PART(s->keys, 4 * room);
+  PART(s->least, 4 * rows), PART(s->limit, 4 * rows), PART(s->scores, 4 * rows * NR);
+  PART(s->marks, 4 * (rows + 16)), PART(s->marked, 4 * (rows + 16)), PART(s->found, 4 * rows);
+  PART(s->found_boost, 4 * rows), PART(s->again, 8 * (size_t)n_rows);
+#undef PART
+  return (int64_t)(at - start);
 }
 
 /* Rows of one product in fewer bits. Returns the last one's length; plain: the lengths of all. */
@@ -563,6 +538,14 @@ static int choose_again(const problem *p, scratch *s, int64_t block, const usual
   return 1;
 }
 
+/* Bytes of working memory that ot_choose needs. */
+int64_t ot_work_bytes(int64_t kind, int64_t rows, int64_t width, int64_t latents, int64_t room, int64_t boosted) {
+  problem p = {.width = width, .latents = latents, .padded = ot_padded(latents), .room = room, .kind = (int)kind,
+               .boosted = (int)boosted};
+  scratch ignored;
+  return lay_out(&ignored, &p, rows, block_of(&p), 0);
+}
+
 /* Choose among the latents of `rows` states, see the head of this file.
 
    kind: of nomination; weight, packed, norms, factors: the encoder's matrix and what ot_pack made of it, with what; the
@@ -572,36 +555,36 @@ static int choose_again(const problem *p, scratch *s, int64_t block, const usual
    than k. hint (2): mean and deviation of earlier k-th scores per unit of a state's length, the first -inf if not known;
    becomes those found here. Out: latents, pre-activations (not shifted) and magnitudes of boosts in row order, counts
    per row; `size` of them fit. tally (2) is raised by the number of rows that were computed as a whole and of inner
-   products made in float32. Returns how many were chosen, -1 if they do not fit, -2 without memory. */
+   products made in float32. work: memory of ot_work_bytes. Returns how many were chosen, -1 if they do not fit. */
 int64_t ot_choose(int64_t kind, int64_t rows, int64_t width, int64_t latents, const float *x, const float *weight,
                   const void *packed, const float *norms, const float *factors, const float *boost_x,
                   const float *boost_weight, const void *boost_packed, const float *boost_norms,
                   const float *boost_factors, const float *bias, const float *shift, int64_t k, float floor,
                   int64_t two_sided, int64_t room, int64_t size, float *hint, int64_t *out_latents, float *out_u,
-                  float *out_boost, int64_t *counts, int64_t *tally) {
+                  float *out_boost, int64_t *counts, int64_t *tally, void *work) {
   problem p = {{{x, weight, packed, norms, factors}, {boost_x, boost_weight, boost_packed, boost_norms, boost_factors}},
                bias, shift, width, latents, ot_padded(latents), k, room, floor, (int)kind, (int)two_sided,
                boost_x != NULL};
   output o = {out_latents, counts, tally, out_u, out_boost, size, 0};
   scratch s;
   int64_t block = block_of(&p), few = block < 4 * MR ? block : 4 * MR;
-  int good = reserve(&s, &p, rows, block), fits = 1;
-  for (int64_t i = 0; i < p.padded && good; i++) { /* padding compares as false */
+  int fits = 1;
+  lay_out(&s, &p, rows, block, (uintptr_t)work);
+  for (int64_t i = 0; i < p.padded; i++) { /* padding compares as false */
     s.bias[i] = i < latents ? bias[i] - (shift ? shift[i] : 0) : NAN;
     float size_of = i < latents ? fabsf(bias[i]) + (shift ? fabsf(shift[i]) : 0) : 0;
     if (kind != SINGLE) s.margin = fmaxf(s.margin, 0x1p-21f * size_of);
   }
   usual known = {hint[0], hint[1], hint[0] > -INFINITY ? rows : 0};
-  for (int64_t first = 0, here; first < rows && good && fits; first += here) {
+  for (int64_t first = 0, here; first < rows && fits; first += here) {
     float start = start_of(&known, 2.3f);
     here = k && start == -INFINITY ? few : block; /* without a limit beforehand much has to be scored */
     here = rows - first < here ? rows - first : here;
     const float *block_x[2] = {x + first * width, p.boosted ? boost_x + first * width : NULL};
     fits = choose_block(&p, &s, block_x, first, NULL, here, block, start, &known, &o);
   }
-  if (good && fits) fits = choose_again(&p, &s, block, &known, &o);
+  if (fits) fits = choose_again(&p, &s, block, &known, &o);
   if (known.seen >= 32) hint[0] = known.mean, hint[1] = known.spread;
   tally[1] += s.n_scored;
-  release(&s, &p);
-  return !good ? -2 : fits ? o.n : -1;
+  return fits ? o.n : -1;
 }

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from overtone.core.errors import SettingError
+from overtone.core.memory import keep_freed
 from overtone.dictionaries.autoencoder import Chosen
 from overtone.training.kernels import sparse
 from overtone.training.kernels.candidates import Candidates
@@ -69,6 +70,7 @@ def using(kind: str) -> Iterator[None]:
 def _of_kind(device_type: str, kind: str) -> Kernels:
     if kind not in KERNELS:
         raise SettingError(f"OVERTONE_KERNELS={kind}: use one of {', '.join(KERNELS)}.")
+    keep_freed()
     if device_type == "cuda" and find_spec("triton") is not None:
         from overtone.training.kernels import triton_sparse
 

@@ -37,7 +37,8 @@ _SIGNATURES = {
     "ot_padded": (_I, [_I]),
     "ot_balance": (None, [_P, _I, _P, _I, _I, _P, _P, _P]),
     "ot_pack": (None, [_I, _P, _I, _I, _P, _I, _I, _P, _P]),
-    "ot_choose": (_I, [_I, _I, _I, _I, *[_P] * 12, _I, _F, _I, _I, _I, *[_P] * 6]),
+    "ot_work_bytes": (_I, [_I] * 6),
+    "ot_choose": (_I, [_I, _I, _I, _I, *[_P] * 12, _I, _F, _I, _I, _I, *[_P] * 7]),
     "ot_decode": (None, [_P, _P, _P, _P, _I, _I, _I, _I, _I, _P]),
     "ot_products": (None, [_P, _P, _P, _P, _I, _I, _I, _I, _I, _P]),
     "ot_sum_by_latent": (None, [_P, _P, _P, _P, _P, _I, _I, _I, _I, _I, _P, _P]),
@@ -118,18 +119,19 @@ class Native:
             if rule.boost is not None and kept.boost is not None:
                 products += kept.boost.pointers(rule.boost.states[first:last], rule.boost.weight)
             size = len(rows) * rule.k or min(len(rows) * n_latents, kept.size // len(centred) * len(rows) + 64 * ROOM)
+            shape = kept.packed.kind, len(rows), width, n_latents
+            needed = self.library.ot_work_bytes(*shape, room, rule.boost is not None)
+            work = memory.take(-(-needed // memory.SMALL), memory.SMALL // 4)  # of few sizes, so that it is used again
             while True:
                 latents, u = torch.empty(size, dtype=torch.int64), torch.empty(size)
                 boosts = torch.empty(0 if rule.boost is None else size)
                 found = self.library.ot_choose(
-                    kept.packed.kind, len(rows), width, n_latents, *products, *[None] * (10 - len(products)),
+                    *shape, *products, *[None] * (10 - len(products)),
                     bias.data_ptr(), _pointer(shift), rule.k, rule.floor, two_sided, room, size,
-                    *(out.data_ptr() for out in (hint, latents, u, boosts, counts, tally)),
+                    *(out.data_ptr() for out in (hint, latents, u, boosts, counts, tally, work)),
                 )  # fmt: skip
                 if found >= 0:
                     return [latents[:found], u[:found], boosts[:found], counts, tally, hint]
-                if found == -2:
-                    raise MemoryError("no memory for the selection's lists.")
                 size = min(2 * size, len(rows) * n_latents)
 
         parts = threads.over(len(centred), GRAIN, part)

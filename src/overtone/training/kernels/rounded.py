@@ -19,9 +19,10 @@ SMALLEST, LARGEST = 1e-30, 1e30  # steps between which products are neither lost
 
 
 class Kind(Protocol):
-    """A kind of few bits. widest: coordinates that a row may have."""
+    """A kind of few bits. dtype: of its numbers; widest: coordinates that a row may have."""
 
     name: str
+    dtype: torch.dtype
     widest: int
 
     def is_fast(self) -> bool:
@@ -32,8 +33,8 @@ class Kind(Protocol):
         """Steps for rows whose largest numbers are so large."""
         ...
 
-    def rounded(self, numbers: Tensor) -> Tensor:
-        """Float32 numbers in steps, rounded, in this kind's type."""
+    def nearest(self, numbers: Tensor) -> Tensor:
+        """Float32 numbers in steps, rounded to what this kind has, still in float32."""
         ...
 
     def packed(self, rounded: Tensor, steps: Tensor) -> Tensor:
@@ -48,13 +49,12 @@ class Kind(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Short:
-    """Rows in few bits: rounded; (rows,) steps and, in these, lengths before and after rounding and of the
-    difference."""
+    """Rows in few bits: rounded; (rows,) steps and, in these, lengths of what is rounded and of what that takes
+    away."""
 
     rounded: Tensor
     steps: Tensor
-    before: Tensor
-    after: Tensor
+    length: Tensor
     lost: Tensor
 
     @classmethod
@@ -62,16 +62,14 @@ class Short:
         """Of (rows, width) float32 numbers."""
         steps = kind.steps(numbers.abs().amax(1))
         steps = torch.where(steps < SMALLEST, 1.0, steps)  # then nothing is left of the row
-        numbers = numbers / steps.unsqueeze(1)
-        rounded = kind.rounded(numbers)
-        plain = rounded.float()
-        before, after = _lengths(numbers), _lengths(plain)
-        return cls(rounded, steps, before, after, _lengths(numbers.sub_(plain)))
+        numbers = numbers * (1 / steps).unsqueeze(1)
+        nearest = kind.nearest(numbers)
+        return cls(nearest.to(kind.dtype), steps, _lengths(nearest), _lengths(numbers.sub_(nearest)))
 
 
 @dataclass(frozen=True, eq=False)
 class Rounded:
-    """Weights in few bits. by_lost, by_after: (latents,) what is missed for each unit of length that rounding takes
+    """Weights in few bits. by_lost, by_length: (latents,) what is missed for each unit of length that rounding takes
     from a row, and leaves of it; coarse: (latents,) rounding of an offset, in true units; 1 coordinate is more than
     the weights have where there is an offset."""
 
@@ -79,7 +77,7 @@ class Rounded:
     packed: Tensor
     steps: Tensor
     by_lost: Tensor
-    by_after: Tensor
+    by_length: Tensor
     coarse: Tensor
     factors: Tensor | None
     has_offset: bool
@@ -94,34 +92,36 @@ class Rounded:
         offset = None if offset is None or not bool(offset.any()) else offset
         width = weight.shape[1] + (offset is not None)
         factors = _balance(states, weight, offset)
+        divided = None if factors is None else 1 / factors
         parts = []
         for i in range(0, len(weight), BLOCK):
-            part = _extended(weight[i : i + BLOCK], None if offset is None else offset[i : i + BLOCK])
-            parts.append(Short.of(kind, part if factors is None else part / factors))
-        steps, before, after, lost = (
-            torch.cat([getattr(part, name) for part in parts]) for name in ("steps", "before", "after", "lost")
+            column = None if offset is None else offset[i : i + BLOCK]
+            parts.append(Short.of(kind, _scaled(weight[i : i + BLOCK], column, divided)))
+        steps, length, lost = (
+            torch.cat([getattr(part, name) for part in parts]) for name in ("steps", "length", "lost")
         )
         if width > kind.widest or not bool((steps <= LARGEST).all()):
             return None
         summing = 2.0 * (width + 4) * 2.0**-24  # here, and again in float32
         coarse = torch.zeros(len(weight)) if bias is None or shift is None else (bias.abs() + shift.abs()) * 2.0**-22
         packed = kind.packed(torch.cat([part.rounded for part in parts]), steps)
-        by_lost, by_after = 1.002 * steps * before, 1.002 * steps * (lost + summing * (after + lost))
-        return cls(kind, packed, steps, by_lost, by_after, coarse, factors, offset is not None)
+        whole = length + lost  # no less than before rounding
+        by_lost, by_length = 1.002 * steps * whole, 1.002 * steps * (lost + summing * whole)
+        return cls(kind, packed, steps, by_lost, by_length, coarse, factors, offset is not None)
 
     def short(self, states: Tensor) -> Short | None:
         """(rows, width) states for products with these weights; None where they are not finite."""
-        numbers = _extended(states, torch.ones(len(states)) if self.has_offset else None)
-        found = Short.of(self.kind, numbers if self.factors is None else numbers * self.factors)
+        column = torch.ones(len(states)) if self.has_offset else None
+        found = Short.of(self.kind, _scaled(states, column, self.factors))
         return found if bool((found.steps <= LARGEST).all()) else None
 
     def at_most(self, rows: Short, two_sided: bool) -> tuple[Tensor, Tensor, Tensor]:
         """(rows, latents) bf16, in the rows' steps, times 1 + GRAIN no less than the true products or, if two-sided and
         times 1 + 2 GRAIN, than their magnitudes; (rows,) how much less would do, since all rows are treated as the
         worst one is; and () how much it is in the mean."""
-        lost, after = rows.lost.amax(), rows.after.amax()
-        wrong = lost * self.by_lost + after * self.by_after + self.coarse / rows.steps.amin()
-        spare = (lost - rows.lost) * self.by_lost.amin() + (after - rows.after) * self.by_after.amin()
+        lost, length = rows.lost.amax(), rows.length.amax()
+        wrong = lost * self.by_lost + length * self.by_length + self.coarse / rows.steps.amin()
+        spare = (lost - rows.lost) * self.by_lost.amin() + (length - rows.length) * self.by_length.amin()
         if not two_sided:
             return self.kind.products(rows.rounded, self.packed, self.steps, wrong), spare, wrong.mean()
         return self.magnitudes(rows).add_((1.01 * wrong).bfloat16()), spare, wrong.mean()
@@ -132,15 +132,26 @@ class Rounded:
 
     def wrong(self, rows: Short) -> Tensor:
         """(rows,) by how much magnitudes may be wrong beside GRAIN of them, in true units."""
-        return rows.steps * (rows.lost * self.by_lost.amax() + rows.after * self.by_after.amax())
+        return rows.steps * (rows.lost * self.by_lost.amax() + rows.length * self.by_length.amax())
 
 
 def _lengths(rows: Tensor) -> Tensor:
     return torch.linalg.vector_norm(rows, dim=1)
 
 
-def _extended(rows: Tensor, column: Tensor | None) -> Tensor:
-    return rows if column is None else torch.cat([rows, column.unsqueeze(1)], 1)
+def _scaled(rows: Tensor, column: Tensor | None, factors: Tensor | None) -> Tensor:
+    """Rows with one column more, if there is one, times (width,) factors."""
+    if column is None:
+        return rows if factors is None else rows * factors
+    width = rows.shape[1]
+    found = rows.new_empty(len(rows), width + 1)
+    found[:, width] = column
+    if factors is None:
+        found[:, :width] = rows
+    else:
+        torch.mul(rows, factors[:width], out=found[:, :width])
+        found[:, width] *= factors[width]
+    return found
 
 
 def _balance(states: Tensor, weight: Tensor, offset: Tensor | None) -> Tensor | None:

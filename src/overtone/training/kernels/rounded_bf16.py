@@ -7,7 +7,7 @@ from torch import Tensor
 class BFloat16:
     """Eight binary digits. Steps are powers of two, by which numbers are multiplied without loss."""
 
-    name, widest = "bf16", 2**31
+    name, dtype, widest = "bf16", torch.bfloat16, 2**31
 
     def is_fast(self) -> bool:
         """Whether the processor has instructions for them."""
@@ -18,9 +18,9 @@ class BFloat16:
         """As in `rounded.Kind`."""
         return largest.log2().ceil().exp2()
 
-    def rounded(self, numbers: Tensor) -> Tensor:
+    def nearest(self, numbers: Tensor) -> Tensor:
         """As in `rounded.Kind`."""
-        return numbers.bfloat16()
+        return numbers.bfloat16().float()
 
     def packed(self, rounded: Tensor, steps: Tensor) -> Tensor:
         """As in `rounded.Kind`."""
