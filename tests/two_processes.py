@@ -76,6 +76,8 @@ def main(rank: int, folder: Path) -> None:
             if rank == 0:
                 fitted.save(folder / f"dictionary-{split}-{name}")
             found[f"{split}-{name}"] = [record.to_dict() for record in fitted.record]
+            found[f"encoded {split}-{name}"] = message_of(lambda: fitted.dictionary.encode(states()))  # noqa: B023
+            found[f"saved {split}-{name}"] = message_of(lambda: fitted.save(folder / f"{rank}-{split}-{name}"))  # noqa: B023
     found["too narrow"] = message_of(lambda: fit(TopK(6, k=4), states(), n_tokens=100, split="latents", quiet=True))
     found["other data"] = message_of(lambda: fit(PRESETS["top_k"], states() + rank, n_tokens=100, split="rows"))
     found["no such split"] = message_of(lambda: fit(PRESETS["top_k"], states(), n_tokens=100, split="row"))
@@ -89,6 +91,7 @@ def main(rank: int, folder: Path) -> None:
             if name == "batch_top_k":
                 train(name, folder / f"stopped-{split}-{name}", split=split)
     if rank == 1:
+        (folder / "found-1.json").write_text(json.dumps(found))
         stop_at(9, lambda: os._exit(3))
     found["died"] = message_of(lambda: train("top_k", folder / "died", split="rows", checkpoint_every_s=0))
     (folder / f"found-{rank}.json").write_text(json.dumps(found))

@@ -1,13 +1,17 @@
 """Processes that train together, played by threads of this one: fast enough to try every preset."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
 
+from overtone.core.tensor_files import StoredTensors
+from overtone.training.checkpoint import save_checkpoint
 from overtone.training.distributed.world import World
+from overtone.training.run import Run
 
 
 @dataclass
@@ -50,6 +54,19 @@ class ThreadWorld:
     def highest(self, tensor: torch.Tensor) -> torch.Tensor:
         """The maximum, in place."""
         return tensor.copy_(torch.stack(self.gather(tensor)).amax(0))
+
+    def to_first(self, part: torch.Tensor, counts: Sequence[int]) -> Iterator[torch.Tensor]:
+        """The parts of all threads, for the first one."""
+        for found in self.gather(part, list(counts)):
+            yield from found.split(max(1, len(found) // 2)) if self.first and len(found) else ()
+
+
+def written(run: Run, folder: Path, world: Any = None) -> StoredTensors:
+    """The tensors of a run as one process has them, out of a checkpoint that the threads write together."""
+    save_checkpoint(folder, [run], {}, {}, first=world is None or world.first)
+    if world is not None:
+        world.any()
+    return StoredTensors(folder / "run-0.safetensors")
 
 
 def together(size: int, work: Callable[[Any], Any]) -> list[Any]:

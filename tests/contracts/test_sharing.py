@@ -4,16 +4,18 @@ Among what must not change is all that maintainers count: the statistics of part
 """
 
 import re
-from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from overtone.core.artifacts import file_hash
 from overtone.core.catalogue import entries
 from overtone.core.errors import CapabilityError
 from overtone.core.seeds import torch_generator
+from overtone.dictionaries import starts
 from overtone.dictionaries.autoencoder import Autoencoder
 from overtone.dictionaries.codes import Support
 from overtone.dictionaries.decoders.linear import Linear
@@ -22,11 +24,11 @@ from overtone.dictionaries.scores import GradientWeighted
 from overtone.dictionaries.selectors.energy import Energy
 from overtone.dictionaries.slices import Slice
 from overtone.training import passes
-from overtone.training.distributed.join import SPLITS
-from overtone.training.distributed.share import Alone
+from overtone.training.distributed.elsewhere import Elsewhere
+from overtone.training.distributed.join import SPLITS, Sharing
 from overtone.training.run import Run
 from overtone.training.schedules import Schedule
-from worlds import together
+from worlds import together, written
 
 ENTRIES = {name: entry for name, entry in entries("dictionaries").items() if not entry.thing.whole}
 WIDTH, LATENTS, K, ROWS, STEPS = 8, 12, 2, 25, 12
@@ -63,16 +65,17 @@ def rows_for(preset) -> list[tuple]:
     return [batch() for _ in range(STEPS)]
 
 
-def begun(preset, share) -> Run:
+def begun(preset, split=None, world=None) -> Run:
     """A run in which latents count as dead early, before its first step."""
-    dictionary = preset.build(WIDTH, torch_generator(0, "dictionary"))
+    sharing = Sharing(split, world, "cpu")
+    dictionary = sharing.made(preset.n_latents, lambda: preset.build(WIDTH, torch_generator(0, "dictionary")))
     if not isinstance(dictionary, Autoencoder):
         pytest.skip("not trained by gradient steps of the shared skeleton")
 
     n_tokens = 2 * STEPS * ROWS
     run = Run(
         preset.name, preset, dictionary, lr=3e-2, schedule=Schedule(), n_tokens=n_tokens,
-        share=lambda model: share(model.double().train()),
+        share=lambda model: sharing.share(model.double()),
     )  # fmt: skip
     run.firing.window, run.adam.clip = 3 * ROWS, 0.05  # latents die, and the gradients' norm is bounded
     for maintainer in run.maintainers:
@@ -82,13 +85,13 @@ def begun(preset, share) -> Run:
     return run
 
 
-def trained(preset, share) -> tuple[Run, dict[str, torch.Tensor]]:
-    """A run after some steps, and all its tensors as one process has them."""
-    run = begun(preset, share)
+def trained(preset, split=None, world=None) -> Run:
+    """A run after some steps."""
+    run = begun(preset, split, world)
     for batch in rows_for(preset):
         run.advance(*batch)
     run.measure()
-    return run, run.tensors()
+    return run
 
 
 def agree(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
@@ -97,15 +100,22 @@ def agree(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> 
         torch.testing.assert_close(found[name], expected[name], rtol=1e-6, atol=1e-8, msg=lambda m, n=name: f"{n}: {m}")
 
 
+def without_values(dictionary) -> list[str]:
+    """Tensors of any kind, also such as are not saved, that a dictionary was put together without."""
+    held = (tensor for part in dictionary.modules() for tensor in vars(part).items())
+    plain = [name for name, value in held if isinstance(value, torch.Tensor) and value.is_meta]
+    return plain + [name for name, tensor in dictionary.state_dict().items() if tensor.is_meta]
+
+
 @pytest.mark.parametrize("split", list(SPLITS))
 @pytest.mark.parametrize("name", list(ENTRIES))
-def test_sharing_a_training_changes_nothing(name, split):
+def test_sharing_a_training_changes_nothing(name, split, tmp_path):
     preset = ENTRIES[name].thing.example(n_latents=LATENTS, k=K)
     if split == "latents" and name in WHOLE:
         with pytest.raises(CapabilityError, match=f"{WHOLE[name]}.*split='rows'"):
-            together(2, lambda world: trained(preset, lambda model: SPLITS[split](model, world)))
+            together(2, lambda world: trained(preset, split, world))
     else:
-        check(preset, split, 2)
+        check(preset, split, 2, tmp_path)
 
 
 def test_the_page_names_the_kinds_that_cannot_be_spread():
@@ -116,54 +126,122 @@ def test_the_page_names_the_kinds_that_cannot_be_spread():
 
 @pytest.mark.parametrize("split", list(SPLITS))
 @pytest.mark.parametrize(("name", "knobs"), OTHERWISE)
-def test_nor_does_it_with_other_settings_and_uneven_parts(name, knobs, split, monkeypatch):
+def test_nor_does_it_with_other_settings_and_uneven_parts(name, knobs, split, monkeypatch, tmp_path):
     monkeypatch.setattr(passes, "BLOCK", 40)  # dense steps go in several blocks of rows
     monkeypatch.setattr(passes, "LEAST", 1)
-    check(replace(ENTRIES[name].thing.example(n_latents=LATENTS + 2, k=K), **knobs), split, 3)
+    check(replace(ENTRIES[name].thing.example(n_latents=LATENTS + 2, k=K), **knobs), split, 3, tmp_path)
 
 
-def check(preset, split, size):
-    """Several workers end where one does."""
-    alone, expected = trained(preset, Alone)
+def check(preset, split, size, folder):
+    """Several workers end where one does; with slices of the latents the first one has the dictionary."""
+    alone = trained(preset)
+    expected = alone.tensors()
 
     def work(world):
-        run, tensors = trained(preset, lambda model: SPLITS[split](model, world))
-        return run, tensors, deepcopy(run.share.dictionary())
+        run = trained(preset, split, world)
+        stored = written(run, folder / "kept", world)
+        return run, {name: stored[name][...] for name in stored}, run.dictionary()
 
-    for run, tensors, dictionary in together(size, work):
+    for rank, (run, tensors, dictionary) in enumerate(together(size, work)):
         agree(tensors, expected)
-        agree(dictionary.state_dict(), alone.model.state_dict())
+        assert isinstance(dictionary, Elsewhere) == (rank > 0 and split == "latents")
+        if not isinstance(dictionary, Elsewhere):
+            agree(dictionary.state_dict(), alone.model.state_dict())
+            assert dictionary.spec() == alone.model.spec() and not without_values(dictionary)
         assert run.records[-1].l0 == alone.records[-1].l0
         assert run.records[-1].share_dead == pytest.approx(alone.records[-1].share_dead)
         assert run.records[-1].loss == pytest.approx(alone.records[-1].loss)
 
 
-@pytest.mark.parametrize("split", list(SPLITS))
-def test_a_saved_half_is_taken_up_again_by_three(split):
-    """Two save, three load, and have the same."""
-    preset = ENTRIES["batch_top_k"].thing.example(n_latents=LATENTS, k=K)
-    _, saved = trained(preset, Alone)
+SPREAD = pytest.mark.parametrize("name", sorted(ENTRIES.keys() - WHOLE.keys()))
+
+
+class Largest(TorchDispatchMode):
+    """Numbers in the largest tensor that comes out of any operation inside; bytes on their way to a file are none."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.size = 0
+
+    def __torch_dispatch__(self, operation, types, arguments=(), options=None):
+        made = operation(*arguments, **(options or {}))
+        for tensor in made if isinstance(made, (tuple, list)) else (made,):
+            if isinstance(tensor, torch.Tensor) and tensor.device.type != "meta" and tensor.dtype != torch.uint8:
+                self.size = max(self.size, tensor.numel())
+        return made
+
+
+@SPREAD
+def test_slices_start_with_the_bits_of_one_process_and_never_have_those_of_others(name, monkeypatch, tmp_path):
+    """Until the end, and then only the first one has them."""
+    monkeypatch.setattr(starts, "BLOCK", 0)  # drawn in several blocks, of some of which a slice has a part
+    preset = ENTRIES[name].thing.example(n_latents=51, k=K)
+    alone = {key: tensor.clone() for key, tensor in begun(preset).model.state_dict().items()}
 
     def work(world):
-        run, _ = trained(preset, lambda model: SPLITS[split](model, world))
-        run.load({name: tensor.clone() for name, tensor in saved.items()}, 100, [])
-        return run.tensors()
+        with Largest() as largest:
+            run = begun(preset, "latents", world)
+            found = {key: tensor.clone() for key, tensor in run.model.state_dict().items()}
+            written(run, tmp_path / "kept", world)
+            before = largest.size
+            run.dictionary()
+        return found, run.share.names, before, largest.size
 
-    for tensors in together(3, work):
-        agree(tensors, saved)
+    for rank, (found, names, before, after) in enumerate(together(3, work)):
+        assert before < 51 * WIDTH and (after < 51 * WIDTH) == (rank > 0)
+        rows = {key for key in names if found[key].ndim > 1}
+        assert rows
+        for key in rows:
+            assert torch.equal(found[key], alone[key].chunk(3)[rank]), key
+
+
+def test_a_slice_is_all_that_is_read_of_a_checkpoint(tmp_path):
+    preset = ENTRIES["top_k"].thing.example(n_latents=LATENTS, k=K)
+    saved = written(trained(preset), tmp_path / "kept")
+
+    class Spied:
+        def __init__(self, name):
+            self.name = name
+
+        def __getitem__(self, index):
+            found = saved[self.name][index]
+            read.append(found.numel())
+            return found
+
+    def work(world):
+        run = begun(preset, "latents", world)
+        run.load({name: Spied(name) for name in saved}, 100, [])
+
+    read = []
+    together(3, work)
+    assert max(read) == LATENTS // 3 * WIDTH
+
+
+@pytest.mark.parametrize("split", list(SPLITS))
+def test_a_saved_half_is_taken_up_again_by_three(split, tmp_path):
+    """Two save, three load, and have the same."""
+    preset = ENTRIES["batch_top_k"].thing.example(n_latents=LATENTS, k=K)
+    saved = together(2, lambda world: written(trained(preset, split, world), tmp_path / "two", world))[0]
+
+    def work(world):
+        run = trained(preset, split, world)
+        run.load(saved, 100, [])
+        return written(run, tmp_path / "three", world)
+
+    assert file_hash(together(3, work)[0].path) == file_hash(saved.path)
 
 
 @pytest.mark.parametrize("split", list(SPLITS))
 @pytest.mark.parametrize(("name", "knobs"), [*OTHERWISE, ("feature_choice", {}), ("g_sae", {}), ("mutual_choice", {})])
-def test_taken_up_again_it_ends_with_the_bits_of_one_that_was_not_stopped(name, knobs, split):
+def test_taken_up_again_it_ends_with_the_bits_of_one_that_was_not_stopped(name, knobs, split, tmp_path):
     preset = replace(ENTRIES[name].thing.example(n_latents=LATENTS, k=K), **knobs)
     batches = rows_for(preset)
 
     def work(world):
-        first, second = (begun(preset, lambda model: SPLITS[split](model, world)) for _ in range(2))
+        first, second = (begun(preset, split, world) for _ in range(2))
         for batch in batches[:8]:
             first.advance(*batch)
-        second.load({name: tensor.clone() for name, tensor in first.tensors().items()}, first.tokens, [])
+        second.load(written(first, tmp_path / "half", world), first.tokens, [])
         for batch in batches[8:]:
             first.advance(*batch)
             second.advance(*batch)
@@ -178,7 +256,7 @@ def test_a_batch_with_fewer_rows_than_workers_is_everyones(name):
     preset = ENTRIES[name].thing.example(n_latents=LATENTS, k=K)
 
     def work(world):
-        run, _ = trained(preset, lambda model: SPLITS["rows"](model, world) if world else Alone(model))
+        run = trained(preset, "rows" if world else None, world)
         run.advance(rows_for(preset)[0][0][:2])
         return run.tensors()
 

@@ -91,6 +91,21 @@ def test_what_is_saved_is_an_ordinary_dictionary(pair, alone, name, split):
 
 
 @BOTH
+@EVERY
+def test_with_slices_only_the_first_process_has_the_dictionary_and_the_other_is_told_so(pair, name, split):
+    first, second = pair[1], json.loads((pair[0] / "found-1.json").read_text())
+    for did in ("encoded", "saved"):
+        assert first[f"{did} {split}-{name}"] == "no error"
+        said = second[f"{did} {split}-{name}"]
+        if split == "rows":
+            assert said == "no error"
+        else:
+            assert said.startswith("CapabilityError: this is process 1 of 2; with split='latents' only the first one")
+            assert "if world.first: fitted.save(folder)" in said and "split='rows'" in said
+    assert not list(pair[0].glob(".*")) and not (pair[0] / f"1-latents-{name}").exists()
+
+
+@BOTH
 def test_resumed_by_two_is_bit_for_bit_what_two_would_have_done(pair, split):
     folder = pair[0]
     found = load_file(folder / f"stopped-{split}-batch_top_k" / "run-0.safetensors")

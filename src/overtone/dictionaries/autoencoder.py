@@ -28,7 +28,8 @@ from overtone.dictionaries.normalisers import Normaliser, Scale, Unscaled
 from overtone.dictionaries.scores import PreActivation, Product, Score
 from overtone.dictionaries.scores import product as torch_product
 from overtone.dictionaries.selectors.base import Selection
-from overtone.dictionaries.slices import Slice
+from overtone.dictionaries.slices import Slice, being_made
+from overtone.dictionaries.starts import random_rows
 from overtone.dictionaries.values import Rectified, Value
 
 Settle = Callable[[Support, Tensor], Tensor | None]
@@ -67,12 +68,12 @@ class Autoencoder(Dictionary, kind="dictionary.autoencoder"):
     ) -> None:  # fmt: skip
         n_latents, width_out = decoder.rows().shape
         super().__init__(encoder.width(decoder), n_latents)
-        self.width_out = width_out
-        selection.check(n_latents)
+        self.width_out, made = width_out, being_made()
+        self.slice = made if made is not None and made.size == n_latents else Slice.all(n_latents)
+        selection.check(self.slice.n_latents)
         self.normaliser, self.encoder, self.score = normaliser, encoder, score
         self.selection, self.value, self.decoder, self.centred = selection, value, decoder, centred
         self.target = target
-        self.slice = Slice.all(n_latents)
 
     def place(self, where: Slice) -> None:
         """From now on this is a slice of a dictionary, of which its parts have been cut down to."""
@@ -320,8 +321,8 @@ def linear_autoencoder(
     Decoder rows are random directions of length `row_norm`, encoder rows equal them, biases are zero. Score defaults to
     the pre-activation, value to its positive part.
     """
-    encoder, decoder = LinearEncoder(width, n_latents), LinearDecoder(width, n_latents, frozen=frozen_decoder)
-    rows = normalize(torch.randn(n_latents, width, generator=generator), dim=1) * row_norm
+    rows = random_rows(n_latents, width, generator) * row_norm
+    encoder, decoder = LinearEncoder(width, len(rows)), LinearDecoder(width, len(rows), frozen=frozen_decoder)
     decoder.weight.data.copy_(rows)
     encoder.weight.data.copy_(rows)
     model = Autoencoder(

@@ -1,6 +1,8 @@
 """Where the latents at hand lie in the whole dictionary, for parts and maintainers that ask about all latents."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 
 import torch
@@ -70,3 +72,22 @@ class Slice:
     def total(self, part: Tensor) -> Tensor:
         """The sum of what all holders have; without gradients."""
         return self.add(part)
+
+
+_MADE: ContextVar[Slice | None] = ContextVar("slice that is being made", default=None)
+
+
+@contextmanager
+def making(where: Slice) -> Iterator[None]:
+    """Inside, a dictionary as wide as the whole one of `where` is made of the latents at hand alone, as far as its rows
+    come from `random_rows`. What does not is made whole, and must be cut afterwards."""
+    token = _MADE.set(where)
+    try:
+        yield
+    finally:
+        _MADE.reset(token)
+
+
+def being_made() -> Slice | None:
+    """The slice that is being made; None: dictionaries are made whole."""
+    return _MADE.get()

@@ -1,7 +1,6 @@
 """What transcoders share: dictionaries that read one kind of states and reconstruct another."""
 
 import torch
-from torch.nn.functional import normalize
 
 from overtone.dictionaries.autoencoder import Autoencoder
 from overtone.dictionaries.decoders.linear import Linear as LinearDecoder
@@ -10,6 +9,7 @@ from overtone.dictionaries.encoders.linear import Linear as LinearEncoder
 from overtone.dictionaries.normalisers import Scale
 from overtone.dictionaries.scores import PreActivation
 from overtone.dictionaries.selectors.base import Selection
+from overtone.dictionaries.starts import random_rows
 from overtone.dictionaries.values import Rectified
 
 
@@ -24,9 +24,10 @@ def linear_transcoder(
     (`skip`). No constant is subtracted before encoding: it belongs to the other side.
     """
     width_out = width if width_out is None else width_out
-    encoder, decoder = LinearEncoder(width, n_latents), LinearDecoder(width_out, n_latents)
-    encoder.weight.data.copy_(normalize(torch.randn(n_latents, width, generator=generator), dim=1))
-    decoder.weight.data.copy_(normalize(torch.randn(n_latents, width_out, generator=generator), dim=1) * row_norm)
+    inward, outward = random_rows(n_latents, width, generator), random_rows(n_latents, width_out, generator)
+    encoder, decoder = LinearEncoder(width, len(inward)), LinearDecoder(width_out, len(outward))
+    encoder.weight.data.copy_(inward)
+    decoder.weight.data.copy_(outward * row_norm)
     model = Autoencoder(
         Scale(), encoder, PreActivation(), selection, Rectified(), Skip(decoder, width) if skip else decoder,
         centred=False, target=Scale(),

@@ -61,10 +61,10 @@ class Adam:
         parts = {"mean": self.means, "square": self.squares, "step": self.steps}
         return {f"{kind}.{name}": value for kind, values in parts.items() for name, value in values.items()}
 
-    def load(self, tensors: Mapping[str, Tensor]) -> None:
-        """Restore what `tensors` gave."""
-        for name, value in self.tensors().items():
-            value.copy_(tensors[name])
+    def forget(self) -> None:
+        """Let go of parameters and moments; there is no update after it."""
+        for kept in (self.parameters, self.means, self.squares, self.steps):
+            kept.clear()
 
 
 def _norm(gradients: Mapping[str, Tensor]) -> Tensor:

@@ -4,10 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from overtone.core.artifacts import MANIFEST, Manifest, new_folder, read_manifest, write_json
 from overtone.core.errors import StoreError
+from overtone.core.tensor_files import StoredTensors, in_file_order, write_tensors
 from overtone.training.record import Record
 from overtone.training.run import Run
 
@@ -15,27 +14,33 @@ KIND = "training"
 
 
 def save_checkpoint(
-    folder: Path, runs: list[Run], tensors: list[dict[str, Tensor]], position: dict[str, int], identity: dict[str, Any]
+    folder: Path, runs: list[Run], position: dict[str, int], identity: dict[str, Any], *, first: bool = True
 ) -> None:
-    """Write the state of all runs with their tensors, the position in the stream and what training this is; the older
-    one is replaced."""
-    from safetensors.torch import save_file
+    """Write the state of all runs, the position in the stream and what training this is; the older one is replaced.
 
+    Where processes train together all of them call it; the first one writes, the others give it what they have, block
+    by block."""
+    if not first:
+        for run in runs:
+            whole = run.whole()
+            for name in in_file_order(whole):
+                for _ in whole[name].blocks:
+                    pass
+        return
     plain = [{"tokens": run.tokens, "records": [r.to_dict() for r in run.records]} for run in runs]
     with new_folder(folder, Manifest(KIND, identity.get("seed"))) as part:
-        for i, state in enumerate(tensors):
-            save_file({k: v.cpu() for k, v in state.items()}, part / f"run-{i}.safetensors")
+        for i, run in enumerate(runs):
+            write_tensors(part / f"run-{i}.safetensors", run.whole())
         write_json(part / "state.json", {"identity": identity, "position": position, "runs": plain})
 
 
 def load_checkpoint(folder: Path, runs: list[Run], identity: dict[str, Any]) -> dict[str, int] | None:
-    """Restore all runs from a folder and return the position in the stream; None if there is no checkpoint yet.
+    """Restore all runs from a folder and return the position in the stream; None if there is no checkpoint yet. Each
+    process reads its own part.
 
     Raises StoreError if the folder is damaged or belongs to a training with other settings or data, naming what
     differs.
     """
-    from safetensors.torch import load_file
-
     if not (folder / MANIFEST).exists():
         return None
     read_manifest(folder, KIND)
@@ -48,7 +53,7 @@ def load_checkpoint(folder: Path, runs: list[Run], identity: dict[str, Any]) -> 
         )
     for i, (run, plain) in enumerate(zip(runs, state["runs"], strict=True)):
         records = [Record(**record) for record in plain["records"]]
-        run.load(load_file(folder / f"run-{i}.safetensors"), plain["tokens"], records)
+        run.load(StoredTensors(folder / f"run-{i}.safetensors"), plain["tokens"], records)
     return state["position"]
 
 

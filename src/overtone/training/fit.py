@@ -23,13 +23,11 @@ from overtone.core.errors import SettingError
 from overtone.core.seeds import torch_generator
 from overtone.core.settings import require
 from overtone.core.sites import Site, parse_sites
-from overtone.dictionaries.autoencoder import Autoencoder
 from overtone.dictionaries.dictionary import Dictionary
 from overtone.dictionaries.preset import Preset
 from overtone.dictionaries.storage import save_dictionary
 from overtone.training.checkpoint import load_checkpoint, save_checkpoint
-from overtone.training.distributed.join import join, share_of
-from overtone.training.distributed.share import Share
+from overtone.training.distributed.join import Sharing, join
 from overtone.training.distributed.world import World
 from overtone.training.feed import FIRST_ROWS, Ask, Feed, make_feed
 from overtone.training.kernels import memory
@@ -130,10 +128,11 @@ def fit_many(
     n_tokens: rows to train on, over as many epochs as that takes; batch_rows: rows per update; record_every: tokens
     between two records (None: 50 records); checkpoint: folder to save to, every so many seconds, at the end and on
     Ctrl-C, and to resume from if `resume`; split: how the processes that torchrun started share the work, by "rows" of
-    each batch or "latents" of each dictionary (None: there is one). All of them return the same; the first one shows
-    and saves. Raises SettingError, DataError or ShapeError for what cannot be trained on,
-    StoreError for a checkpoint of another training, DivergenceError when a loss is no longer finite, CapabilityError
-    for a dictionary that cannot be split so, WorkerError when another process has ended.
+    each batch or "latents" of each dictionary (None: there is one). The first one shows and saves. All of them return
+    the same, but that with "latents" only the first one has the dictionaries: those of the others know their sizes and
+    raise CapabilityError for everything else. Raises SettingError, DataError or ShapeError for what cannot be trained
+    on, StoreError for a checkpoint of another training, DivergenceError when a loss is no longer finite,
+    CapabilityError for a dictionary that cannot be split so, WorkerError when another process has ended.
     """
     require(bool(jobs), "there is nothing to train: give at least one job.")
     require(n_tokens >= 1 and batch_rows >= 1, f"n_tokens={n_tokens} and batch_rows={batch_rows}: use at least 1.")
@@ -141,14 +140,9 @@ def fit_many(
     feed = make_feed(source, list(dict.fromkeys(job.ask for job in jobs)), batch_rows, seed)
     schedule, world = schedule or Schedule(), join(split)
     device = device if world is None else world.place(device)
-
-    def share(dictionary: Autoencoder) -> Share:
-        mine = share_of(dictionary, split, world)
-        mine.model.to(device).train()
-        return mine
-
+    sharing = Sharing(split, world, device)
     found: dict[int, Fitted] = {i: _fit_whole(job, feed, n_tokens) for i, job in enumerate(jobs) if job.preset.whole}
-    stepped = {i: _start(job, feed, schedule, n_tokens, share) for i, job in enumerate(jobs) if not job.preset.whole}
+    stepped = {i: _start(job, feed, schedule, n_tokens, sharing) for i, job in enumerate(jobs) if not job.preset.whole}
     if stepped:
         folder = None if checkpoint is None else Path(checkpoint)
         identity = _identity(jobs, n_tokens, batch_rows, seed, schedule, feed.fingerprint if folder or world else "")
@@ -159,7 +153,7 @@ def fit_many(
         finally:
             memory.release()
     for i, run in stepped.items():
-        model = run.share.dictionary().eval().cpu().requires_grad_(False)
+        model = run.dictionary().eval().cpu().requires_grad_(False)
         found[i] = Fitted(model, jobs[i], tuple(run.records), jobs[i].seed or 0, kernels_for(device).name)
     return [found[i] for i in range(len(jobs))]
 
@@ -194,15 +188,16 @@ def _loop(
     saver.save()
 
 
-def _start(job: Job, feed: Feed, schedule: Schedule, n_tokens: int, share: Callable[[Autoencoder], Share]) -> Run:
+def _start(job: Job, feed: Feed, schedule: Schedule, n_tokens: int, sharing: Sharing) -> Run:
     width = feed.widths()[job.ask]
     first = feed.sample(job.ask, FIRST_ROWS)
     other = {} if first.y is None else {"width_out": first.y.shape[1]}
-    dictionary = job.preset.build(width, torch_generator(job.seed or 0, "dictionary"), **other)
+    draw = torch_generator(job.seed or 0, "dictionary")
+    dictionary = sharing.made(job.preset.n_latents, lambda: job.preset.build(width, draw, **other))
     dictionary.origin = {"preset": job.preset.name, "settings": job.preset.to_dict()}
     lr = job.preset.rate if job.lr is None else job.lr
     require(lr > 0, f"lr={lr} for {job.label}: use a positive learning rate.")
-    run = Run(job.label, job.preset, dictionary, lr=lr, schedule=schedule, n_tokens=n_tokens, share=share)
+    run = Run(job.label, job.preset, dictionary, lr=lr, schedule=schedule, n_tokens=n_tokens, share=sharing.share)
     run.begin(*first.to(run.model.decoder.centre().device)[:2])
     return run
 
@@ -282,13 +277,13 @@ class _Saver:
         """Save, unless there is nothing to save or no folder."""
         if self.folder is None or not self.position:
             return
-        if not all(bool(torch.isfinite(p).all()) for run in self.runs for p in run.model.parameters()):
+        bounds = (p.detach().aminmax() for run in self.runs for p in run.model.parameters() if p.numel())
+        broken = not all(bool(torch.stack(ends).isfinite().all()) for ends in bounds)  # a mask would be as large as p
+        if broken if self.world is None else self.world.any(broken)[0]:
             for run in self.runs:
                 run.measure()
             raise SettingError("parameters are not finite although losses are; this cannot be resumed.")
-        tensors = [run.tensors() for run in self.runs]
-        if self.first:
-            save_checkpoint(self.folder, self.runs, tensors, self.position, self.identity)
+        save_checkpoint(self.folder, self.runs, self.position, self.identity, first=self.first)
         if self.world is not None:
             self.world.any()  # nobody goes on, or reads, before it is written
         self.last = time.monotonic()

@@ -2,12 +2,13 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from torch import Tensor
 
 from overtone.core.errors import CapabilityError, DivergenceError
+from overtone.core.tensor_files import Blocks, Readable
 from overtone.dictionaries.autoencoder import Autoencoder
 from overtone.dictionaries.dictionary import Dictionary
 from overtone.dictionaries.maintainers.base import Observation
@@ -25,7 +26,7 @@ CLIP = 1.0  # gradient norm; losses are dimensionless, so one number serves all 
 
 
 class Run:
-    """The state of one training. `advance` does one update; tensors() and load() save and restore everything."""
+    """The state of one training. `advance` does one update; whole() and load() save and restore everything."""
 
     def __init__(
         self, job: str, preset: Preset, dictionary: Dictionary, *, lr: float, schedule: Schedule, n_tokens: int,
@@ -122,25 +123,36 @@ class Run:
 
     # ---------------------------------------------------------------------------------------------------- saved state
     def tensors(self) -> dict[str, Tensor]:
-        """Everything that changes while training, by name: parameters, buffers, moments, maintainers' state; where
-        processes share it, of all of them."""
-        found = {f"model.{name}": value for name, value in self.model.state_dict().items()}
-        found |= {f"moments.{name}": value for name, value in self.adam.tensors().items()}
+        """Everything that changes while training, by name: parameters, buffers, moments, maintainers' state; this
+        process's own, which the next step changes."""
+        found = self._fixed()
         for i, maintainer in enumerate(self.maintainers):
-            found |= {f"maintainer.{i}.{name}": value for name, value in maintainer.state.items()}
-        found = {name: value.detach().clone().contiguous() for name, value in found.items()}
-        return self.share.whole(found, self.maintainers)
+            found |= {f"maintainer.{i}.{name}": value.detach() for name, value in maintainer.state.items()}
+        return found
 
-    def load(self, tensors: dict[str, Tensor], tokens: int, records: list[Record]) -> None:
-        """Restore what `tensors` gave, with the tokens seen and the records so far, after `begin`."""
-        tensors = self.share.own(tensors, self.maintainers)
+    def whole(self) -> dict[str, Blocks]:
+        """The same as one process would have it, to be written by the first one; see `Share.whole`."""
+        return self.share.whole(self.tensors())
 
-        def part(prefix: str) -> dict[str, Tensor]:
-            return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-
-        self.model.load_state_dict(part("model."))
-        self.adam.load(part("moments."))
+    def load(self, stored: Mapping[str, Readable], tokens: int, records: list[Record]) -> None:
+        """Restore what `whole` gave, with the tokens seen and the records so far, after `begin`."""
+        for name, tensor in self._fixed().items():
+            tensor.copy_(self.share.own(name, stored[name]))
         for i, maintainer in enumerate(self.maintainers):
-            maintainer.state = {k: v.to(maintainer.state[k].device) for k, v in part(f"maintainer.{i}.").items()}
+            for key, value in maintainer.state.items():
+                name = f"maintainer.{i}.{key}"
+                maintainer.state[key] = self.share.own(name, stored[name]).to(value.device, copy=True)
         self.tokens, self.records = tokens, records
         self._clock = (time.perf_counter(), tokens)
+
+    def _fixed(self) -> dict[str, Tensor]:
+        """Those whose shapes stay."""
+        found = {f"model.{name}": value for name, value in self.model.state_dict().items()}
+        return found | {f"moments.{name}": value for name, value in self.adam.tensors().items()}
+
+    def dictionary(self) -> Dictionary:
+        """The whole dictionary; see `Share.dictionary`. Nothing can be trained or saved afterwards: moments are let go
+        before it is put together."""
+        self.adam.forget()
+        self._latest = None
+        return self.share.dictionary()

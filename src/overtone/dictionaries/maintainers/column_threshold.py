@@ -18,4 +18,5 @@ class ColumnThreshold(RunningThreshold):
     def observe(self, dictionary: Autoencoder, seen: Observation) -> None:
         """Take in the cuts of this batch."""
         assert isinstance(dictionary.selection, Columns)
+        assert dictionary.selection.cuts is not None, "a step was selected before"
         self.take_in(dictionary, dictionary.selection.cuts, seen.progress)

@@ -17,7 +17,6 @@ each other and have free norms.
 from dataclasses import dataclass
 
 import torch
-from torch.nn.functional import normalize
 
 from overtone.core.settings import require
 from overtone.dictionaries.autoencoder import Autoencoder
@@ -35,6 +34,7 @@ from overtone.dictionaries.preset import Preset, preset
 from overtone.dictionaries.scores import NormedPreActivation
 from overtone.dictionaries.selectors.rank import Rank
 from overtone.dictionaries.selectors.threshold import Threshold
+from overtone.dictionaries.starts import random_rows
 from overtone.dictionaries.values import Rectified
 
 
@@ -60,10 +60,11 @@ class Crosscoder(Preset):
             f"{width} columns are not {self.views} views of equal width. Give the number of views, or `widths`.",
         )
         widths = self.widths or (width // self.views,) * self.views
-        encoder, decoder = LinearEncoder(width, self.n_latents), LinearDecoder(width, self.n_latents)
-        blocks = [normalize(torch.randn(self.n_latents, w, generator=generator), dim=1) for w in widths]
+        blocks = [random_rows(self.n_latents, w, generator) for w in widths]
+        rows = torch.cat(blocks, 1) * (0.1 if self.sparsity is not None else len(widths) ** -0.5)
+        encoder, decoder = LinearEncoder(width, len(rows)), LinearDecoder(width, len(rows))
         for part in (encoder, decoder):
-            part.weight.data.copy_(torch.cat(blocks, 1) * (0.1 if self.sparsity is not None else len(widths) ** -0.5))
+            part.weight.data.copy_(rows)
         selection = Rank("batch", self.k) if self.sparsity is None else Threshold(self.n_latents)
         return Autoencoder(
             ViewScale(widths), encoder, NormedPreActivation(), selection, Rectified(), Blocks(decoder, widths),

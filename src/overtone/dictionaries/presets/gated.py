@@ -14,7 +14,6 @@ JumpReLU with that threshold.
 from dataclasses import dataclass
 
 import torch
-from torch.nn.functional import normalize
 
 from overtone.core.settings import require
 from overtone.dictionaries.autoencoder import Autoencoder
@@ -31,6 +30,7 @@ from overtone.dictionaries.objectives.reconstruction import Reconstruction
 from overtone.dictionaries.preset import Preset, preset
 from overtone.dictionaries.scores import PreActivation
 from overtone.dictionaries.selectors.threshold import Threshold
+from overtone.dictionaries.starts import random_rows
 from overtone.dictionaries.values import GatedMagnitude
 
 
@@ -61,8 +61,8 @@ class Gated(Preset):
 
     def build(self, width: int, generator: torch.Generator) -> Autoencoder:
         """An untrained dictionary."""
-        encoder, decoder = GatedEncoder(width, self.n_latents), Linear(width, self.n_latents)
-        rows = normalize(torch.randn(self.n_latents, width, generator=generator), dim=1)
+        rows = random_rows(self.n_latents, width, generator)
+        encoder, decoder = GatedEncoder(width, len(rows)), Linear(width, len(rows))
         encoder.weight.data.copy_(rows)
         decoder.weight.data.copy_(rows)
         selection = Threshold(self.n_latents)

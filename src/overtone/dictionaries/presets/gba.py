@@ -16,7 +16,6 @@ latent fires, not set points.
 from dataclasses import dataclass
 
 import torch
-from torch.nn.functional import normalize
 
 from overtone.core.settings import require
 from overtone.dictionaries.autoencoder import Autoencoder
@@ -31,6 +30,7 @@ from overtone.dictionaries.objectives.reconstruction import Reconstruction
 from overtone.dictionaries.preset import Preset, preset
 from overtone.dictionaries.scores import PreActivation
 from overtone.dictionaries.selectors.threshold import Threshold
+from overtone.dictionaries.starts import random_rows
 from overtone.dictionaries.values import Rectified
 
 
@@ -68,9 +68,10 @@ class GBA(Preset):
 
     def build(self, width: int, generator: torch.Generator) -> Autoencoder:
         """An untrained dictionary."""
-        decoder = Linear(width, self.n_latents)
-        decoder.weight.data.copy_(normalize(torch.randn(self.n_latents, width, generator=generator), dim=1))
-        encoder, selection = Tied(self.n_latents, scaled=True), Threshold(self.n_latents)
+        rows = random_rows(self.n_latents, width, generator)
+        decoder = Linear(width, len(rows))
+        decoder.weight.data.copy_(rows)
+        encoder, selection = Tied(len(rows), scaled=True), Threshold(self.n_latents)
         return Autoencoder(Scale(), encoder, PreActivation(), selection, Rectified(), decoder).eval()
 
     def objectives(self) -> tuple[Objective, ...]:

@@ -15,7 +15,6 @@ steps.
 from dataclasses import dataclass
 
 import torch
-from torch.nn.functional import normalize
 
 from overtone.dictionaries.autoencoder import Autoencoder
 from overtone.dictionaries.decoders.linear import Linear
@@ -29,6 +28,7 @@ from overtone.dictionaries.objectives.revival import Revival
 from overtone.dictionaries.preset import Preset, preset
 from overtone.dictionaries.scores import PreActivation
 from overtone.dictionaries.selectors.rank import Rank
+from overtone.dictionaries.starts import random_rows
 from overtone.dictionaries.values import Rectified
 
 
@@ -56,8 +56,9 @@ class MPSAE(Preset):
 
     def build(self, width: int, generator: torch.Generator) -> Autoencoder:
         """An untrained dictionary."""
-        decoder = Linear(width, self.n_latents)
-        decoder.weight.data.copy_(normalize(torch.randn(self.n_latents, width, generator=generator), dim=1))
+        rows = random_rows(self.n_latents, width, generator)
+        decoder = Linear(width, len(rows))
+        decoder.weight.data.copy_(rows)
         encoder = Unrolled(self.k, self.tolerance)
         return Autoencoder(Scale(), encoder, PreActivation(), Rank("row", self.k), Rectified(), decoder).eval()
 

@@ -54,6 +54,7 @@ class PolySAE(Preset):
         rank = min(width, self.n_latents) if self.rank is None else self.rank
         square, cube = (max(1, rank // 12) if power is None else power for power in (self.square, self.cube))
         encoder = Linear(width, self.n_latents)
+        # Not `random_rows`: the decoder starts from a decomposition of all of them, on a slice too.
         encoder.weight.data.copy_(normalize(torch.randn(self.n_latents, width, generator=generator), dim=1))
         decoder = Polynomial(width, self.n_latents, rank=rank, square=square, cube=cube)
         decoder.initialise(encoder.weight.data, generator)

@@ -18,7 +18,6 @@ not one to recommend: the authors' own verdict.
 from dataclasses import dataclass
 
 import torch
-from torch.nn.functional import normalize
 
 from overtone.core.settings import require
 from overtone.dictionaries.autoencoder import Autoencoder
@@ -37,6 +36,7 @@ from overtone.dictionaries.preset import Preset, preset
 from overtone.dictionaries.sampling import Drawn, DrawnMagnitude
 from overtone.dictionaries.scores import Magnitude, PreActivation
 from overtone.dictionaries.selectors.rank import Rank
+from overtone.dictionaries.starts import random_rows
 from overtone.dictionaries.values import Rectified, Signed
 
 NOISES = ("learned", "fixed", "none")
@@ -74,9 +74,9 @@ class VSAE(Preset):
 
     def build(self, width: int, generator: torch.Generator) -> Autoencoder:
         """An untrained dictionary."""
-        rows = normalize(torch.randn(self.n_latents, width, generator=generator), dim=1)
-        encoder = (Gaussian if self.noise == "learned" else Linear)(width, self.n_latents)
-        decoder = LinearDecoder(width, self.n_latents)
+        rows = random_rows(self.n_latents, width, generator)
+        encoder = (Gaussian if self.noise == "learned" else Linear)(width, len(rows))
+        decoder = LinearDecoder(width, len(rows))
         encoder.weight.data.copy_(rows)
         decoder.weight.data.copy_(rows)
         score, value = (PreActivation(), Rectified()) if self.rectified else (Magnitude(), Signed())

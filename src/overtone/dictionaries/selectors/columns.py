@@ -20,7 +20,7 @@ class Columns(Selection, kind="selection.columns"):
     starts even, and maintainers may change it. Rounding is systematic sampling: `phase` in [0, 1) shifts it, and moved
     from batch to batch it gives every latent its share even where that is less than one row. A latent with fewer
     positive scores than m_i keeps those. The inference form is one threshold per latent, `theta`. `cuts`: what the last
-    batch says it should be, halfway between the last score kept and the first one dropped.
+    batch says it should be, halfway between the last score kept and the first one dropped; None before the first.
     Source: Feature Choice, Ayonrinde 2024, arXiv 2411.02124.
     """
 
@@ -39,7 +39,7 @@ class Columns(Selection, kind="selection.columns"):
         self.register_buffer("theta", torch.zeros(n_latents))
         self.register_buffer("share", torch.full((n_latents,), budget / n_latents))
         self.register_buffer("phase", torch.zeros((), dtype=torch.float64))
-        self.cuts = torch.zeros(n_latents)
+        self.cuts: Tensor | None = None
         self._hint: Tensor | None = None  # scores below it are not among the best: only speed depends on it
         self._lacking: Tensor | None = None
         self._generous = False

@@ -4,6 +4,10 @@ Selection takes two cuts: each process nominates among its latents as if there w
 among the nominees of all. Partial reconstructions are added up. Gradients, optimiser and per-latent statistics stay
 where the latents are; what all latents share (the constant, input scales) is the same everywhere. The result is that of
 one process up to the order of additions.
+
+No process has more than its slice at any time: dictionaries are made slice by slice where their preset allows it
+(`dictionaries/starts`), checkpoints go to the first process's file, and come from it, block by block. At the end the
+first one puts the dictionary together, tensor by tensor. Row surgery that sorts latents has one whole tensor at a time.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,11 +18,14 @@ from torch import Tensor
 from torch.nn.utils import get_total_norm
 
 from overtone.core.errors import CapabilityError
+from overtone.core.tensor_files import Blocks, Readable
 from overtone.dictionaries.autoencoder import Autoencoder
+from overtone.dictionaries.dictionary import Dictionary
 from overtone.dictionaries.maintainers.base import Maintainer
 from overtone.dictionaries.objectives.base import Objective, StepView
 from overtone.dictionaries.parts import Part, rebuild
 from overtone.dictionaries.slices import Slice
+from overtone.training.distributed.elsewhere import Elsewhere
 from overtone.training.distributed.exchange import total
 from overtone.training.distributed.share import Rows
 from overtone.training.distributed.slice_step import Cut, DenseSliceStep, SliceStep, shared_centre
@@ -31,17 +38,19 @@ from overtone.training.surgery import per_latent
 
 
 class LatentShare:
-    """A slice of the latents of a dictionary, which is cut down to it."""
+    """A slice of the latents of a dictionary, which is cut down to it where it was made whole."""
 
-    def __init__(self, whole: Autoencoder, world: World) -> None:
-        """Raises CapabilityError if the dictionary has a part that cannot work on a slice, or too few latents."""
-        _refuse_unsliceable(part for part in whole.modules() if isinstance(part, Part) and part is not whole)
-        self.world, self.n_latents, self.spec, self.origin = world, whole.n_latents, whole.spec(), whole.origin
-        self.names = set(per_latent(whole))
-        where = Slice(tuple(world.spans(whole.n_latents)), world.rank, world.gather, world.add)
-        self.first, self.model = where.first, _cut(whole, self.names, where)
-        smallest, needed = self.n_latents // world.size, getattr(whole.selection, "budget", 1)
-        if smallest < (needed if whole.selection.latents_compete else 1):
+    def __init__(self, model: Autoencoder, world: World) -> None:
+        """model: whole, or made inside `slices.making`. Raises CapabilityError if the dictionary has a part that cannot
+        work on a slice, or too few latents."""
+        _refuse_unsliceable(part for part in model.modules() if isinstance(part, Part) and part is not model)
+        self.world, self.n_latents = world, model.slice.n_latents
+        self.names = set(per_latent(model))
+        where = slice_of(world, self.n_latents)
+        self.first, self.model = where.first, _cut(model, self.names, where)
+        self._rows, self._listing = set[str](), set[str]()
+        smallest, needed = self.n_latents // world.size, getattr(model.selection, "budget", 1)
+        if smallest < (needed if model.selection.latents_compete else 1):
             raise CapabilityError(
                 f"{world.size} processes hold {smallest} latents each, fewer than are active in a row. Use fewer "
                 "processes, or split the rows instead (split='rows')."
@@ -52,6 +61,9 @@ class LatentShare:
     def accept(self, objectives: Sequence[Objective], maintainers: Sequence[Maintainer]) -> None:
         """Those that say they are `sliceable` can."""
         _refuse_unsliceable([*objectives, *maintainers])
+        self._rows = {f"{kind}.{name}" for kind in ("model", "moments.mean", "moments.square") for name in self.names}
+        self._rows |= {f"maintainer.{i}.{key}" for i, m in enumerate(maintainers) for key in m.per_latent}
+        self._listing = {f"maintainer.{i}.{key}" for i, m in enumerate(maintainers) for key in m.lists}
 
     def forward(self, given: Given) -> SliceStep | DenseSliceStep:
         """The step on the whole batch, of which this process computes its latents."""
@@ -129,42 +141,53 @@ class LatentShare:
         mine = torch.tensor(value * self.model.n_latents, dtype=torch.float64)
         return float(self.world.add(mine)) / self.n_latents
 
-    def whole(self, tensors: dict[str, Tensor], maintainers: Sequence[Maintainer]) -> dict[str, Tensor]:
-        """The tensors of all slices put together."""
-        rows, lists = self._layout(maintainers)
-        found = {}
+    def whole(self, tensors: Mapping[str, Tensor]) -> dict[str, Blocks]:
+        """The tensors of all slices put together, for the first process to see; latents first, or listed by number."""
+        sizes, found = self._sizes(), {}
         for name in sorted(tensors):
-            tensor = tensors[name] + self.first if name in lists else tensors[name]
-            found[name] = torch.cat(self.world.gather(tensor)) if name in rows | lists else tensor
+            tensor = tensors[name] + self.first if name in self._listing else tensors[name]
+            counts = self.world.lengths(tensor) if name in self._listing else sizes
+            if name in self._rows | self._listing:
+                shape = (sum(counts), *tensor.shape[1:])
+                found[name] = Blocks(tensor.dtype, shape, self.world.to_first(tensor, counts))
+            else:
+                found[name] = Blocks.of(tensor)
         return found
 
-    def own(self, tensors: dict[str, Tensor], maintainers: Sequence[Maintainer]) -> dict[str, Tensor]:
+    def own(self, name: str, stored: Readable) -> Tensor:
         """This slice of what `whole` gave."""
-        rows, lists = self._layout(maintainers)
-        last = self.first + self.model.n_latents
-        found = {name: t[self.first : last].clone() if name in rows else t for name, t in tensors.items()}
-        for name in lists:
-            inside = (tensors[name] >= self.first) & (tensors[name] < last)
-            found[name] = tensors[name][inside] - self.first
+        if name in self._rows:
+            return stored[self.first : self.first + self.model.n_latents]
+        return self.model.slice.inside(stored[...]) if name in self._listing else stored[...]
+
+    def dictionary(self) -> Dictionary:
+        """The whole dictionary on the first process's CPU, an `Elsewhere` on the others. One tensor after the other is
+        put together, and each process lets go of its slice of it."""
+        model = self.model.cpu()
+        for name in sorted(self.names):
+            tensor = _tensor(model, name)
+            whole = tensor.new_empty(self.n_latents if self.world.first else 0, *tensor.shape[1:])
+            filled = 0
+            for block in self.world.to_first(tensor.data, self._sizes()):
+                whole[filled : filled + len(block)] = block
+                filled += len(block)
+            tensor.data = whole
+        if not self.world.first:
+            return Elsewhere(model.width, self.n_latents, model.width_out, model.origin, str(self.world))
+        model.place(Slice.all(self.n_latents))
+        with torch.device("meta"):  # a new one, without what training keeps beside parameters, and no memory for zeros
+            found = rebuild(model.spec())
+        found.load_state_dict(model.state_dict(), assign=True)
+        found.origin = model.origin
         return found
 
-    def _layout(self, maintainers: Sequence[Maintainer]) -> tuple[set[str], set[str]]:
-        """Names of a run's tensors that have latents first, and of those that list latents by number."""
-        rows = {f"{kind}.{name}" for kind in ("model", "moments.mean", "moments.square") for name in self.names}
-        rows |= {f"maintainer.{i}.{key}" for i, m in enumerate(maintainers) for key in m.per_latent}
-        return rows, {f"maintainer.{i}.{key}" for i, m in enumerate(maintainers) for key in m.lists}
+    def _sizes(self) -> list[int]:
+        return [last - first for first, last in self.model.slice.spans]
 
-    def dictionary(self) -> Autoencoder:
-        """The whole dictionary, put together on the CPU of every process."""
-        state = self.model.state_dict()
-        found = {
-            name: torch.cat(self.world.gather(state[name])) if name in self.names else state[name]
-            for name in sorted(state)
-        }
-        whole = rebuild(self.spec)
-        whole.load_state_dict({name: tensor.cpu() for name, tensor in found.items()}, assign=True)
-        whole.origin = self.origin
-        return whole
+
+def slice_of(world: World, n_latents: int) -> Slice:
+    """The latents of this process, of so many."""
+    return Slice(tuple(world.spans(n_latents)), world.rank, world.gather, world.add)
 
 
 def _beside(given: Given) -> dict[str, Tensor]:
@@ -184,10 +207,16 @@ def _refuse_unsliceable(things: Iterable[Part | Objective | Maintainer]) -> None
 
 
 def _cut(model: Autoencoder, names: set[str], where: Slice) -> Autoencoder:
-    """Keep a slice of everything that has latents first, in place."""
+    """Keep a slice of everything that has latents first and was made whole, in place."""
     for name in names:
-        path, _, leaf = name.rpartition(".")
-        tensor = getattr(model.get_submodule(path), leaf)
-        tensor.data = tensor.data[where.first : where.first + where.size].clone()
+        tensor = _tensor(model, name)
+        if len(tensor) != where.size:
+            tensor.data = tensor.data[where.first : where.first + where.size].clone()
     model.place(where)
     return model
+
+
+def _tensor(model: Autoencoder, name: str) -> Tensor:
+    """The parameter or buffer of a name."""
+    path, _, leaf = name.rpartition(".")
+    return getattr(model.get_submodule(path), leaf)

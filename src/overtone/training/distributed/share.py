@@ -7,7 +7,9 @@ from typing import Protocol
 from torch import Tensor
 from torch.nn.utils import get_total_norm
 
+from overtone.core.tensor_files import Blocks, Readable
 from overtone.dictionaries.autoencoder import Autoencoder, Chosen
+from overtone.dictionaries.dictionary import Dictionary
 from overtone.dictionaries.maintainers.base import Maintainer
 from overtone.dictionaries.objectives.base import Objective, StepView
 from overtone.training.step import Given, ending, forward
@@ -49,7 +51,8 @@ class Rows:
 
 
 class Share(Protocol):
-    """The seam between a run and the other processes. All of them call the same methods in the same order.
+    """The seam between a run and the other processes. All of them call the same methods in the same order, `accept`
+    first.
 
     model: what this process trains.
     """
@@ -97,16 +100,18 @@ class Share(Protocol):
         """The mean over the whole dictionary of what is `value` on average over this process's latents."""
         ...
 
-    def whole(self, tensors: dict[str, Tensor], maintainers: Sequence[Maintainer]) -> dict[str, Tensor]:
-        """A run's tensors as one process would have them."""
+    def whole(self, tensors: Mapping[str, Tensor]) -> dict[str, Blocks]:
+        """A run's tensors as one process would have them. All processes must go through all blocks, in one order; where
+        each has a part only the first one sees them."""
         ...
 
-    def own(self, tensors: dict[str, Tensor], maintainers: Sequence[Maintainer]) -> dict[str, Tensor]:
-        """This process's part of what `whole` gave."""
+    def own(self, name: str, stored: Readable) -> Tensor:
+        """This process's part of a tensor that `whole` gave. It may share memory with `stored`."""
         ...
 
-    def dictionary(self) -> Autoencoder:
-        """The whole dictionary."""
+    def dictionary(self) -> Dictionary:
+        """The whole dictionary, at the end of a training. Where processes hold parts of it the first one puts it
+        together, the others get an `Elsewhere`; the model is empty afterwards."""
         ...
 
 
@@ -143,15 +148,15 @@ class Complete:
         """The same."""
         return value
 
-    def whole(self, tensors: dict[str, Tensor], maintainers: Sequence[Maintainer]) -> dict[str, Tensor]:
+    def whole(self, tensors: Mapping[str, Tensor]) -> dict[str, Blocks]:
         """The same."""
-        return tensors
+        return {name: Blocks.of(tensor) for name, tensor in tensors.items()}
 
-    def own(self, tensors: dict[str, Tensor], maintainers: Sequence[Maintainer]) -> dict[str, Tensor]:
+    def own(self, name: str, stored: Readable) -> Tensor:
         """The same."""
-        return tensors
+        return stored[...]
 
-    def dictionary(self) -> Autoencoder:
+    def dictionary(self) -> Dictionary:
         """The model."""
         return self.model
 

@@ -6,7 +6,7 @@
 import hashlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -16,6 +16,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from overtone.core.errors import SettingError, WorkerError
+from overtone.core.tensor_files import rows_per_block
 
 PATIENCE = timedelta(minutes=10)  # without a word from the others, a process gives up
 
@@ -90,6 +91,25 @@ class World:
         with _speaking(str(self)):
             dist.all_gather(parts, padded)
         return [found[:n] for found, n in zip(parts, counts, strict=True)]
+
+    def to_first(self, part: Tensor, counts: Sequence[int]) -> Iterator[Tensor]:
+        """For the first process the parts of all in order, on the CPU and block by block; for the others nothing: they
+        give theirs away. All go through to the end. counts: how long the first axis of each part is."""
+        per = rows_per_block(part)
+        for rank, count in enumerate(counts):
+            for start in range(0, count, per):
+                rows = min(per, count - start)
+                if rank == self.rank:
+                    block = part[start : start + rows].detach().cpu().contiguous()
+                elif self.first:
+                    block = torch.empty(rows, *part.shape[1:], dtype=part.dtype)
+                else:
+                    continue
+                if rank:
+                    with _speaking(str(self)):
+                        dist.recv(block, src=rank) if self.first else dist.send(block, dst=0)
+                if self.first:
+                    yield block
 
     def any(self, *flags: bool) -> list[bool]:
         """For each flag, whether it is true in any of the processes."""
