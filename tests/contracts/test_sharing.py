@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from overtone.core import tensor_files
 from overtone.core.artifacts import file_hash
 from overtone.core.catalogue import entries
 from overtone.core.errors import CapabilityError
@@ -309,15 +310,23 @@ def test_slices_that_nominate_too_few_are_asked_again_until_they_choose_what_one
         assert sorted(zip(found.rows.tolist(), found.latents.tolist(), strict=True)) == places
 
 
-def test_a_permutation_moves_rows_and_lists_between_slices_as_within_one(generator):
-    order = torch.randperm(LATENTS, generator=generator)
-    part, named = torch.randn(LATENTS, 3, generator=generator), torch.tensor([0, 3, 7, 11])
-    alone = Slice.all(LATENTS)
+@pytest.mark.parametrize("block", [1, 40, 2**22])
+def test_a_permutation_moves_rows_and_lists_between_slices_as_within_one(block, generator, monkeypatch):
+    """And no slice sees more than a block of each at a time."""
+    monkeypatch.setattr(tensor_files, "BLOCK", block)
+    n = LATENTS + 2  # slices of 4, 5 and 5
+    order = torch.randperm(n, generator=generator)
+    part, named = torch.randn(n, 3, generator=generator), torch.tensor([0, 3, 7, 11])
+    alone = Slice.all(n)
 
     def work(world):
-        where = Slice(tuple(world.spans(LATENTS)), world.rank, world.gather, world.add)
-        first, last = world.span(LATENTS)
-        return where.moved(part[first:last], order), where.renamed(where.inside(named), order) + first
+        where = Slice(tuple(world.spans(n)), world.rank, world.gather, world.add)
+        first, last = world.span(n)
+        with Largest() as largest:
+            moved = where.moved(part[first:last], order)
+        if block == 1:
+            assert largest.size < part.numel()
+        return moved, where.renamed(where.inside(named), order) + first
 
     moved, renamed = (torch.cat(parts) for parts in zip(*together(3, work), strict=True))
     assert torch.equal(moved, alone.moved(part, order)) and torch.equal(moved, part[order])

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from overtone.core.tensor_files import rows_per_block
+
 
 @dataclass(frozen=True, eq=False)
 class Slice:
@@ -61,8 +63,17 @@ class Slice:
 
     def moved(self, part: Tensor, order: Tensor) -> Tensor:
         """What those at hand hold of something, whose first axis are latents, after a permutation of all of them: new
-        place i what place order[i] held."""
-        return self.whole(part)[self.own(order)]
+        place i what place order[i] held. All of it goes by, block by block."""
+        if len(self.spans) == 1:
+            return part[order]
+        wanted, found, per = self.own(order), torch.empty_like(part), rows_per_block(part)
+        for start in range(0, max(last - first for first, last in self.spans), per):
+            pieces = self.gather(part[start : start + per])
+            for (first, _), piece in zip(self.spans, pieces, strict=True):
+                place = wanted - (first + start)
+                here = (place >= 0) & (place < len(piece))
+                found[here] = piece[place[here]]
+        return found
 
     def renamed(self, latents: Tensor, order: Tensor) -> Tensor:
         """The latents at hand, by number here, that a list names after such a permutation; the holders' lists together

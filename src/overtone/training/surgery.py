@@ -2,7 +2,7 @@
 
 Parameters and buffers that parts list as `per_latent`, the optimiser's moments of these, and the per-latent state of
 the maintainers move together: after a permutation a training goes on as before, up to the names of the latents. Where
-latents are spread over processes they also move between these, one tensor after the other.
+latents are spread over processes they also move between these, one tensor after the other, block by block.
 """
 
 from collections.abc import Iterable

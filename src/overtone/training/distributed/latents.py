@@ -7,7 +7,7 @@ one process up to the order of additions.
 
 No process has more than its slice at any time: dictionaries are made slice by slice where their preset allows it
 (`dictionaries/starts`), checkpoints go to the first process's file, and come from it, block by block. At the end the
-first one puts the dictionary together, tensor by tensor. Row surgery that sorts latents has one whole tensor at a time.
+first one puts the dictionary together, tensor by tensor.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn.utils import get_total_norm
 
 from overtone.core.errors import CapabilityError
+from overtone.core.memory import give_back
 from overtone.core.tensor_files import Blocks, Readable
 from overtone.dictionaries.autoencoder import Autoencoder
 from overtone.dictionaries.dictionary import Dictionary
@@ -164,6 +165,7 @@ class LatentShare:
         """The whole dictionary on the first process's CPU, an `Elsewhere` on the others. One tensor after the other is
         put together, and each process lets go of its slice of it."""
         model = self.model.cpu()
+        give_back()  # what moments have left must not lie beside the whole
         for name in sorted(self.names):
             tensor = _tensor(model, name)
             whole = tensor.new_empty(self.n_latents if self.world.first else 0, *tensor.shape[1:])
