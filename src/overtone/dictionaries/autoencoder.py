@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from overtone.core.errors import CapabilityError, DataError, ShapeError
-from overtone.dictionaries.codes import SparseCodes, Support
+from overtone.dictionaries.codes import SparseCodes, Support, positions
 from overtone.dictionaries.decoders.base import Decoder
 from overtone.dictionaries.decoders.linear import Linear as LinearDecoder
 from overtone.dictionaries.dictionary import Capabilities, Dictionary
@@ -51,8 +51,9 @@ class Chosen:
 
     def kept(self, keep: Tensor) -> "Chosen":
         """The places of an (n,) mask."""
-        sides = {name: side[keep] for name, side in self.sides.items()}
-        return Chosen(self.support.kept(keep), self.u[keep], sides, self.peaks)
+        which = positions(keep)
+        sides = {name: side.index_select(0, which) for name, side in self.sides.items()}
+        return Chosen(self.support.taken(which), self.u.index_select(0, which), sides, self.peaks)
 
 
 class Autoencoder(Dictionary, kind="dictionary.autoencoder"):

@@ -182,8 +182,7 @@ class ViewScale(Normaliser, kind="normaliser.view_scale"):
     @property
     def factors(self) -> Tensor:
         """(width,) each coordinate's factor."""
-        counts = torch.tensor(self.widths, device=self.view_factors.device)
-        return self.view_factors.repeat_interleave(counts)
+        return torch.cat([factor.expand(n) for factor, n in zip(self.view_factors, self.widths, strict=True)])
 
     def fit(self, rows: Float[Tensor, "rows width"]) -> None:
         """Fit the factors and the spread. Raises DataError if the states, or those of one view, do not vary."""

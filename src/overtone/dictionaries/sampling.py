@@ -77,7 +77,7 @@ class Drawn(Value, kind="value.drawn"):
     def sides(self, first: int, n_rows: int, n_latents: int) -> Heads:
         """The noise of some rows of the current batch: (rows, latents) float32. A slice has its part of the whole
         dictionary's, all of which is drawn for it."""
-        seed, batch = int(self.seed), int(self.batch)
+        seed, batch = torch.stack([self.seed, self.batch]).cpu().tolist()  # an accelerator is waited for once
         where = self.slice or Slice.all(n_latents)
         stripes = range(first // STRIPE, (first + n_rows - 1) // STRIPE + 1)
         draws = (torch_generator(seed, "noise", batch, stripe) for stripe in stripes)

@@ -15,7 +15,7 @@ from torch.nn.functional import linear
 
 from overtone.core.errors import CapabilityError
 from overtone.dictionaries.autoencoder import Autoencoder, Chosen, Settle, everywhere
-from overtone.dictionaries.codes import SparseCodes, Support
+from overtone.dictionaries.codes import SparseCodes, Support, positions
 from overtone.dictionaries.encoders.base import Heads
 from overtone.dictionaries.selectors.rank import top_indices
 from overtone.training.kernels import dense
@@ -144,7 +144,8 @@ class Step(OfAllLatents):
             return dense.decode(values if keep is None else values * keep, weight)
         if keep is None:
             return self.kernels.decode(values, weight, self.chosen.support)
-        return self.kernels.decode(values[keep], weight, self.chosen.support.kept(keep))
+        which = positions(keep)
+        return self.kernels.decode(values.index_select(0, which), weight, self.chosen.support.taken(which))
 
     def _decoded_nonlinearly(self, values: Tensor, frozen: bool) -> Tensor:
         decoder = self.dictionary.decoder

@@ -26,7 +26,7 @@ class RunningThreshold(Maintainer):
     def take_in(self, dictionary: Autoencoder, value: Tensor, progress: float) -> None:
         """Move the mean towards a value, as far as `progress` has gone on since the last one."""
         mean, last = self.state["mean"], self.state["progress"]
-        step = progress - last if float(last) > 0 else torch.ones_like(last)
+        step = torch.where(last > 0, progress - last, 1.0)
         mean.lerp_(value.double().to(mean.device), (step / self.horizon).clamp(0.001, 1.0))
         last.fill_(max(progress, 1e-12))
         dictionary.selection.theta.copy_(mean)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from overtone.dictionaries.autoencoder import Autoencoder
+from overtone.dictionaries.codes import counted
 from overtone.dictionaries.maintainers.base import Maintainer, Observation
 from overtone.dictionaries.selectors.columns import Columns
 from overtone.dictionaries.slices import Slice
@@ -72,12 +73,12 @@ class ZipfDensity(Maintainer):
         """Count what was active."""
         assert seen.step is not None
         values = seen.step.values.detach().abs()
-        latents, where = seen.step.latents.expand_as(values), dictionary.slice
+        latents, where = seen.step.latents.expand_as(values).reshape(-1), dictionary.slice
         active = values > 0
-        strong = active & (values >= values[active].median()) if bool(active.any()) else active
+        strong = values >= torch.where(active, values, torch.nan).nanmedian()  # of none, where none is active
         rate = min(1.0, seen.rows / self.memory)
         for key, places in (("density", active), ("demand", strong)):
-            counts = torch.bincount(latents[places], minlength=where.n_latents)
+            counts = counted(latents, where.n_latents, places.reshape(-1))
             self.state[key].lerp_(where.own(counts).double() / seen.rows, rate)
         self.state["unchecked_tokens"] += seen.rows
         if int(self.state["unchecked_tokens"]) >= self.memory / 32:

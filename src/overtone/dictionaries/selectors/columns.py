@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from overtone.core.settings import require
-from overtone.dictionaries.codes import Support
+from overtone.dictionaries.codes import Support, counted
 from overtone.dictionaries.selectors.base import Rule, Selection
 from overtone.dictionaries.slices import Slice
 
@@ -91,7 +91,7 @@ class Columns(Selection, kind="selection.columns"):
         """The best m_i nominees of each latent; equal scores go to earlier rows."""
         assert self._hint is not None
         wanted = self.grants(nominees.n_rows)
-        counts = torch.bincount(nominees.latents, minlength=len(wanted))
+        counts = counted(nominees.latents, len(wanted))
         lacking = (counts <= wanted) & (self._hint > 0)  # the first one dropped must be known too, for the cuts
         if bool(lacking.any()):
             self._lacking = lacking

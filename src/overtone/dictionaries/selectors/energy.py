@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from overtone.core.settings import require
-from overtone.dictionaries.codes import Support
+from overtone.dictionaries.codes import Support, positions
 from overtone.dictionaries.selectors.base import Rule, Selection
 from overtone.dictionaries.selectors.rank import top_indices
 
@@ -48,8 +48,8 @@ class Energy(Selection, kind="selection.energy"):
             return Support.from_indices(top_indices(scores, self._offered(scores.shape[1])), scores.shape[1])
         best, latents = scores.topk(self._cap(scores.shape[1]), dim=1)
         chosen = torch.arange(best.shape[1], device=best.device) < _counts(best, states)[:, None]
-        rows = torch.arange(len(scores), device=best.device)[:, None].expand_as(chosen)
-        return Support(rows[chosen], latents[chosen], *scores.shape)
+        which = positions(chosen.view(-1))
+        return Support(which // best.shape[1], latents.view(-1).index_select(0, which), *scores.shape)
 
     def rule(self, sample: Callable[[], Tensor], states: Tensor) -> Rule | None:
         """The best of each row, so many that they will mostly do; None where that is most of the latents."""

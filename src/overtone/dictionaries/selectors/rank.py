@@ -9,6 +9,7 @@ from overtone.core.settings import require
 from overtone.dictionaries.codes import Support
 from overtone.dictionaries.selectors.base import Rule, Selection
 
+FIRST_MARGIN = 0.2  # until two batches have shown how far the cut moves
 SMALL = 2048  # below so many latents, narrowing by groups pays (measured: 2x at 320 latents, nothing at 8192)
 
 
@@ -32,8 +33,10 @@ class Rank(Selection, kind="selection.rank"):
         self.rows_compete = self.has_threshold_form = scope == "batch"
         # Scores below the pivot will not make the cut, which moves by less than the margin from batch to batch: hints,
         # on which only speed depends.
-        self._pivot: float | None = None
-        self._cut, self._margin, self._halved = 0.0, 0.2, False
+        self._pivot: Tensor | float | None = None
+        self._cut: Tensor | None = None
+        self._margin: Tensor | float = FIRST_MARGIN
+        self._halved = False
         if scope == "batch":
             self.register_buffer("theta", torch.zeros(()))
 
@@ -65,7 +68,7 @@ class Rank(Selection, kind="selection.rank"):
             return Rule(k=self.budget)
         if self._pivot is None:
             self._pivot = self._guess(sample())
-        return Rule(floor=self._pivot)
+        return Rule(floor=float(self._pivot))
 
     def _guess(self, scores: Tensor) -> float:
         """A score that about three times the budget exceeds, from at most 4096 of the scores."""
@@ -76,16 +79,14 @@ class Rank(Selection, kind="selection.rank"):
     def settle(self, nominees: Support, scores: Tensor) -> Tensor | None:
         """The best budget x rows positive scores; equal scores at the cut go to earlier rows, then earlier latents."""
         wanted = self.budget * nominees.n_rows
-        if len(scores) <= wanted and (self._pivot == 0 or len(scores) == wanted):
+        if len(scores) == wanted or (len(scores) < wanted and self._pivot == 0):
             return torch.ones_like(scores, dtype=torch.bool)
         if len(scores) < wanted:
             return None
         cut = torch.kthvalue(scores, len(scores) - wanted + 1).values
-        keep = scores > cut
-        ties = (scores == cut).nonzero().view(-1)
-        keep[ties[: wanted - int(keep.sum())]] = True
-        self._learn(float(cut))
-        return keep
+        above, ties = scores > cut, scores == cut
+        self._learn(cut)
+        return above | (ties & (ties.cumsum(0) <= wanted - above.sum()))
 
     def unite(self, nominees: Support, scores: Tensor, states: Tensor) -> Tensor | None:
         """The best budget of each row, to which every slice nominated as many; or as `settle`."""
@@ -95,11 +96,12 @@ class Rank(Selection, kind="selection.rank"):
         best = by_row.topk(self.budget, dim=1, sorted=False).indices
         return torch.zeros_like(by_row, dtype=torch.bool).scatter_(1, best, True).view(-1)
 
-    def _learn(self, cut: float) -> None:
-        if self._cut > 0:
-            self._margin = min(0.5, max(0.03, 2 * abs(1 - cut / self._cut), 0.7 * self._margin))
+    def _learn(self, cut: Tensor) -> None:
+        if self._cut is not None:
+            moved = 2 * (1 - cut / self._cut.to(cut).clamp_min(1e-30)).abs()
+            self._margin = moved.clamp_min(0.7 * self._margin).clamp(0.03, 0.5)
         self._cut, self._halved = cut, False
-        self._pivot = max(0.0, cut * (1 - self._margin))
+        self._pivot = (cut * (1 - self._margin)).clamp_min(0)
 
     def widen(self) -> None:
         """Halve the hint; forget it if that was not enough."""
@@ -114,6 +116,7 @@ class Rank(Selection, kind="selection.rank"):
     def _apply(self, fn, recurse=True):  # noqa: ANN001  (torch's own signature)
         theta = self.theta if self.scope == "batch" else None
         super()._apply(fn, recurse)
+        self._pivot, self._cut, self._margin = None, None, FIRST_MARGIN  # they are of the device where they were found
         if theta is not None and self.theta.dtype in (torch.float16, torch.bfloat16):
             self.theta = theta.to(self.theta.device)  # a running mean would stand still in half precision
         return self

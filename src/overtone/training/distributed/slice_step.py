@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import linear, pad
 
 from overtone.dictionaries.autoencoder import Autoencoder, Chosen
-from overtone.dictionaries.codes import Support
+from overtone.dictionaries.codes import Support, positions
 from overtone.training.distributed.exchange import OWN, common, gathered, total
 from overtone.training.distributed.world import World
 from overtone.training.kernels import dense
@@ -31,8 +31,9 @@ class Cut:
             return self._united(own, scores)
         keep = self._by_itself(own, scores)
         if keep is not None:
-            counts = self.world.lengths(scores[keep])
-            rows, latents, every = self._gathered(own.kept(keep), scores[keep], counts)
+            which = positions(keep)
+            counts, kept = self.world.lengths(which), scores.index_select(0, which)
+            rows, latents, every = self._gathered(own.taken(which), kept, counts)
             self._remember(rows, latents, every, counts)
         return keep
 
@@ -138,8 +139,8 @@ class SliceStep(_OnSlice):
         weight, support = self.dictionary.decoder.rows(), self.chosen.support
         weight, own = weight.detach() if frozen else weight, values[self.cut.mine]
         if keep is not None:
-            kept = keep[self.cut.mine]
-            own, support = own[kept], support.kept(kept)
+            which = positions(keep[self.cut.mine])
+            own, support = own.index_select(0, which), support.taken(which)
         return total(kernels_for(own.device).decode(own, weight, support), self.world)
 
 

@@ -12,13 +12,12 @@ short, so nothing is missed on any data. Where the bounds of int8 leave too many
 
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from overtone.dictionaries.autoencoder import Chosen
-from overtone.dictionaries.codes import Support
+from overtone.dictionaries.codes import Support, positions
 from overtone.dictionaries.selectors.base import Rule
 from overtone.training.kernels import memory, sparse
 from overtone.training.kernels.bounds import GROUP, Bounds, Limits, Problem
@@ -92,10 +91,10 @@ class _Found:
 
     def kept(self, keep: Tensor) -> "_Found":
         """The places of an (n,) mask."""
-        which = _true(keep)
+        which = positions(keep)
         boosts = None if self.boosts is None else self.boosts.index_select(0, which)
         u, scores = (part.index_select(0, which) for part in (self.u, self.scores))
-        return _Found(_at(self.at, which), u, scores, boosts)
+        return _Found(self.at.taken(which), u, scores, boosts)
 
     def by_row(self, first: int, k: int) -> tuple[Tensor, Tensor]:
         """(rows, k or most places of a row) scores of a block of rows, less than any where a row has none; and their
@@ -134,7 +133,7 @@ def _reaching(problem: Problem, weights: Weights, careful: bool = False) -> tupl
     if not k:
         return found.kept(found.scores > floors), scored
     found = found.kept(found.scores >= floors)
-    few = _true(torch.bincount(found.at.rows, minlength=found.at.n_rows) < k)
+    few = positions(torch.bincount(found.at.rows, minlength=found.at.n_rows) < k)
     if not len(few):
         return _top(found, k), scored
     again = None if careful else _reaching(problem.of(few), weights, careful=True)
@@ -215,17 +214,6 @@ def _replaced(found: _Found, rows: Tensor, by: _Found) -> _Found:
 
 def _too_many(n: int, block: Problem) -> bool:
     return n > max(SOME, MANY * len(block.states) * len(block.weight))
-
-
-def _at(places: Support, which: Tensor) -> Support:
-    """Some places, in order."""
-    rows, latents = (part.index_select(0, which) for part in (places.rows, places.latents))
-    return Support(rows, latents, places.n_rows, places.n_latents)
-
-
-def _true(mask: Tensor) -> Tensor:
-    """Positions of the true ones of (n,): torch's own way takes several times as long."""
-    return torch.from_numpy(np.flatnonzero(mask.numpy()))
 
 
 def _support(places: Tensor, block: Problem) -> Support:

@@ -1,0 +1,239 @@
+"""An accelerator that is not there: `python accelerator.py FOLDER` trains every kind of dictionary on it.
+
+Its tensors are held by the CPU, but refuse to meet those of the CPU, to be read as numpy arrays and to be drawn by a
+CPU's generator, as a GPU's do; and it is counted how often a step waits for it. What comes out lies in FOLDER.
+"""
+
+import json
+import os
+import sys
+import traceback
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
+from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
+
+from overtone.core.batch import ActivationBatch, Where
+from overtone.core.catalogue import entries
+from overtone.core.seeds import torch_generator
+from overtone.core.sites import Site
+from overtone.training.fit import fit
+from overtone.training.run import Run
+from overtone.training.schedules import Schedule
+
+DEVICE = "pretended"
+WIDTH, LATENTS, K, ROWS = 24, 16, 4, 400
+aten = torch.ops.aten
+MOVES = {aten._to_copy, aten.copy_}
+INDEXING = {aten.index, aten.index_put, aten.index_put_, aten._index_put_impl_}  # the CPU's integers may index
+SIZED_BY_VALUES = {
+    aten._local_scalar_dense, aten.is_nonzero, aten.equal, aten.nonzero, aten.masked_select, aten.bincount,
+    aten._unique2, aten.unique_consecutive, aten.repeat_interleave,
+}  # fmt: skip
+
+
+class Far(Tensor):
+    """A tensor on the accelerator."""
+
+    held: Tensor
+
+    @staticmethod
+    def __new__(cls, held):
+        """Around what the CPU holds for it."""
+        shape, strides, offset = held.shape, held.stride(), held.storage_offset()
+        made = Tensor._make_wrapper_subclass(
+            cls, shape, strides=strides, storage_offset=offset, dtype=held.dtype, device=torch.device(DEVICE, 0)
+        )
+        made.held = held
+        return made
+
+    def __repr__(self):
+        """What it holds."""
+        return f"Far({self.held})"
+
+    @classmethod
+    def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
+        """One operation with such tensors."""
+        return _done(func, args, kwargs or {})
+
+
+class Accelerator(TorchDispatchMode):
+    """Inside, tensors can be made on the accelerator. waits: where it was waited for."""
+
+    waits: list[str]
+    now: "Accelerator | None" = None
+
+    def __enter__(self):
+        """Nobody has waited."""
+        self.waits, Accelerator.now = [], self
+        return super().__enter__()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        """One operation."""
+        return _done(func, args, kwargs or {})
+
+
+def _is_far(device) -> bool:
+    return device is not None and torch.device(device).type == DEVICE
+
+
+def _done(func, args, kwargs):
+    packet, leaves = func._overloadpacket, tree_leaves((args, kwargs))
+    tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+    far = [t for t in tensors if isinstance(t, Far)]
+    goes_far = _is_far(kwargs["device"]) if kwargs.get("device") is not None else bool(far)
+    if packet is aten.copy_:
+        goes_far = isinstance(args[0], Far)
+    strangers = [t for t in tensors if not isinstance(t, Far) and t.dim()]
+    if far and strangers and packet not in MOVES | INDEXING:
+        raise RuntimeError(f"{func}: tensors of both devices")
+    if goes_far and any(isinstance(leaf, torch.Generator) for leaf in leaves):
+        raise RuntimeError(f"{func}: the CPU's generator draws for the accelerator")
+    if far and Accelerator.now is not None and (not goes_far or _has_to_look(packet, args)):
+        Accelerator.now.waits.append(f"{packet} {_place()}")
+    inner_args, inner = tree_map(_held, (args, kwargs))
+    if kwargs.get("device") is not None:
+        inner = {**inner, "device": torch.device("cpu")}
+    found = func(*inner_args, **inner)
+    if not goes_far or not any(isinstance(leaf, Tensor) for leaf in tree_leaves(found)):
+        return found
+    found = tree_map(lambda leaf: Far(leaf) if isinstance(leaf, Tensor) else leaf, found)
+    return return_and_correct_aliasing(func, args, kwargs, found) if far else found
+
+
+def _held(leaf):
+    return leaf.held if isinstance(leaf, Far) else leaf
+
+
+def _has_to_look(packet, args) -> bool:
+    """Whether the size of what comes out, or a number, depends on what the accelerator holds."""
+    by_mask = packet in INDEXING and any(t is not None and t.dtype == torch.bool for t in args[1])
+    return by_mask or packet in SIZED_BY_VALUES
+
+
+def _place() -> str:
+    """The line of the package that is at work; in a backward pass, none."""
+    frames = [frame for frame in traceback.extract_stack() if f"{os.sep}overtone{os.sep}" in frame.filename]
+    return f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "backward"
+
+
+def register() -> None:
+    """Make torch know the device."""
+    _setup_privateuseone_for_python_backend(DEVICE)
+    library = torch.library.Library("aten", "IMPL")
+
+    def empty_strided(size, stride, **options):
+        return Far(torch.empty_strided(size, stride, dtype=options.get("dtype")))
+
+    def copy_from(source, to, non_blocking=False):
+        _held(to).copy_(_held(source))
+        return to
+
+    library.impl("empty_strided", empty_strided, "PrivateUse1")
+    library.impl("_copy_from", copy_from, "PrivateUse1")
+    register.kept = library  # what it registers goes with it
+
+
+# ------------------------------------------------------------------------------------------------------- what is tried
+HERE, THERE = Site("mlp_in", 0), Site("mlp_out", 0)
+
+
+def states() -> Tensor:
+    """(ROWS, WIDTH) states."""
+    return torch.randn(ROWS, WIDTH, generator=torch.Generator().manual_seed(3)) + 0.3
+
+
+def trained(preset, device: str, folder: Path):
+    """The preset's training on a device, once to the end and once from what that saved."""
+    x, nothing = states(), torch.zeros(ROWS, dtype=torch.int64)
+    batch = ActivationBatch({HERE: x, THERE: x.roll(1, 1).abs()}, Where(nothing, nothing, nothing), g={HERE: x.cos()})
+    target = THERE if "y" in preset.needs else None
+    options = {"n_tokens": 2000, "batch_rows": 100, "quiet": True, "checkpoint": folder, "device": device}
+    first, again = (fit(preset, batch, site=HERE, target=target, **options) for _ in range(2))
+    assert all(torch.equal(a, b) for a, b in zip(first.dictionary.state_dict().values(),
+                                                  again.dictionary.state_dict().values(), strict=True))  # fmt: skip
+    return first
+
+
+def tried(name: str, folder: Path) -> dict:
+    """What became of a preset on the CPU and on the accelerator."""
+    preset = entries("dictionaries")[name].thing.example(n_latents=LATENTS, k=K)
+    here = trained(preset, "cpu", folder / f"{name}-here")
+    with Accelerator() as accelerator:
+        there = trained(preset, DEVICE, folder / f"{name}-there")
+        x, dictionary = states(), there.dictionary
+        codes, rebuilt = dictionary.encode(x), dictionary.reconstruct(x)
+        moved = dictionary.to(DEVICE)
+        far_codes = moved.encode(x.to(DEVICE))
+        far_rebuilt = moved.decode(far_codes, x.to(DEVICE))
+        found = {
+            "losses": [[record.loss for record in fitted.record] for fitted in (here, there)],
+            "codes": float((codes.dense() - far_codes.to("cpu").dense()).abs().max()),
+            "rebuilt": float((rebuilt - far_rebuilt.cpu()).abs().max()),
+            "waits": [] if preset.whole else waits(preset, accelerator),
+        }
+    return found
+
+
+def waits(preset, accelerator: Accelerator) -> list[str]:
+    """Where a step that is not the first, and renews no list of dead latents, waits for the accelerator."""
+    generator = torch_generator(0, "accelerator")
+    other = {"width_out": WIDTH} if "y" in preset.needs else {}
+    model = preset.build(WIDTH, generator, **other).to(DEVICE).train()
+    run = Run("", preset, model, lr=1e-3, schedule=Schedule(), n_tokens=10**6)
+    for maintainer in run.maintainers:  # lists of latents are renewed now and then, but not in this step
+        for horizon in {"window", "memory"} & set(vars(maintainer)):
+            setattr(maintainer, horizon, 10**6)
+    x = states().to(DEVICE)
+    batch = x, x.abs() if "y" in preset.needs else None, x.cos() if "g" in preset.needs else None
+    run.begin(*batch[:2])
+    for _ in range(4):
+        accelerator.waits.clear()
+        run.advance(*batch)
+    return list(accelerator.waits)
+
+
+def message_of(action) -> str:
+    """The error that an action ends with, "" if there is none."""
+    try:
+        action()
+    except (RuntimeError, TypeError) as error:
+        return str(error)
+    return ""
+
+
+def refused() -> dict:
+    """What the accelerator does not do, and how many of four reading operations it counts."""
+    with Accelerator() as accelerator:
+        x, generator = torch.ones(3, device=DEVICE), torch.Generator().manual_seed(0)
+        found = {
+            "strangers": message_of(lambda: x + torch.ones(3)),
+            "generator": message_of(lambda: torch.empty(3, device=DEVICE).normal_(generator=generator)),
+            "numpy": message_of(lambda: x.numpy()),
+        }
+        accelerator.waits.clear()
+        float(x.sum()), x.cpu(), x[x > 0], x.nonzero()
+    return {**found, "waits": len(accelerator.waits)}
+
+
+def main(folder: Path) -> None:
+    """Try all kinds."""
+    os.environ["OVERTONE_KERNELS"] = "plain"
+    torch.set_num_threads(1)
+    register()
+    found = {"refused": refused()}
+    for name in entries("dictionaries"):
+        try:
+            found[name] = tried(name, folder)
+        except Exception:  # the test shows it
+            found[name] = {"error": traceback.format_exc()}
+    (folder / "found.json").write_text(json.dumps(found), encoding="utf-8")
+    sys.stdout.flush()
+    os._exit(0)  # the engine's thread for the device does not end by itself
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
