@@ -28,7 +28,7 @@ DEVICE = "pretended"
 WIDTH, LATENTS, K, ROWS = 24, 16, 4, 400
 aten = torch.ops.aten
 MOVES = {aten._to_copy, aten.copy_}
-INDEXING = {aten.index, aten.index_put, aten.index_put_, aten._index_put_impl_}  # the CPU's integers may index
+INDEXING = {aten.index, aten.index_put, aten.index_put_, aten._index_put_impl_}
 SIZED_BY_VALUES = {
     aten._local_scalar_dense, aten.is_nonzero, aten.equal, aten.nonzero, aten.masked_select, aten.bincount,
     aten._unique2, aten.unique_consecutive, aten.repeat_interleave,
@@ -53,6 +53,10 @@ class Far(Tensor):
     def __repr__(self):
         """What it holds."""
         return f"Far({self.held})"
+
+    def tolist(self):
+        """Its numbers, for which the accelerator is waited for."""
+        return self.cpu().tolist()
 
     @classmethod
     def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
@@ -87,8 +91,9 @@ def _done(func, args, kwargs):
     goes_far = _is_far(kwargs["device"]) if kwargs.get("device") is not None else bool(far)
     if packet is aten.copy_:
         goes_far = isinstance(args[0], Far)
-    strangers = [t for t in tensors if not isinstance(t, Far) and t.dim()]
-    if far and strangers and packet not in MOVES | INDEXING:
+    met = [args[0], *tree_leaves(args[2:])] if packet in INDEXING and isinstance(args[0], Far) else tensors
+    strangers = [t for t in met if isinstance(t, Tensor) and not isinstance(t, Far) and t.dim()]  # integers may index
+    if far and strangers and packet not in MOVES:
         raise RuntimeError(f"{func}: tensors of both devices")
     if goes_far and any(isinstance(leaf, torch.Generator) for leaf in leaves):
         raise RuntimeError(f"{func}: the CPU's generator draws for the accelerator")

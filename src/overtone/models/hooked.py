@@ -387,6 +387,7 @@ class HookedModel:
         adapter = self.adapter
         if why := adapter.absent.get("unembed"):
             raise ModelError(f"{self.name} has no logit lens: {why}")
+        rows = rows.to(self.device)
         for module in self._readout:
             rows = module(rows)
         logits = rows * adapter.logit_scale

@@ -39,12 +39,15 @@ class Plan:
     def __init__(self, model: "HookedModel", arms: Sequence[Arm], of_row: Int[Tensor, " batch"]) -> None:
         for one in {id(one): one for arm in arms for one in arm}.values():
             one.check(model)
-        self.arms, self.of_row, self.row_ids = [tuple(arm) for arm in arms], of_row, torch.arange(len(of_row))
-        self.counts = torch.zeros(len(of_row), max((len(arm) for arm in self.arms), default=0), dtype=torch.int64)
+        self.arms, self.of_row = [tuple(arm) for arm in arms], of_row.to(model.device)
+        self.row_ids = torch.arange(len(of_row), device=model.device)
+        most = max((len(arm) for arm in self.arms), default=0)
+        self.counts = torch.zeros(len(of_row), most, dtype=torch.int64, device=model.device)
         self._edits, self._biases = self._turns(Steering), self._turns(LogitBias).get(None, [])
 
     def select(self, rows: Int[Tensor, " kept"]) -> None:
         """Go on with some rows of the present batch, in this order."""
+        rows = rows.to(self.of_row.device)
         self.of_row, self.row_ids = self.of_row[rows], self.row_ids[rows]
 
     def editors(self) -> "dict[Site, Editor]":
