@@ -1,4 +1,4 @@
-"""An accelerator that is not there: `python accelerator.py FOLDER` trains every kind of dictionary on it.
+"""An accelerator that is not there: `python accelerator.py FOLDER` trains every kind of dictionary on it, and steers.
 
 Its tensors are held by the CPU, but refuse to meet those of the CPU, to be read as numpy arrays and to be drawn by a
 CPU's generator, as a GPU's do; and it is counted how often a step waits for it. What comes out lies in FOLDER.
@@ -16,10 +16,15 @@ from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_a
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
+import overtone as ot
 from overtone.core.batch import ActivationBatch, Where
 from overtone.core.catalogue import entries
 from overtone.core.seeds import torch_generator
 from overtone.core.sites import Site
+from overtone.data.countdown import problems
+from overtone.dictionaries.presets.pca import PCA
+from overtone.evaluate.faithfulness import faithfulness, spliced
+from overtone.steering.measure import measure_kl
 from overtone.training.fit import fit
 from overtone.training.run import Run
 from overtone.training.schedules import Schedule
@@ -201,6 +206,30 @@ def waits(preset, accelerator: Accelerator) -> list[str]:
     return list(accelerator.waits)
 
 
+def steered(device: str) -> dict:
+    """What a model writes with and without an edit, and what is read from it, on a device; all that is given to it lies
+    on the CPU."""
+    made = ot.bundled_reasoner()
+    model = ot.HookedModel.wrap(made.model.to(device), made.tokenizer)
+    site = Site("residual", 3)
+    asked = [model.tokenizer.encode(problems.prompt(p) + "\n\n") for p in problems.split_problems(held_out=True)[:3]]
+    traces = ot.generate(model, asked, max_new_tokens=30)
+    rows = ot.ActivationStream(model, traces, site, ot.AllTokens(), quiet=True).all().at(site).cpu()
+    vector = torch.randn(rows.shape[1], generator=torch.Generator().manual_seed(0))
+    direction = ot.unit_direction(vector, site, model=model.fingerprint, rows=rows, name="random")
+    arms = {"none": [], "push": [ot.Steering(direction, ot.Add(ot.Strength(0.5, "norm")), ot.When())]}
+    written = ot.generate_arms(model, asked, arms, ot.Sampling(max_new_tokens=30))
+    dictionary = fit(PCA(8), rows, n_tokens=len(rows), quiet=True).dictionary
+    faith = faithfulness(model, traces, site, {"pca": spliced(dictionary)})
+    return {
+        "tokens": {name: [trace.tokens for trace in found] for name, found in written.items()},
+        "numbers": [
+            float(rows.norm()), float(model.unembed(rows[:4]).norm()), faith.divergence("pca").value,
+            measure_kl(model, traces, arms["push"]).mean,
+        ],
+    }  # fmt: skip
+
+
 def message_of(action) -> str:
     """The error that an action ends with, "" if there is none."""
     try:
@@ -229,7 +258,10 @@ def main(folder: Path) -> None:
     os.environ["OVERTONE_KERNELS"] = "plain"
     torch.set_num_threads(1)
     register()
-    found = {"refused": refused()}
+    here = steered("cpu")
+    with Accelerator():
+        there = steered(DEVICE)
+    found = {"refused": refused(), "steered": [here, there]}
     for name in entries("dictionaries"):
         try:
             found[name] = tried(name, folder)

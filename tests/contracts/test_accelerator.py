@@ -49,6 +49,12 @@ def test_a_step_waits_for_an_accelerator_only_where_that_is_known(name, found):
     assert len(found[name]["waits"]) <= allowed, f"{found[name]['waits']}; known: {reason}"
 
 
+def test_a_model_on_an_accelerator_is_steered_and_read_as_on_the_cpu(found):
+    here, there = found["steered"]
+    assert there["tokens"] == here["tokens"] and here["tokens"]["none"] != here["tokens"]["push"]
+    assert there["numbers"] == pytest.approx(here["numbers"], rel=1e-3)
+
+
 def test_the_pretended_accelerator_refuses_what_a_real_one_does(found):
     refused = found["refused"]
     assert "tensors of both devices" in refused["strangers"] and "generator" in refused["generator"]

@@ -266,7 +266,7 @@ def _scores(
 
         def edit(states: Tensor, call: Call, arm: Arm = arm, given: Tensor | None = given) -> Tensor:
             out = states.clone()
-            out[places] = arm.replace(states[places], given).to(states.dtype)
+            out[places] = arm.replace(states[places], given).to(states)  # a dictionary may be elsewhere
             return out
 
         with model.editing({site: edit}):
