@@ -4,10 +4,12 @@ Its tensors are held by the CPU, but refuse to meet those of the CPU, to be read
 CPU's generator, as a GPU's do; and it is counted how often a step waits for it. What comes out lies in FOLDER.
 """
 
+import copy
 import json
 import os
 import sys
 import traceback
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -17,13 +19,16 @@ from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
 import overtone as ot
+from overtone.core.artifacts import file_hash
 from overtone.core.batch import ActivationBatch, Where
 from overtone.core.catalogue import entries
+from overtone.core.errors import CapabilityError
 from overtone.core.seeds import torch_generator
 from overtone.core.sites import Site
 from overtone.data.countdown import problems
 from overtone.dictionaries.presets.pca import PCA
 from overtone.evaluate.faithfulness import faithfulness, spliced
+from overtone.formats.exchange import export_dictionary
 from overtone.steering.measure import measure_kl
 from overtone.training.fit import fit
 from overtone.training.run import Run
@@ -168,24 +173,36 @@ def trained(preset, device: str, folder: Path):
     return first
 
 
+def used(dictionary, folder: Path) -> list[Tensor | str]:
+    """What a dictionary makes of states on the CPU: codes, reconstructions, atoms, and the file for another library."""
+    x = states()
+    beside = ({"g": x.cos()},) if dictionary.origin["preset"] == "g_sae" else ()
+    codes = dictionary.encode(x, *beside)
+    found = [codes.dense(), dictionary.decode(codes, x)]
+    if dictionary.capabilities.linear_decoder:
+        found += [dictionary.atoms() * dictionary.atom_norms()[:, None]]
+    with suppress(CapabilityError):
+        export_dictionary(dictionary, folder, "saelens")
+        found += [file_hash(file) for file in sorted(folder.glob("*.safetensors"))]
+    return found
+
+
 def tried(name: str, folder: Path) -> dict:
     """What became of a preset on the CPU and on the accelerator."""
     preset = entries("dictionaries")[name].thing.example(n_latents=LATENTS, k=K)
     here = trained(preset, "cpu", folder / f"{name}-here")
     with Accelerator() as accelerator:
         there = trained(preset, DEVICE, folder / f"{name}-there")
-        x, dictionary = states(), there.dictionary
-        codes, rebuilt = dictionary.encode(x), dictionary.reconstruct(x)
-        moved = dictionary.to(DEVICE)
-        far_codes = moved.encode(x.to(DEVICE))
-        far_rebuilt = moved.decode(far_codes, x.to(DEVICE))
-        found = {
+        near = used(there.dictionary, folder / f"{name}-near")
+        far = used(copy.deepcopy(there.dictionary).to(DEVICE), folder / f"{name}-far")
+        return {
             "losses": [[record.loss for record in fitted.record] for fitted in (here, there)],
-            "codes": float((codes.dense() - far_codes.to("cpu").dense()).abs().max()),
-            "rebuilt": float((rebuilt - far_rebuilt.cpu()).abs().max()),
+            "apart": [
+                float(a != b) if isinstance(a, str) else float((a - b.cpu()).abs().max())
+                for a, b in zip(near, far, strict=True)
+            ],
             "waits": [] if preset.whole else waits(preset, accelerator),
         }
-    return found
 
 
 def waits(preset, accelerator: Accelerator) -> list[str]:

@@ -144,7 +144,8 @@ class Autoencoder(Dictionary, kind="dictionary.autoencoder"):
         Raises ShapeError where they are of other rows.
         """
         x = self.checked(x)
-        for name, part in (beside or {}).items():
+        beside = {name: part.to(x.device) for name, part in (beside or {}).items()}
+        for name, part in beside.items():
             if len(part) != len(x):
                 raise ShapeError(f"{name}: expected {len(x)} rows, as many as states, got {tuple(part.shape)}.")
         chosen = self.choose(self.normaliser(x) - self.centre(), company=self.training, beside=beside)

@@ -85,7 +85,7 @@ class Dictionary(Part):
 
     def atom_norms(self) -> Float[Tensor, " latents"]:
         """Length of what a latent of value 1 adds; 1 for dictionaries with unit atoms."""
-        return torch.ones(self.n_latents)
+        return torch.ones(self.n_latents, device=self.atoms().device)
 
     def start(self, rows: Float[Tensor, "rows width"], targets: Tensor | None = None) -> None:
         """Fit what is fitted before training (input scale, centre) on the first rows of states; targets: (rows,

@@ -1,5 +1,6 @@
 """Dictionaries in and out: `import_dictionary`, `export_dictionary`, and `convert`, which is both."""
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -72,7 +73,7 @@ def export_dictionary(
     format cannot hold goes beside it, into overtone.json. Raises CapabilityError if the format cannot hold such a
     dictionary, naming the ways out, and StoreError if the folder holds something that overtone did not write.
     """
-    folder, facts = Path(folder), dict(facts or {})
+    folder, facts, dictionary = Path(folder), dict(facts or {}), _on_cpu(dictionary)
     known = _format(format)
     if known is None:
         written = dictionary_of(plain_of(dictionary).split()) if split_signs else dictionary
@@ -107,6 +108,12 @@ def convert(
     read = import_dictionary(source, format, choices)
     facts = {**read.facts, **(facts or {})}
     return read, export_dictionary(read.dictionary, folder, to, facts=facts, split_signs=split_signs)
+
+
+def _on_cpu(dictionary: Dictionary) -> Dictionary:
+    """The dictionary, or a copy of one that is elsewhere."""
+    here = all(tensor.device.type == "cpu" for tensor in dictionary.state_dict().values())
+    return dictionary if here else copy.deepcopy(dictionary).cpu()
 
 
 def recognise(place: Path) -> Format | None:
