@@ -5,11 +5,12 @@ CPU's generator, as a GPU's do; and it is counted how often a step waits for it.
 """
 
 import copy
+import io
 import json
 import os
 import sys
 import traceback
-from contextlib import suppress
+from contextlib import redirect_stdout, suppress
 from pathlib import Path
 
 import torch
@@ -19,6 +20,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
 import overtone as ot
+from overtone.cli import main as main_of_overtone
 from overtone.core.artifacts import file_hash
 from overtone.core.batch import ActivationBatch, Where
 from overtone.core.catalogue import entries
@@ -247,6 +249,24 @@ def steered(device: str) -> dict:
     }  # fmt: skip
 
 
+def told(folder: Path, device: str) -> list[float]:
+    """The figures of `overtone collect` and `overtone train` on a device."""
+    lines = [json.dumps({"text": f"Numbers: {n} {n + 1} {n + 2}"}) for n in range(40)]
+    (folder / "texts.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    common = ["--device", device, "--json", "--quiet"]
+    store = _said("collect", "--texts", folder / "texts.jsonl", "--sites", "residual.1", "--out", folder, *common)
+    words = ["--store", store["store"], "--latents", 32, "--k", 4, "--tokens", 4000, "--out", folder / "made"]
+    found = _said("train", "top_k", *words, *common)
+    return [found[name] for name in ("error", "l0", "dead_share")]
+
+
+def _said(*words) -> dict:
+    printed = io.StringIO()
+    with redirect_stdout(printed):
+        assert main_of_overtone([str(word) for word in words]) == 0
+    return json.loads(printed.getvalue())
+
+
 def message_of(action) -> str:
     """The error that an action ends with, "" if there is none."""
     try:
@@ -275,10 +295,12 @@ def main(folder: Path) -> None:
     os.environ["OVERTONE_KERNELS"] = "plain"
     torch.set_num_threads(1)
     register()
-    here = steered("cpu")
+    for part in ("told-here", "told-there"):
+        (folder / part).mkdir()
+    here = steered("cpu"), told(folder / "told-here", "cpu")
     with Accelerator():
-        there = steered(DEVICE)
-    found = {"refused": refused(), "steered": [here, there]}
+        there = steered(DEVICE), told(folder / "told-there", DEVICE)
+    found = {"refused": refused(), "model": [here[0], there[0]], "told": [here[1], there[1]]}
     for name in entries("dictionaries"):
         try:
             found[name] = tried(name, folder)

@@ -170,3 +170,8 @@ def test_states_a_hundred_times_as_large_give_the_same_atoms(kind, tmp_path, cap
     (error, atoms), (again, same) = made
     assert again == pytest.approx(error, rel=1e-3)
     torch.testing.assert_close(same, atoms, rtol=0, atol=1e-3)
+
+
+def test_a_device_that_is_not_there_is_named(file, capsys):
+    said = complaint(capsys, "top_k", "--activations", file, "--k", 4, "--device", "nonesuch", *SMALL)
+    assert "device='nonesuch' cannot be used here" in said and "Use cpu." in said

@@ -50,9 +50,14 @@ def test_a_step_waits_for_an_accelerator_only_where_that_is_known(name, found):
 
 
 def test_a_model_on_an_accelerator_is_steered_and_read_as_on_the_cpu(found):
-    here, there = found["steered"]
+    here, there = found["model"]
     assert there["tokens"] == here["tokens"] and here["tokens"]["none"] != here["tokens"]["push"]
     assert there["numbers"] == pytest.approx(here["numbers"], rel=1e-3)
+
+
+def test_the_command_line_collects_and_trains_on_an_accelerator(found):
+    here, there = found["told"]
+    assert there == pytest.approx(here, rel=1e-3) and 0 < here[0] < 1
 
 
 def test_the_pretended_accelerator_refuses_what_a_real_one_does(found):

@@ -43,6 +43,8 @@ class Options(Shell):
     """Type of the numbers on disk."""
     gradient: Literal["none", "mean", "sum"] = "none"
     """Store beside each state the gradient of the text's next-token loss, its mean or sum over tokens (for g_sae)."""
+    device: str = "cpu"
+    """Where the model runs: cpu, cuda, cuda:1, ..."""
     limit: int | None = None
     """Read at most so many texts or traces."""
     out: Path = Path("runs/states")
@@ -63,7 +65,8 @@ def run(options: Options) -> dict[str, Any]:
     from overtone.models.reasoner import bundled_reasoner
 
     sites = [Site.parse(name) for name in options.sites]
-    model = bundled_reasoner() if options.model == "bundled" else HookedModel.load(options.model)
+    where = {"device": options.device}
+    model = bundled_reasoner(**where) if options.model == "bundled" else HookedModel.load(options.model, **where)
     gradient = None if options.gradient == "none" else options.gradient
     stream = ActivationStream(model, _traces(options, model), sites, _positions(options, model), gradient=gradient)
     store = collect(options.out, stream, dtype=options.dtype)

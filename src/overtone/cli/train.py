@@ -50,6 +50,8 @@ class Options(Shell):
     """Peak learning rate; by default the kind's own."""
     seed: int = 0
     """Seed of everything random."""
+    device: str = "cpu"
+    """Where it is trained: cpu, cuda, cuda:1, ..."""
     split: Literal["rows", "latents"] | None = None
     """What the processes that torchrun started share: the rows of each batch, or the latents of the dictionary."""
     out: Path = Path("runs/dictionary")
@@ -92,7 +94,7 @@ def run(options: Any) -> dict[str, Any]:
         fitted = fit(
             preset, given.source, site=given.sites or None, target=given.target, lr=options.lr,
             n_tokens=options.n_tokens, batch_rows=options.batch_rows, seed=options.seed, checkpoint=unfinished,
-            split=options.split, name=f"{options.kind} {given.names['trained on']}",
+            device=options.device, split=options.split, name=f"{options.kind} {given.names['trained on']}",
         )  # fmt: skip
     if world is not None and not world.first:
         raise SystemExit(0)  # the first process writes and speaks for all

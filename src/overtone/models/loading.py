@@ -10,6 +10,7 @@ import transformers
 from safetensors import SafetensorError
 from torch import nn
 
+from overtone.core.devices import usable
 from overtone.core.errors import ModelError, SettingError, nearest
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -24,11 +25,7 @@ def load_model(
         raise SettingError(
             f"dtype={dtype!r} is not supported.{nearest(dtype, DTYPES)} Use one of: {', '.join(DTYPES)}."
         )
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).split("\n")[0]
-        raise SettingError(f"device={device!r} cannot be used here: {reason} Use cpu.") from None
+    usable(device)
     name, is_folder = _where(name_or_folder)
     options: dict[str, Any] = {"local_files_only": is_folder}
     config = _retold(name, is_folder, lambda: transformers.AutoConfig.from_pretrained(name, **options))

@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 
+from overtone.core.devices import usable
 from overtone.core.errors import SettingError
 from overtone.core.seeds import torch_generator
 from overtone.core.settings import require
@@ -127,19 +128,20 @@ def fit_many(
 
     n_tokens: rows to train on, over as many epochs as that takes; batch_rows: rows per update; record_every: tokens
     between two records (None: 50 records); checkpoint: folder to save to, every so many seconds, at the end and on
-    Ctrl-C, and to resume from if `resume`; split: how the processes that torchrun started share the work, by "rows" of
-    each batch or "latents" of each dictionary (None: there is one). The first one shows and saves. All of them return
-    the same, but that with "latents" only the first one has the dictionaries: those of the others know their sizes and
-    raise CapabilityError for everything else. Raises SettingError, DataError or ShapeError for what cannot be trained
-    on, StoreError for a checkpoint of another training, DivergenceError when a loss is no longer finite,
-    CapabilityError for a dictionary that cannot be split so, WorkerError when another process has ended.
+    Ctrl-C, and to resume from if `resume`; device: where they are trained, "cpu" or, say, "cuda:1"; split: how the
+    processes that torchrun started share the work, by "rows" of each batch or "latents" of each dictionary (None: there
+    is one). The first one shows and saves. All of them return the same, but that with "latents" only the first one has
+    the dictionaries: those of the others know their sizes and raise CapabilityError for everything else. Raises
+    SettingError, DataError or ShapeError for what cannot be trained on or with, StoreError for a checkpoint of another
+    training, DivergenceError when a loss is no longer finite, CapabilityError for a dictionary that cannot be split so,
+    WorkerError when another process has ended.
     """
     require(bool(jobs), "there is nothing to train: give at least one job.")
     require(n_tokens >= 1 and batch_rows >= 1, f"n_tokens={n_tokens} and batch_rows={batch_rows}: use at least 1.")
     jobs = [replace(job, seed=seed if job.seed is None else job.seed) for job in jobs]
     feed = make_feed(source, list(dict.fromkeys(job.ask for job in jobs)), batch_rows, seed)
     schedule, world = schedule or Schedule(), join(split)
-    device = device if world is None else world.place(device)
+    device = usable(device if world is None else world.place(device))
     sharing = Sharing(split, world, device)
     found: dict[int, Fitted] = {i: _fit_whole(job, feed, n_tokens) for i, job in enumerate(jobs) if job.preset.whole}
     stepped = {i: _start(job, feed, schedule, n_tokens, sharing) for i, job in enumerate(jobs) if not job.preset.whole}
