@@ -172,6 +172,7 @@ def test_states_a_hundred_times_as_large_give_the_same_atoms(kind, tmp_path, cap
     torch.testing.assert_close(same, atoms, rtol=0, atol=1e-3)
 
 
-def test_a_device_that_is_not_there_is_named(file, capsys):
-    said = complaint(capsys, "top_k", "--activations", file, "--k", 4, "--device", "nonesuch", *SMALL)
-    assert "device='nonesuch' cannot be used here" in said and "Use cpu." in said
+@pytest.mark.parametrize("device", ["nonesuch", "meta"])  # torch has meta, but it keeps no numbers
+def test_a_device_that_cannot_be_used_is_named(device, file, capsys):
+    said = complaint(capsys, "top_k", "--activations", file, "--k", 4, "--device", device, *SMALL)
+    assert f"device='{device}' cannot be used here" in said and said.endswith(". Use cpu.\n")

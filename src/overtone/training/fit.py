@@ -128,9 +128,10 @@ def fit_many(
 
     n_tokens: rows to train on, over as many epochs as that takes; batch_rows: rows per update; record_every: tokens
     between two records (None: 50 records); checkpoint: folder to save to, every so many seconds, at the end and on
-    Ctrl-C, and to resume from if `resume`; device: where they are trained, "cpu" or, say, "cuda:1"; split: how the
-    processes that torchrun started share the work, by "rows" of each batch or "latents" of each dictionary (None: there
-    is one). The first one shows and saves. All of them return the same, but that with "latents" only the first one has
+    Ctrl-C, and to resume from if `resume`; device: where they are trained, "cpu" or, say, "cuda:1" (what is fitted as a
+    whole is fitted on the CPU); split: how the processes that torchrun started share the work, by "rows" of each batch
+    or "latents" of each dictionary (None: there is one). The first one shows and saves. All of them return the same,
+    but that with "latents" only the first one has
     the dictionaries: those of the others know their sizes and raise CapabilityError for everything else. Raises
     SettingError, DataError or ShapeError for what cannot be trained on or with, StoreError for a checkpoint of another
     training, DivergenceError when a loss is no longer finite, CapabilityError for a dictionary that cannot be split so,
