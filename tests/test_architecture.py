@@ -240,6 +240,13 @@ def test_importing_the_package_imports_no_torch():
     assert done.stdout.strip() == "[]"
 
 
+def test_kinds_of_dictionaries_are_told_without_what_only_some_of_them_need():
+    code = "import sys; from overtone.core.catalogue import entries; entries('dictionaries')"
+    code += "; print(sorted({'scipy', 'sklearn', 'transformers'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
 def test_every_public_name_of_the_root_exists():
     import overtone
 

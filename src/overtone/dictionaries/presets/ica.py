@@ -17,10 +17,11 @@ from overtone.dictionaries.autoencoder import Autoencoder
 from overtone.dictionaries.classic.fixed import signed_projection
 from overtone.dictionaries.preset import Preset, preset
 
+SHAPE = signed_projection(torch.eye(2), torch.eye(2), torch.zeros(2), k=1)  # no search, so scikit-learn is not loaded
 VARIES = 1e-12  # share of the largest variance from which a direction counts: single precision tells no less
 
 
-@preset("ica", role="baseline", inverse_pair=True)
+@preset("ica", capabilities=SHAPE.capabilities, role="baseline", inverse_pair=True)
 @dataclass(frozen=True)
 class ICA(Preset):
     """Independent components of the rows (FastICA).
