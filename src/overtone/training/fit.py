@@ -131,11 +131,10 @@ def fit_many(
     Ctrl-C, and to resume from if `resume`; device: where they are trained, "cpu" or, say, "cuda:1" (what is fitted as a
     whole is fitted on the CPU); split: how the processes that torchrun started share the work, by "rows" of each batch
     or "latents" of each dictionary (None: there is one). The first one shows and saves. All of them return the same,
-    but that with "latents" only the first one has
-    the dictionaries: those of the others know their sizes and raise CapabilityError for everything else. Raises
-    SettingError, DataError or ShapeError for what cannot be trained on or with, StoreError for a checkpoint of another
-    training, DivergenceError when a loss is no longer finite, CapabilityError for a dictionary that cannot be split so,
-    WorkerError when another process has ended.
+    but that with "latents" only the first one has the dictionaries: those of the others know their sizes and raise
+    CapabilityError for everything else. Raises SettingError, DataError or ShapeError for what cannot be trained on or
+    with, StoreError for a checkpoint of another training, DivergenceError when a loss is no longer finite,
+    CapabilityError for a dictionary that cannot be split so, WorkerError when another process has ended.
     """
     require(bool(jobs), "there is nothing to train: give at least one job.")
     require(n_tokens >= 1 and batch_rows >= 1, f"n_tokens={n_tokens} and batch_rows={batch_rows}: use at least 1.")
