@@ -329,6 +329,50 @@ def test_few_scores_are_made_in_float32_even_where_coordinates_are_extreme():
         assert 12 * len(x) <= native.scored - before < FEW * x.shape[0] * len(weight)
 
 
+@pytest.mark.parametrize("build", ["int8", "torch int8"])
+@pytest.mark.parametrize("two_sided", [False, True])
+def test_nothing_is_missed_where_all_coordinates_are_rounded_the_same_way(build, two_sided):
+    generator = torch.Generator().manual_seed(0)
+    x, weight = (torch.randint(0, 100, (n, 800), generator=generator).float() for n in (80, 640))
+    x += 0.49
+    weight += torch.where(torch.arange(640) % 2 == 0, 0.49, -0.49).unsqueeze(1)
+    x[:, 0] = weight[:, 0] = 126.5  # the steps of int8 are 1
+    bias = torch.zeros(640)
+    for rule in (Rule(k=8), Rule(floor=float((x @ weight.T).quantile(0.98)))):
+        check(select(build, x, weight, bias, rule, two_sided), x, weight, bias, rule, two_sided)
+
+
+def test_what_int8_bounds_exceed_products_by_is_nine_deviations_of_uniform_noise():
+    generator, native = torch.Generator().manual_seed(0), library("int8")
+    if native.kinds != [2]:
+        pytest.skip("no int8 products here")
+    part = torch.randint(0, 100, (400,), generator=generator) + 0.5
+    part[0] = 126.5  # steps are 1, and all others are halfway between two of them
+    x, weight = torch.cat([part, part]).unsqueeze(0), torch.cat([part, -part]).expand(1024, 800).contiguous()
+    deviation = float((x.square().sum() + weight[0].square().sum()).div(12).sqrt())
+    bias, step = torch.linspace(-15 * deviation, 0, 1024), 15 * deviation / 1023
+    exceeded = []  # products are 0, so what is scored is what a bound lifts above the floor
+    for _ in range(300):
+        before = native.scored
+        native.select(x, weight, bias, Rule(floor=0.0), False)
+        exceeded.append((native.scored - before) * step / deviation)
+    deviations = torch.tensor(exceeded)
+    assert 9 < float(deviations.mean()) < 9.5
+    assert 0.85 < float(deviations.std()) < 1.15, "noise that is not taken out again has 1.4 or 1.7"
+
+
+@pytest.mark.parametrize("build", ["int8", "torch int8"])
+@pytest.mark.parametrize("width", [512, 1024])
+def test_int8_nominates_few_more_than_are_chosen_of_wide_rows(build, width):
+    x, weight, bias = states_and_matrix(1000, width, 4096)
+    weight, bias = torch.nn.functional.normalize(weight, dim=1), 0 * bias
+    kernel = (in_torch if build in TORCH else library)(build)
+    kernel.select(x, weight, bias, Rule(k=32), False)
+    before = kernel.scored
+    kernel.select(x, weight, bias, Rule(k=32), False)
+    assert 32 * len(x) <= kernel.scored - before < 2.5 * 32 * len(x)
+
+
 def test_int8_rests_where_its_bounds_tell_little_and_comes_back():
     if library("int8").kinds != [2] or library("bf16").kinds != [1]:
         pytest.skip("no int8 and bf16 products here")

@@ -58,18 +58,66 @@ def test_no_product_exceeds_its_bound_nor_its_bound_less_what_is_spare(
     assert bool(((magnitudes - truth).abs() <= wrong + GRAIN * magnitudes + 1e-30).all())
 
 
+def gaussian(width, extreme):
+    generator = torch.Generator().manual_seed(width)
+    x, weight = torch.randn(200, width, generator=generator), torch.randn(500, width, generator=generator)
+    x[:, 3] *= extreme
+    weight[:, 3] /= extreme
+    return x, weight, torch.randn(500, generator=generator)
+
+
 @EACH
-def test_bounds_are_near_and_extreme_coordinates_do_not_take_all_digits(kind):
+@pytest.mark.parametrize("width", [32, 96, 512, 2048])
+def test_bounds_are_near_and_extreme_coordinates_do_not_take_all_digits(kind, width):
     for extreme in (1.0, 1e4):
-        x, weight, bias, _ = numbers(200, 96, 500, 1.0)
-        x[:, 3] *= extreme
-        weight[:, 3] /= extreme
+        x, weight, bias = gaussian(width, extreme)
         rounded = Rounded.of(usable(kind), weight, x, bias)
-        bounds = rounded.at_most(rounded.short(x), False)[0]
-        truth = x @ weight.T + bias
-        over = (bounds.float() * rounded.short(x).steps.unsqueeze(1) - truth)[1:5]
-        sizes = x.norm(dim=1, keepdim=True)[1:5] * weight.norm(dim=1)
-        assert float((over / (sizes + 1)).mean()) < (0.08 if kind is INT8 else 0.02)
+        short = rounded.short(x)
+        over = rounded.at_most(short, False)[0].float() * short.steps.unsqueeze(1) - (x @ weight.T + bias)
+        sizes = x.norm(dim=1, keepdim=True) * weight.norm(dim=1)
+        assert float((over / (sizes + 1)).mean()) < (0.02 if kind is INT8 else 0.01)
+
+
+def test_noise_makes_int8_bounds_of_wide_rows_nearer_than_any_that_hold_for_every_rounding():
+    x, weight, _ = gaussian(2048, 1.0)
+    rounded = Rounded.of(usable(INT8), weight, x)
+    short = rounded.short(x)
+    lost = 2048**0.5 / 12**0.5  # what nearest integers take, in steps, at right angles to nothing
+    surely = (lost * weight.norm(dim=1) / rounded.steps + lost * short.length.unsqueeze(1)) * rounded.steps
+    over = rounded.at_most(short, False)[0].float() - x @ weight.T / short.steps.unsqueeze(1)
+    assert float(over.mean()) < 0.5 * float(surely.mean())
+
+
+def test_rows_and_weights_that_are_all_rounded_the_same_way_are_bounded():
+    steps = torch.arange(800).remainder(100).float()
+    x = torch.stack([steps + part for part in (0.49, -0.49, 0.25, 0.5)]).index_fill_(1, torch.tensor(0), 126.5)
+    weight = torch.cat([x, -x, x.flip(1)])
+    truth = x.double() @ weight.double().T
+    rounded = Rounded.of(usable(INT8), weight, x)
+    for _ in range(20):
+        short = rounded.short(x)
+        bounds = rounded.at_most(short, False)[0].double()
+        assert bool((truth / short.steps.unsqueeze(1) <= bounds + GRAIN * bounds.abs()).all())
+        rounded = Rounded.of(INT8, weight, x)
+
+
+def test_noise_of_states_is_taken_out_of_int8_products_again():
+    generator = torch.Generator().manual_seed(0)
+    part = torch.randint(0, 100, (400,), generator=generator) + 0.5
+    part[0] = 126.5  # steps are 1, and all others are halfway between two of them
+    x, weight = torch.cat([part, part]).expand(2, 800), torch.cat([part, -part]).expand(16, 800)
+    of_states, of_weights = (float(part[0].square().sum()) for part in (x, weight))
+    found = []
+    for _ in range(300):  # products are 0
+        rounded = Rounded.of(usable(INT8), weight, x)
+        short = rounded.short(x)
+        bounds, _, wrong = rounded.at_most(short, False)
+        found.append(torch.stack([bounds.float().mean() - wrong, rounded.magnitudes(short).float().mean()]))
+    product, magnitude = torch.stack(found).unbind(1)
+    assert torch.allclose(product.abs(), magnitude, atol=0.02 * float(wrong))
+    deviation = (of_weights / 12 + of_states / 4) ** 0.5
+    assert 0.85 < float(product.std()) / deviation < 1.15, "noise that stays has 1.2"
+    assert 9 < float(wrong) / deviation < 9.5
 
 
 def test_int8_is_not_used_where_torch_or_the_processor_cannot(monkeypatch):

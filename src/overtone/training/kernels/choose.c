@@ -1,11 +1,16 @@
 /* The encoder's product and the selection in one pass.
 
    The product is computed in tiles that stay in registers; a row keeps a short list of what may be chosen; no (rows,
-   latents) matrix exists. In bf16 and int8 the product only nominates:
+   latents) matrix exists. In bf16 and int8 the product only nominates: each score is bounded from above, and what may
+   exceed the row's k-th best score so far (or the floor) is at once scored in float32, while its weights are near. How
+   many inner products that took is counted. In bf16
        |<x,w> - <x',w'>| <= |x - x'| |w| + |x'| |w - w'| + rounding of the sums,       x', w' the rounded vectors,
-   bounds each score from above. What may exceed the row's k-th best score so far (or the floor) is at once scored in
-   float32, while its weights are near, and so the choice is exact: nothing is missed on any data, bad data only take
-   longer. How many inner products that took is counted.
+   on any data. In int8 that is far too much in wide vectors, since what rounding takes away hardly ever lies along the
+   other vector. So numbers are rounded with a dither, noise that is drawn anew for each batch and subtracted again:
+   whatever the data, x - x' is then uniform and independent from coordinate to coordinate (Schuchman 1964; Gray and
+   Stockham 1993), and with steps s and t of x' and w' and c coordinates (Hoeffding 1963)
+       P(<x,w> - <x',w'> > h sqrt(V)) <= exp(-h^2 / 2),        12 V = s^2 (|w| + t sqrt(c) / 2)^2 + t^2 |x|^2.
+   A bound of nine deviations leaves out a place of the choice once in 10^17. Bad data only take longer.
 
    Scores may be boosted: u (1 + |v|), v the product of other rows with other weights. Both products are bounded, and
    where u in float32 rules a score out, v is not made. */
@@ -44,11 +49,23 @@ int64_t ot_panels(int64_t latents) { return panels_of(latents); }
 int64_t ot_padded(int64_t latents) { return panels_of(latents) * NR; }
 
 #define SAMPLED 256 /* rows that stand for all */
+#define SURE 9.0f   /* deviations within which what rounding takes away lies */
+#define LARGE (2 * 1024 * 1024) /* bytes that are worth reading once more for each panel of weights */
 
-/* factors (width): powers of two by which states are multiplied and weights divided for int8, so that a coordinate is of
-   about the same size in both. Whatever they are, the choice is the same. squares: 2 x width of working memory. */
-void ot_balance(const float *x, int64_t rows, const float *weight, int64_t latents, int64_t width, float *factors,
-                float *inverse, float *squares) {
+/* Uniform in (-1/2, 1/2), after Steele, Lea and Flood 2014 (splitmix). */
+static inline float uniform(uint64_t *state) {
+  uint64_t z = *state += 0x9E3779B97F4A7C15u;
+  z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9u;
+  z = (z ^ z >> 27) * 0x94D049BB133111EBu;
+  return ((float)((z ^ z >> 31) >> 41) + 0.5f) * 0x1p-23f - 0.5f;
+}
+
+/* The grid (4, width) of int8: factors of states, powers of two by which weights are divided, so that a coordinate is
+   of about the same size in both; factors of weights; dithers of states and of weights. Whatever they are, the choice is
+   the same. */
+void ot_grid(const float *x, int64_t rows, const float *weight, int64_t latents, int64_t width, uint64_t seed,
+             float *grid) {
+  float *squares = grid + 2 * width;
   memset(squares, 0, 8 * (size_t)width);
   for (int side = 0; side < 2; side++) {
     int64_t n = side ? latents : rows, step = n > SAMPLED ? n / SAMPLED : 1;
@@ -61,26 +78,38 @@ void ot_balance(const float *x, int64_t rows, const float *weight, int64_t laten
     float ratio = squares[width + i] / squares[i]; /* its fourth root brings both to the same size */
     float power = ratio > 0 && ratio < INFINITY ? rintf(0.25f * log2f(ratio)) : 0;
     power = power > 20 ? 20 : power < -20 ? -20 : power;
-    factors[i] = exp2f(power), inverse[i] = exp2f(-power);
+    grid[i] = exp2f(power), grid[width + i] = exp2f(-power);
   }
+  for (int64_t i = 2 * width; i < 4 * width; i++) grid[i] = uniform(&seed);
 }
 
-/* Pack the weights' panels first <= p < last. norms (3, padded latents): scale of each row, its length and its rounding
-   error, 0 where none is. */
-void ot_pack(int64_t kind, const float *weight, int64_t latents, int64_t width, const float *factors, int64_t first,
+/* The square of the step of an int8 row per unit of its length, 1 if nothing is left of it. */
+static inline float coarse(const facts *row, float length) {
+  float ratio = row->scale > 0 ? row->scale / length : 1;
+  return ratio * ratio;
+}
+
+/* Pack the weights' panels first <= p < last. norms (4, padded latents), of each row, 0 where none is: scale; length,
+   rounding error, or, in int8, the most that its length is once it is rounded, and that times its coarseness; and, as
+   an integer, what int8 products begin with. */
+void ot_pack(int64_t kind, const float *weight, int64_t latents, int64_t width, const float *grid, int64_t first,
              int64_t last, void *packed, float *norms) {
   int64_t depth = depth_of(kind, width), padded = ot_padded(latents);
+  float *length = norms + padded, *error = norms + 2 * padded, *begin = norms + 3 * padded;
   for (int64_t p = first; p < last; p++) {
     cell *panel = (cell *)packed + p * depth * NR;
     for (int64_t j = 0; j < NR; j++) {
       int64_t i = p * NR + j;
-      norms[i] = norms[padded + i] = norms[2 * padded + i] = 0;
+      norms[i] = length[i] = error[i] = begin[i] = 0;
       if (i >= latents) {
         for (int64_t q = 0; q < depth; q++) panel[q * NR + j] = 0;
         continue;
       }
-      facts found = pack_row(kind, weight + i * width, factors, width, 0x80808080u, panel + j, NR);
-      norms[i] = found.scale, norms[padded + i] = found.length, norms[2 * padded + i] = found.error;
+      facts found = pack_row(kind, weight + i * width, grid, width, 1, panel + j, NR);
+      int32_t less = -found.sum;
+      norms[i] = found.scale, length[i] = found.length, error[i] = found.error;
+      if (kind == INT8) length[i] += found.error, error[i] = length[i] * coarse(&found, length[i]);
+      memcpy(begin + i, &less, 4);
     }
   }
 }
@@ -90,7 +119,7 @@ void ot_pack(int64_t kind, const float *weight, int64_t latents, int64_t width, 
 typedef struct { /* a product: rows, weights, and what ot_pack made of these */
   const float *x, *weight;
   const cell *packed;
-  const float *norms, *factors;
+  const float *norms, *grid;
 } product;
 
 typedef struct { /* what is the same for all rows */
@@ -124,7 +153,7 @@ typedef struct { /* working memory for one block of rows */
   uint32_t *marks; /* by row: which latents of a panel may exceed the limit */
   float *scores;   /* (rows, NR) of a panel, where they are exact */
   float *upper;    /* (rows, NR) of a panel: what boosts do not exceed */
-  int32_t *marked; /* rows of one latent, and what they scored */
+  int32_t *some, *marked; /* rows with marks, and once for each mark, by latent */
   float *found, *found_boost, margin;
   int64_t *again, n_again; /* rows that are put off */
   int64_t n_scored;
@@ -209,93 +238,121 @@ static inline void exact_boosts(const problem *p, const float *x, const int32_t 
   for (int64_t i = 0; i < n; i++) out[i] = fabsf(out[i]);
 }
 
-#if defined(__AVX512F__)
-/* Products of a row with half a panel as floats, and, unless they are exact, what bounds their error. */
-ALWAYS __m512 sifted(int kind, const problem *p, const scratch *s, int which, int64_t row, int64_t first, vf acc,
-                     __m512 *error) {
-  const few_bits *rows = s->of + which;
-  const float *norms = p->of[which].norms + first;
-  __m512 u = (__m512)acc;
-  if (kind == INT8) {
-    __m512 product = _mm512_cvtepi32_ps(_mm512_sub_epi32((__m512i)u, _mm512_set1_epi32(rows->sum[row])));
-    u = _mm512_mul_ps(product, _mm512_mul_ps(_mm512_set1_ps(rows->scale[row]), _mm512_loadu_ps(norms)));
-  }
-  if (kind == SINGLE) return u;
-  *error = _mm512_mul_ps(_mm512_set1_ps(rows->of_length[row]), _mm512_loadu_ps(norms + p->padded));
-  *error = _mm512_fmadd_ps(_mm512_set1_ps(rows->of_error[row]), _mm512_loadu_ps(norms + 2 * p->padded), *error);
-  return u;
-}
-#endif
-
 #define SLACK 0x1p-18f /* beyond the rounding of what is done with bounds */
 
-/* Mark which of a row's scores with a panel may exceed its limit. */
-ALWAYS void sift(int kind, int is_boosted, const problem *p, scratch *s, int64_t row, int64_t first, const vf *of_score,
-                 const vf *of_boost) {
+/* What bounds must exceed, so that scores may exceed `least`. */
+static inline float limit_of(const problem *p, const scratch *s, float least) {
+  return least - (p->boosted ? 2 * SLACK * fabsf(least) : s->margin);
+}
+
 #if defined(__AVX512F__)
-  __m512 limit = _mm512_set1_ps(s->limit[row]), error = _mm512_setzero_ps();
-  __mmask16 m[2];
+typedef struct { /* what turns sums of a panel into products, by latent and by row */
+  const float *norm, *length, *error, *scale, *of_length, *of_error;
+  const int32_t *sum;
+} units;
+
+ALWAYS units units_of(const problem *p, const scratch *s, int which, int64_t row, int64_t first) {
+  const float *norms = p->of[which].norms + first;
+  const few_bits *f = s->of + which;
+  return (units){norms, norms + p->padded, norms + 2 * p->padded, f->scale + row, f->of_length + row, f->of_error + row,
+                 f->sum + row};
+}
+
+/* Products of row r with half a panel, plus `more`. */
+ALWAYS __m512 unpacked(int kind, const units *a, int r, int h, vf acc, __m512 more) {
+  if (kind != INT8) return _mm512_add_ps((__m512)acc, more);
+  __m512 product = _mm512_cvtepi32_ps(_mm512_sub_epi32((__m512i)acc, _mm512_set1_epi32(a->sum[r])));
+  return _mm512_fmadd_ps(product, _mm512_mul_ps(_mm512_set1_ps(a->scale[r]), _mm512_loadu_ps(a->norm + h * VL)), more);
+}
+
+/* What true products do not exceed, from what was unpacked. */
+ALWAYS __m512 at_most(int kind, const units *a, int r, int h, __m512 u) {
+  if (kind == SINGLE) return u;
+  u = _mm512_fmadd_ps(_mm512_set1_ps(a->of_length[r]), _mm512_loadu_ps(a->length + h * VL), u);
+  return _mm512_fmadd_ps(_mm512_set1_ps(a->of_error[r]), _mm512_loadu_ps(a->error + h * VL), u);
+}
+#endif
+
+/* Mark which scores of a tile's rows with a panel may exceed their limits. */
+ALWAYS void sift(int kind, int is_boosted, const problem *p, scratch *s, int64_t row, int64_t live, int64_t first,
+                 const vf of_score[MR][2], const vf of_boost[MR][2]) {
+  const float *limits = s->limit + row;
+  float *restrict scores = s->scores + row * NR, *restrict upper = s->upper + row * NR;
+  uint32_t *restrict marks = s->marks + row;
+#if defined(__AVX512F__)
+  units a = units_of(p, s, 0, row, first), b = units_of(p, s, is_boosted, row, first);
+  __m512 margin = _mm512_set1_ps(s->margin), zero = _mm512_setzero_ps();
+  __m512 bias[2] = {_mm512_loadu_ps(s->bias + first), _mm512_loadu_ps(s->bias + first + VL)};
+  __m512i sign = _mm512_set1_epi32(p->two_sided ? 0x7FFFFFFF : -1);
+  for (int r = 0; r < live; r++) {
+    __mmask16 m[2];
 #pragma GCC unroll 2
-  for (int h = 0; h < 2; h++) {
-    __m512 u = sifted(kind, p, s, 0, row, first + h * VL, of_score[h], &error);
-    u = _mm512_add_ps(u, _mm512_loadu_ps(s->bias + first + h * VL));
-    if (kind == SINGLE) _mm512_storeu_ps(s->scores + row * NR + h * VL, u);
-    __m512 upper = p->two_sided ? _mm512_abs_ps(u) : u;
-    if (kind != SINGLE) upper = _mm512_add_ps(upper, error);
-    if (is_boosted) {
-      __m512 boost = _mm512_abs_ps(sifted(kind, p, s, 1, row, first + h * VL, of_boost[h], &error));
-      if (kind != SINGLE) boost = _mm512_add_ps(boost, error);
-      _mm512_storeu_ps(s->upper + row * NR + h * VL, boost);
-      upper = _mm512_add_ps(upper, _mm512_set1_ps(s->margin));
-      upper = _mm512_fmadd_ps(_mm512_max_ps(upper, _mm512_setzero_ps()), boost, upper);
-      upper = _mm512_fmadd_ps(_mm512_abs_ps(upper), _mm512_set1_ps(SLACK), upper);
+    for (int h = 0; h < 2; h++) {
+      __m512 u = unpacked(kind, &a, r, h, of_score[r][h], bias[h]);
+      if (kind == SINGLE) _mm512_storeu_ps(scores + r * NR + h * VL, u);
+      u = at_most(kind, &a, r, h, (__m512)_mm512_and_si512((__m512i)u, sign));
+      if (is_boosted) {
+        __m512 v = _mm512_abs_ps(unpacked(kind, &b, r, h, of_boost[r][h], zero));
+        v = at_most(kind, &b, r, h, v);
+        _mm512_storeu_ps(upper + r * NR + h * VL, v);
+        if (kind != SINGLE) u = _mm512_add_ps(u, margin);
+        u = _mm512_fmadd_ps(_mm512_max_ps(u, zero), v, u);
+      }
+      m[h] = _mm512_cmp_ps_mask(u, _mm512_set1_ps(limits[r]), _CMP_GT_OQ);
     }
-    m[h] = _mm512_cmp_ps_mask(upper, limit, _CMP_GT_OQ);
+    marks[r] = (uint32_t)m[0] | (uint32_t)m[1] << 16;
   }
-  s->marks[row] = (uint32_t)m[0] | (uint32_t)m[1] << 16;
 #else
-  uint32_t marks = 0;
-  for (int j = 0; j < NR; j++) {
-    float v = of_score[j / VL][j % VL] + s->bias[first + j], upper = sided(p, v);
-    s->scores[row * NR + j] = v;
-    if (is_boosted) {
-      float boost = s->upper[row * NR + j] = fabsf(of_boost[j / VL][j % VL]);
-      upper = upper > 0 ? boosted(upper, boost) : upper;
-      upper += SLACK * fabsf(upper);
+  (void)kind;
+  for (int r = 0; r < live; r++) {
+    marks[r] = 0;
+    for (int j = 0; j < NR; j++) {
+      float v = of_score[r][j / VL][j % VL] + s->bias[first + j], most = sided(p, v);
+      scores[r * NR + j] = v;
+      if (is_boosted) {
+        float boost = upper[r * NR + j] = fabsf(of_boost[r][j / VL][j % VL]);
+        most = most > 0 ? boosted(most, boost) : most;
+      }
+      marks[r] |= (uint32_t)(most > limits[r]) << j;
     }
-    marks |= (uint32_t)(upper > s->limit[row]) << j;
   }
-  s->marks[row] = marks;
 #endif
 }
 
-/* The rows, of `rows`, that are marked for latent j of the panel; returns how many. `found` has room for 16 more. */
-static inline int64_t marked(const scratch *s, int64_t rows, int j, int32_t *found) {
+/* Sort the marked rows of a panel by latent: those of latent j are s->marked[starts[j]] up to starts[j + 1]. */
+static inline void by_latent(const scratch *s, int64_t rows, int32_t starts[NR + 1]) {
   int64_t n = 0;
+  int32_t counts[NR] = {0}, *some = s->some; /* rows with marks */
 #if defined(__AVX512F__)
   __m512i numbers = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
   for (int64_t r = 0; r < rows; r += 16) {
-    __mmask16 m = _mm512_test_epi32_mask(_mm512_loadu_si512(s->marks + r), _mm512_set1_epi32((int)(1u << j)));
-    _mm512_storeu_si512(found + n, _mm512_maskz_compress_epi32(m, numbers));
+    __m512i marks = _mm512_loadu_si512(s->marks + r);
+    __mmask16 m = _mm512_test_epi32_mask(marks, marks);
+    _mm512_storeu_si512(some + n, _mm512_maskz_compress_epi32(m, numbers));
     n += __builtin_popcount(m);
     numbers = _mm512_add_epi32(numbers, _mm512_set1_epi32(16));
   }
 #else
   for (int64_t r = 0; r < rows; r++) {
-    found[n] = (int32_t)r;
-    n += s->marks[r] >> j & 1;
+    some[n] = (int32_t)r;
+    n += s->marks[r] != 0;
   }
 #endif
-  return n;
+  for (int64_t i = 0; i < n; i++)
+    for (uint32_t left = s->marks[some[i]]; left; left &= left - 1) counts[__builtin_ctz(left)]++;
+  starts[0] = 0;
+  for (int j = 0; j < NR; j++) starts[j + 1] = starts[j] + counts[j], counts[j] = starts[j];
+  for (int64_t i = 0; i < n; i++)
+    for (uint32_t left = s->marks[some[i]]; left; left &= left - 1) s->marked[counts[__builtin_ctz(left)]++] = some[i];
 }
 
 /* Keep of the marked rows of a latent those whose score the pre-activations found do not rule out. Returns how many. */
-static inline int64_t still_marked(const problem *p, const scratch *s, int64_t n, int lane) {
+static inline int64_t still_marked(const problem *p, const scratch *s, int32_t *rows, int64_t n, int lane) {
   int64_t kept = 0;
   for (int64_t i = 0; i < n; i++) {
-    int64_t row = s->marked[i];
+    int64_t row = rows[i];
     float score = sided(p, s->found[i]), upper = score > 0 ? boosted(score, s->upper[row * NR + lane]) : score;
-    s->marked[kept] = (int32_t)row, s->found[kept] = s->found[i];
+    rows[kept] = (int32_t)row, s->found[kept] = s->found[i];
     kept += upper + SLACK * fabsf(upper) > s->least[row];
   }
   return kept;
@@ -312,28 +369,31 @@ static inline void enter(const problem *p, scratch *s, int64_t row, int64_t late
     s->least[row] = cut(p, l, s->keys);
   else
     l->full = 1, l->n = 0, s->least[row] = INFINITY;
-  s->limit[row] = s->least[row] - s->margin;
+  s->limit[row] = limit_of(p, s, s->least[row]);
 }
 
 /* Score what is marked of a panel and enter it in the rows' lists. x: rows of both products. */
 ALWAYS void take(int kind, int is_boosted, const problem *p, scratch *s, const float *const *x, int64_t rows,
                  int64_t first) {
+  int32_t starts[NR + 1];
+  by_latent(s, rows, starts);
   for (int j = 0; j < NR; j++) {
-    int64_t n = marked(s, rows, j, s->marked);
+    int32_t *these = s->marked + starts[j];
+    int64_t n = starts[j + 1] - starts[j];
     if (kind == SINGLE) {
       for (int64_t i = 0; i < n; i++) {
-        int64_t row = s->marked[i], at = row * NR + j;
+        int64_t row = these[i], at = row * NR + j;
         enter(p, s, row, first + j, s->scores[at], is_boosted ? s->upper[at] : 0);
       }
       continue;
     }
-    exact_scores(p, x[0], s->marked, n, first + j, s->found), s->n_scored += n;
+    exact_scores(p, x[0], these, n, first + j, s->found), s->n_scored += n;
     if (is_boosted) {
-      n = still_marked(p, s, n, j);
-      exact_boosts(p, x[1], s->marked, n, first + j, s->found_boost), s->n_scored += n;
+      n = still_marked(p, s, these, n, j);
+      exact_boosts(p, x[1], these, n, first + j, s->found_boost), s->n_scored += n;
     }
     for (int64_t i = 0; i < n; i++)
-      enter(p, s, s->marked[i], first + j, s->found[i], is_boosted ? s->found_boost[i] : 0);
+      enter(p, s, these[i], first + j, s->found[i], is_boosted ? s->found_boost[i] : 0);
   }
 }
 
@@ -354,10 +414,12 @@ static void whole_row(const problem *p, int64_t row, list *l, float *work) {
   l->n = p->k;
 }
 
-static int64_t block_of(const problem *p) { /* rows whose cells fill half of a typical second-level cache */
-  int64_t rows = 512 * 1024 / (depth_of(p->kind, p->width) * (int64_t)sizeof(cell)) / MR * MR;
-  int64_t most = (p->boosted ? 40 : 20) * MR; /* boosts bring a second matrix of weights, which passes once per block */
-  return rows < MR ? MR : rows > most ? most : rows;
+static int64_t block_of(const problem *p) { /* rows that pass the weights together */
+  int64_t cells = depth_of(p->kind, p->width) * (int64_t)sizeof(cell), lists = p->room * (int64_t)sizeof(float);
+  int64_t rows = (p->boosted ? 170 : 90) * MR; /* boosts bring a second matrix of weights */
+  if (rows > LARGE / cells) rows = LARGE / cells / MR * MR;
+  if (rows > 4 * LARGE / lists) rows = 4 * LARGE / lists / MR * MR;
+  return rows < MR ? MR : rows;
 }
 
 /* Lay working memory out from an address on; returns how many bytes it takes. */
@@ -376,8 +438,8 @@ static int64_t lay_out(scratch *s, const problem *p, int64_t n_rows, int64_t blo
   if (p->boosted) PART(s->boosts, 4 * rows * room), PART(s->upper, 4 * rows * NR);
   PART(s->bias, 4 * (size_t)p->padded), PART(s->work, 16 * (size_t)p->latents), PART(s->keys, 4 * room);
   PART(s->least, 4 * rows), PART(s->limit, 4 * rows), PART(s->scores, 4 * rows * NR);
-  PART(s->marks, 4 * (rows + 16)), PART(s->marked, 4 * (rows + 16)), PART(s->found, 4 * rows);
-  PART(s->found_boost, 4 * rows), PART(s->again, 8 * (size_t)n_rows);
+  PART(s->marks, 4 * (rows + 16)), PART(s->some, 4 * (rows + 16)), PART(s->marked, 4 * rows * NR);
+  PART(s->found, 4 * rows), PART(s->found_boost, 4 * rows), PART(s->again, 8 * (size_t)n_rows);
 #undef PART
   return (int64_t)(at - start);
 }
@@ -387,14 +449,21 @@ static void shorten(const problem *p, few_bits *f, int which, const float *x, in
                     float *plain) {
   int64_t depth = depth_of(p->kind, p->width);
   float rounding = 2.0f * (float)(p->width + 4) * 0x1p-24f; /* of the sums: here, and again in float32 */
+  float sure = 1.005f * (SURE + 1e-4f * sqrtf((float)p->width)); /* with what is rounded on the way */
   memset(f->cells, 0, sizeof(cell) * (size_t)(block * depth));
   for (int64_t r = 0; r < rows; r++) {
     cell *cells = f->cells + (r / MR) * depth * MR + r % MR;
-    facts found = pack_row(p->kind, x + r * p->width, p->of[which].factors, p->width, 0, cells, MR);
-    f->scale[r] = found.scale, f->sum[r] = 128 * found.sum;
+    facts found = pack_row(p->kind, x + r * p->width, p->of[which].grid, p->width, 0, cells, MR);
+    f->scale[r] = found.scale, f->sum[r] = found.sum;
+    if (plain) plain[r] = found.plain;
+    if (p->kind == INT8) { /* sqrt(a + b) <= (a + b + c) / (2 sqrt(c)), and c is near to a + b */
+      float here = coarse(&found, found.length), about = 2 * (here < 1e-4f ? here : 1e-4f);
+      f->of_error[r] = found.length * sure / (2 * sqrtf(12 * about));
+      f->of_length[r] = f->of_error[r] * (here + about) + rounding * found.length + 1e-30f;
+      continue;
+    }
     f->of_length[r] = 1.001f * (found.error + rounding * (found.rounded + found.error)) + 1e-30f;
     f->of_error[r] = 1.001f * found.rounded;
-    if (plain) plain[r] = found.plain;
   }
 }
 
@@ -410,7 +479,7 @@ static void begin(const problem *p, scratch *s, const float *const *x, int64_t r
     s->lists[r] =
         (list){s->values + r * room, p->boosted ? s->boosts + r * room : NULL, s->latents + r * room, 0, length, 0};
     s->least[r] = !p->k ? p->floor : start == -INFINITY ? start : start * length;
-    s->limit[r] = s->least[r] - s->margin;
+    s->limit[r] = limit_of(p, s, s->least[r]);
   }
 }
 
@@ -422,20 +491,26 @@ static inline void approach(const problem *p, int which, int64_t panel, int64_t 
   for (int64_t i = part * near; i < (part + 1) * near && i < end; i += 64) __builtin_prefetch(weights + i, 0, 2);
 }
 
+/* One of the products of a tile: rows g * MR and on, panel q. */
+ALWAYS void tile_of(int kind, const problem *p, const scratch *s, int which, int64_t g, int64_t q, vf acc[MR][2]) {
+  int64_t depth = depth_of(kind, p->width);
+  const product *a = p->of + which;
+  tile(kind, s->of[which].cells + g * depth * MR, a->packed + q * depth * NR, depth, a->norms + 3 * p->padded + q * NR,
+       acc);
+}
+
 /* Fill the lists of a block of rows. */
 ALWAYS void nominate_as(int kind, int is_boosted, const problem *p, scratch *s, const float *const *x, int64_t rows) {
-  int64_t depth = depth_of(kind, p->width), groups = (rows + MR - 1) / MR, panels = panels_of(p->latents);
+  int64_t groups = (rows + MR - 1) / MR, panels = panels_of(p->latents);
   for (int64_t q = 0; q < panels; q++) {
-    int64_t panel = q * depth * NR;
     for (int64_t g = 0; g < groups; g++) {
       vf of_score[MR][2], of_boost[MR][2];
       if (kind != SINGLE) approach(p, 0, q, g, groups);
       if (kind != SINGLE && is_boosted) approach(p, 1, q, g, groups);
-      tile(kind, s->of[0].cells + g * depth * MR, p->of[0].packed + panel, depth, of_score);
-      if (is_boosted) tile(kind, s->of[1].cells + g * depth * MR, p->of[1].packed + panel, depth, of_boost);
+      tile_of(kind, p, s, 0, g, q, of_score);
+      if (is_boosted) tile_of(kind, p, s, 1, g, q, of_boost);
       int64_t live = rows - g * MR < MR ? rows - g * MR : MR;
-      for (int64_t r = 0; r < live; r++)
-        sift(kind, is_boosted, p, s, g * MR + r, q * NR, of_score[r], is_boosted ? of_boost[r] : of_score[r]);
+      sift(kind, is_boosted, p, s, g * MR, live, q * NR, of_score, is_boosted ? of_boost : of_score);
     }
     take(kind, is_boosted, p, s, x, rows, q * NR);
   }
@@ -548,7 +623,7 @@ int64_t ot_work_bytes(int64_t kind, int64_t rows, int64_t width, int64_t latents
 
 /* Choose among the latents of `rows` states, see the head of this file.
 
-   kind: of nomination; weight, packed, norms, factors: the encoder's matrix and what ot_pack made of it, with what; the
+   kind: of nomination; weight, packed, norms, grid: the encoder's matrix and what ot_pack made of it, on what; the
    same of the boost, all null if there is none; bias (latents); shift (latents) or null: subtracted before comparing.
    k > 0: the k best of each row; k = 0: all whose score exceeds `floor`. Score: the (shifted) pre-activation or, if
    two_sided, its magnitude, times 1 + |boost|; equal scores go to earlier latents. room: places of a row's list, more
@@ -557,12 +632,12 @@ int64_t ot_work_bytes(int64_t kind, int64_t rows, int64_t width, int64_t latents
    per row; `size` of them fit. tally (2) is raised by the number of rows that were computed as a whole and of inner
    products made in float32. work: memory of ot_work_bytes. Returns how many were chosen, -1 if they do not fit. */
 int64_t ot_choose(int64_t kind, int64_t rows, int64_t width, int64_t latents, const float *x, const float *weight,
-                  const void *packed, const float *norms, const float *factors, const float *boost_x,
+                  const void *packed, const float *norms, const float *grid, const float *boost_x,
                   const float *boost_weight, const void *boost_packed, const float *boost_norms,
-                  const float *boost_factors, const float *bias, const float *shift, int64_t k, float floor,
+                  const float *boost_grid, const float *bias, const float *shift, int64_t k, float floor,
                   int64_t two_sided, int64_t room, int64_t size, float *hint, int64_t *out_latents, float *out_u,
                   float *out_boost, int64_t *counts, int64_t *tally, void *work) {
-  problem p = {{{x, weight, packed, norms, factors}, {boost_x, boost_weight, boost_packed, boost_norms, boost_factors}},
+  problem p = {{{x, weight, packed, norms, grid}, {boost_x, boost_weight, boost_packed, boost_norms, boost_grid}},
                bias, shift, width, latents, ot_padded(latents), k, room, floor, (int)kind, (int)two_sided,
                boost_x != NULL};
   output o = {out_latents, counts, tally, out_u, out_boost, size, 0};

@@ -121,7 +121,7 @@ int64_t ot_product(const float *a, int64_t a_row, int64_t a_column, const float 
         for (int64_t r = 0; r < tall; r += MR)
           for (int64_t c = 0; c < wide; c += NR) {
             vf sums[MR][2];
-            tile(SINGLE, (const cell *)(packed_a + r * depth), (const cell *)(packed_b + c * depth), depth, sums);
+            tile(SINGLE, (const cell *)(packed_a + r * depth), (const cell *)(packed_b + c * depth), depth, NULL, sums);
             put(sums, out + (top + r) * step + left + c, step, tall - r < MR ? tall - r : MR,
                 wide - c < NR ? wide - c : NR, add || from);
           }

@@ -35,7 +35,7 @@ _SIGNATURES = {
     "ot_packed_bytes": (_I, [_I, _I, _I]),
     "ot_panels": (_I, [_I]),
     "ot_padded": (_I, [_I]),
-    "ot_balance": (None, [_P, _I, _P, _I, _I, _P, _P, _P]),
+    "ot_grid": (None, [_P, _I, _P, _I, _I, ctypes.c_uint64, _P]),
     "ot_pack": (None, [_I, _P, _I, _I, _P, _I, _I, _P, _P]),
     "ot_work_bytes": (_I, [_I] * 6),
     "ot_choose": (_I, [_I, _I, _I, _I, *[_P] * 12, _I, _F, _I, _I, _I, *[_P] * 7]),
@@ -47,17 +47,18 @@ _SIGNATURES = {
 
 @dataclass(eq=False)
 class _Packed:
-    """A weight for the kernel: norms of its rows, what balances it with the states (4, width), its packed form of some
-    kind."""
+    """A weight for the kernel: norms of its rows, the (4, width) grid of int8, its packed form of some kind. drawn: how
+    many grids there were, from which the next one's noise follows."""
 
     norms: Tensor
-    factors: Tensor
+    grid: Tensor
     kind: int = -1
+    drawn: int = 0
     cells: Tensor = field(default_factory=lambda: torch.empty(0))
 
     def pointers(self, states: Tensor, weight: Tensor) -> list[int]:
         """A product as `ot_choose` wants it."""
-        return [t.data_ptr() for t in (states, weight, self.cells, self.norms, self.factors[0])]
+        return [t.data_ptr() for t in (states, weight, self.cells, self.norms, self.grid)]
 
 
 @dataclass(eq=False)
@@ -163,7 +164,7 @@ class Native:
         return kept
 
     def _unpacked(self, weight: Tensor) -> _Packed:
-        norms = torch.empty(3, self.library.ot_padded(len(weight)))
+        norms = torch.empty(4, self.library.ot_padded(len(weight)))
         return _Packed(norms, torch.empty(4, weight.shape[1]))
 
     def _pack(self, packed: _Packed, kind: int, weight: Tensor, states: Tensor) -> None:
@@ -171,14 +172,14 @@ class Native:
         if kind != packed.kind:
             size = self.library.ot_packed_bytes(kind, n_latents, width)
             packed.kind, packed.cells = kind, torch.empty(size, dtype=torch.uint8)
-        factors = [part.data_ptr() for part in packed.factors]
-        self.library.ot_balance(
-            states.data_ptr(), len(states), weight.data_ptr(), n_latents, width, factors[0], factors[1], factors[2]
+        packed.drawn += 1
+        self.library.ot_grid(
+            states.data_ptr(), len(states), weight.data_ptr(), n_latents, width, packed.drawn, packed.grid.data_ptr()
         )
 
         def part(first: int, last: int) -> None:
             self.library.ot_pack(
-                kind, weight.data_ptr(), n_latents, width, factors[1], first, last, packed.cells.data_ptr(),
+                kind, weight.data_ptr(), n_latents, width, packed.grid.data_ptr(), first, last, packed.cells.data_ptr(),
                 packed.norms.data_ptr(),
             )  # fmt: skip
 

@@ -61,6 +61,8 @@ void ot_products(const float *states, const float *matrix, const int64_t *latent
       const float *rows[TOGETHER];
       int64_t here = to - j < TOGETHER ? to - j : TOGETHER;
       for (int64_t i = 0; i < here; i++) rows[i] = matrix + latents[j + i] * width;
+      for (int64_t i = j + here; i < to && i < j + here + TOGETHER; i++)
+        for (int64_t b = 0; b < width; b += 16) __builtin_prefetch(matrix + latents[i] * width + b, 0, 3);
       dots(here, states + r * width, rows, width, out + j);
     }
 }

@@ -3,7 +3,13 @@
 Coordinates of states are first multiplied by powers of two, and those of weights divided, so that one is about as large
 in both and extreme ones do not take all digits; an offset of latents is one more coordinate, 1 in states. Each row is
 then divided by a step of its own, T, and rounded, R. With T' and R' of a latent
-    |<T,T'> - <R,R'>| <= |T - R| |T'| + |R| |T' - R'| + rounding of sums.
+    |<T,T'> - <R,R'>| <= |T - R| |R'| + |T| |T' - R'| + rounding of sums.
+In wide vectors that is far too much for int8, since what rounding takes away hardly ever lies along the other vector.
+So R = T + noise, rounded, less the noise, and R' = T' + other noise, rounded. Whatever the data, T - R is then uniform
+and T' - R' one of two numbers a step apart, of mean 0, both independent from coordinate to coordinate (Schuchman 1964;
+Gray and Stockham 1993), and (Hoeffding 1963)
+    P(<T,T'> - <R,R'> > h sqrt(V)) <= exp(-h^2 / 2),        V = |R'|^2 / 12 + |T|^2 / 4.
+A bound of nine deviations leaves out a place of the choice once in 10^17. See `choose.c` for the compiled kernel's.
 """
 
 from dataclasses import dataclass
@@ -29,6 +35,10 @@ class Kind(Protocol):
         """Whether there are instructions for it, and operators of torch that use them."""
         ...
 
+    def dithers(self, width: int) -> "tuple[Dither, Dither] | None":
+        """What states and weights are rounded with, drawn anew; None where that would be no better."""
+        ...
+
     def steps(self, largest: Tensor) -> Tensor:
         """Steps for rows whose largest numbers are so large."""
         ...
@@ -41,16 +51,26 @@ class Kind(Protocol):
         """Rounded weights, (latents, width) in (latents,) steps, as `products` wants them."""
         ...
 
-    def products(self, rounded: Tensor, packed: Tensor, steps: Tensor, added: Tensor | None) -> Tensor:
+    def products(
+        self, rounded: Tensor, packed: Tensor, steps: Tensor, added: Tensor | None, magnitudes: bool = False
+    ) -> Tensor:
         """(rows, latents) bf16 products of rounded rows with weights in (latents,) steps, plus (latents,) numbers that
-        may be rounded up; where there are none, the products' magnitudes."""
+        may be rounded up; or the magnitudes of all that."""
         ...
 
 
 @dataclass(frozen=True, eq=False)
+class Dither:
+    """Noise of rounding. offset: (width,) is added to numbers beforehand, in steps; lost: what that takes from a row
+    weighs no more than a length of so many steps in any direction that does not depend on the noise."""
+
+    offset: Tensor
+    lost: float
+
+
+@dataclass(frozen=True, eq=False)
 class Short:
-    """Rows in few bits: rounded; (rows,) steps and, in these, lengths of what is rounded and of what that takes
-    away."""
+    """Rows in few bits: rounded; (rows,) steps and, in these, lengths beforehand and of what rounding takes away."""
 
     rounded: Tensor
     steps: Tensor
@@ -58,19 +78,21 @@ class Short:
     lost: Tensor
 
     @classmethod
-    def of(cls, kind: Kind, numbers: Tensor) -> "Short":
+    def of(cls, kind: Kind, numbers: Tensor, dither: Dither | None) -> "Short":
         """Of (rows, width) float32 numbers."""
-        steps = kind.steps(numbers.abs().amax(1))
-        steps = torch.where(steps < SMALLEST, 1.0, steps)  # then nothing is left of the row
+        steps = kind.steps(numbers.abs().amax(1)).clamp_min(SMALLEST)
         numbers = numbers * (1 / steps).unsqueeze(1)
-        nearest = kind.nearest(numbers)
-        return cls(nearest.to(kind.dtype), steps, _lengths(nearest), _lengths(numbers.sub_(nearest)))
+        length = _lengths(numbers)
+        nearest = kind.nearest(numbers if dither is None else numbers.add_(dither.offset))
+        lost = _lengths(numbers.sub_(nearest)) if dither is None else torch.full_like(steps, dither.lost)
+        return cls(nearest.to(kind.dtype), steps, length, lost)
 
 
 @dataclass(frozen=True, eq=False)
 class Rounded:
     """Weights in few bits. by_lost, by_length: (latents,) what is missed for each unit of length that rounding takes
-    from a row, and leaves of it; coarse: (latents,) rounding of an offset, in true units; 1 coordinate is more than
+    from a row, and of the row's own; summing: (latents,) the same of sums; coarse: (latents,) rounding of an offset, in
+    true units; dither: of the states, of which products have `shared` (latents,) too much; 1 coordinate is more than
     the weights have where there is an offset."""
 
     kind: Kind
@@ -78,7 +100,10 @@ class Rounded:
     steps: Tensor
     by_lost: Tensor
     by_length: Tensor
+    summing: Tensor
     coarse: Tensor
+    dither: Dither | None
+    shared: Tensor | None
     factors: Tensor | None
     has_offset: bool
 
@@ -93,26 +118,32 @@ class Rounded:
         width = weight.shape[1] + (offset is not None)
         factors = _balance(states, weight, offset)
         divided = None if factors is None else 1 / factors
-        parts = []
+        of_states, of_weights = kind.dithers(width) or (None, None)
+        parts, shared = [], []
         for i in range(0, len(weight), BLOCK):
             column = None if offset is None else offset[i : i + BLOCK]
-            parts.append(Short.of(kind, _scaled(weight[i : i + BLOCK], column, divided)))
+            part = Short.of(kind, _scaled(weight[i : i + BLOCK], column, divided), of_weights)
+            parts.append(part)
+            if of_states is not None:
+                shared.append((part.rounded.float() @ of_states.offset).mul_(part.steps))
         steps, length, lost = (
             torch.cat([getattr(part, name) for part in parts]) for name in ("steps", "length", "lost")
         )
         if width > kind.widest or not bool((steps <= LARGEST).all()):
             return None
-        summing = 2.0 * (width + 4) * 2.0**-24  # here, and again in float32
         coarse = torch.zeros(len(weight)) if bias is None or shift is None else (bias.abs() + shift.abs()) * 2.0**-22
         packed = kind.packed(torch.cat([part.rounded for part in parts]), steps)
-        whole = length + lost  # no less than before rounding
-        by_lost, by_length = 1.002 * steps * whole, 1.002 * steps * (lost + summing * whole)
-        return cls(kind, packed, steps, by_lost, by_length, coarse, factors, offset is not None)
+        whole = 1.005 * steps * (length + (lost if of_weights is None else width**0.5))  # no less than after rounding
+        summing = 2.0 * (width + 4) * 2.0**-24 * whole  # here, and again in float32
+        return cls(
+            kind, packed, steps, whole, 1.005 * steps * lost, summing, coarse, of_states,
+            torch.cat(shared) if shared else None, factors, offset is not None,
+        )  # fmt: skip
 
     def short(self, states: Tensor) -> Short | None:
         """(rows, width) states for products with these weights; None where they are not finite."""
         column = torch.ones(len(states)) if self.has_offset else None
-        found = Short.of(self.kind, _scaled(states, column, self.factors))
+        found = Short.of(self.kind, _scaled(states, column, self.factors), self.dither)
         return found if bool((found.steps <= LARGEST).all()) else None
 
     def at_most(self, rows: Short, two_sided: bool) -> tuple[Tensor, Tensor, Tensor]:
@@ -120,19 +151,29 @@ class Rounded:
         times 1 + 2 GRAIN, than their magnitudes; (rows,) how much less would do, since all rows are treated as the
         worst one is; and () how much it is in the mean."""
         lost, length = rows.lost.amax(), rows.length.amax()
-        wrong = lost * self.by_lost + length * self.by_length + self.coarse / rows.steps.amin()
-        spare = (lost - rows.lost) * self.by_lost.amin() + (length - rows.length) * self.by_length.amin()
+        missed = self._missed(lost * self.by_lost, length * self.by_length)
+        wrong = missed + length * self.summing + self.coarse / rows.steps.amin()
+        most, step = lost * self.by_lost.amax(), self.by_length.amin()
+        spare = self._missed(most, length * step) - self._missed(most, rows.length * step)
         if not two_sided:
-            return self.kind.products(rows.rounded, self.packed, self.steps, wrong), spare, wrong.mean()
+            added = wrong if self.shared is None else wrong - self.shared
+            return self.kind.products(rows.rounded, self.packed, self.steps, added), spare, wrong.mean()
         return self.magnitudes(rows).add_((1.01 * wrong).bfloat16()), spare, wrong.mean()
 
     def magnitudes(self, rows: Short) -> Tensor:
         """(rows, latents) bf16 magnitudes of the rounded products, in the rows' steps."""
-        return self.kind.products(rows.rounded, self.packed, self.steps, None)
+        less = None if self.shared is None else -self.shared
+        return self.kind.products(rows.rounded, self.packed, self.steps, less, magnitudes=True)
 
     def wrong(self, rows: Short) -> Tensor:
         """(rows,) by how much magnitudes may be wrong beside GRAIN of them, in true units."""
-        return rows.steps * (rows.lost * self.by_lost.amax() + rows.length * self.by_length.amax())
+        missed = self._missed(rows.lost * self.by_lost.amax(), rows.length * self.by_length.amax())
+        return rows.steps * (missed + rows.length * self.summing.amax())
+
+    def _missed(self, of_rows: Tensor, of_weights: Tensor) -> Tensor:
+        """What products miss in all, of what they miss because rows and because weights were rounded, which is
+        independent where it is noise."""
+        return of_rows + of_weights if self.dither is None else torch.hypot(of_rows, of_weights)
 
 
 def _lengths(rows: Tensor) -> Tensor:

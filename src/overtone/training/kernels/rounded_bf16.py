@@ -14,6 +14,9 @@ class BFloat16:
         known = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
         return any(getattr(torch.cpu, name, lambda: False)() for name in known)
 
+    def dithers(self, width: int) -> None:
+        """As in `rounded.Kind`."""
+
     def steps(self, largest: Tensor) -> Tensor:
         """As in `rounded.Kind`."""
         return largest.log2().ceil().exp2()
@@ -26,11 +29,15 @@ class BFloat16:
         """As in `rounded.Kind`."""
         return rounded.mul_(steps.bfloat16().unsqueeze(1)).T
 
-    def products(self, rounded: Tensor, packed: Tensor, steps: Tensor, added: Tensor | None) -> Tensor:
+    def products(
+        self, rounded: Tensor, packed: Tensor, steps: Tensor, added: Tensor | None, magnitudes: bool = False
+    ) -> Tensor:
         """As in `rounded.Kind`."""
         if added is None:
-            return torch.mm(rounded, packed).abs_()
-        return torch.addmm((1.01 * added).bfloat16(), rounded, packed)
+            found = torch.mm(rounded, packed)
+        else:
+            found = torch.addmm((1.01 * added).bfloat16(), rounded, packed)
+        return found.abs_() if magnitudes else found
 
 
 BF16 = BFloat16()

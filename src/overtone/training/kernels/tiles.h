@@ -31,9 +31,10 @@ static inline int64_t depth_of(int64_t kind, int64_t width) {
   return (width + numbers - 1) / numbers;
 }
 
-typedef struct { /* of a row: step between numbers; lengths as it was, times factors, rounded, of what rounding took away */
+typedef struct { /* of a row: step between numbers; lengths as it was, times factors, rounded (not int8), and the most
+                    that rounding took away */
   float scale, plain, length, rounded, error;
-  int32_t sum; /* of the integers */
+  int32_t sum; /* by how much it makes products of integers too large */
 } facts;
 
 #if defined(__AVX512F__)
@@ -64,17 +65,19 @@ static facts pack_bf16(const float *row, int64_t width, cell *out, int64_t step)
 #endif
 
 #ifdef HAS_INT8
-/* flip: 0, or 0x80808080 to add 128 to each number. */
-static facts pack_int8(const float *row, const float *factors, int64_t width, cell flip, cell *out, int64_t step) {
+/* own, other: the dithers of these rows and of those they meet. raised: add 128 to each number. */
+static facts pack_int8(const float *row, const float *factors, const float *own, const float *other, int64_t width,
+                       int raised, cell *out, int64_t step) {
   __m512 most = _mm512_setzero_ps();
   for (int64_t i = 0; i < width; i += 16) {
     __m512 x = _mm512_mul_ps(_mm512_maskz_loadu_ps(lanes(width - i), row + i),
                              _mm512_maskz_loadu_ps(lanes(width - i), factors + i));
     most = _mm512_max_ps(most, _mm512_abs_ps(x));
   }
-  float largest = _mm512_reduce_max_ps(most), scale = largest / 127;
-  float back = scale > 1e-30f && scale < 1e30f ? 1 / scale : 0; /* else nothing is left of it */
-  vf of_rounded = {0}, of_error = {0}, of_length = {0}, of_plain = {0};
+  float largest = _mm512_reduce_max_ps(most), scale = largest / 126.5f;
+  int left = scale > 1e-18f && scale < 1e30f; /* else its numbers are all zero, and its length is what it may be */
+  float back = left ? 1 / scale : 0;
+  vf of_length = {0}, of_plain = {0}, cross = {0};
   __m512i sum = _mm512_setzero_si512();
   for (int64_t i = 0; i < width; i += 64) {
     int8_t bytes[64];
@@ -82,11 +85,13 @@ static facts pack_int8(const float *row, const float *factors, int64_t width, ce
       __mmask16 there = lanes(width - i - j);
       vf plain = (vf)_mm512_maskz_loadu_ps(there, row + i + j);
       vf x = plain * (vf)_mm512_maskz_loadu_ps(there, factors + i + j);
-      __m512 steps = (__m512)(x * back);
+      vf dither = (vf)_mm512_maskz_loadu_ps(there, own + i + j);
+      __m512 steps = (__m512)(x * back + dither);
       __mmask16 usual = _mm512_cmp_ps_mask(_mm512_abs_ps(steps), _mm512_set1_ps(128), _CMP_LT_OQ); /* not NaN */
       __m512i rounded = _mm512_maskz_cvtps_epi32(usual, steps);
-      vf r = (vf)_mm512_cvtepi32_ps(rounded) * scale, e = x - r;
-      of_plain += plain * plain, of_length += x * x, of_rounded += r * r, of_error += e * e;
+      vf r = (vf)_mm512_cvtepi32_ps(rounded);
+      of_plain += plain * plain, of_length += x * x;
+      cross += (vf)_mm512_maskz_loadu_ps(there, other + i + j) * (raised ? r - dither : r);
       sum = _mm512_add_epi32(sum, rounded);
       _mm_storeu_si128((__m128i *)(bytes + j), _mm512_cvtsepi32_epi8(rounded));
     }
@@ -94,35 +99,43 @@ static facts pack_int8(const float *row, const float *factors, int64_t width, ce
     for (int64_t j = 0; j < n; j++) {
       cell numbers;
       memcpy(&numbers, bytes + 4 * j, 4);
-      out[(i / 4 + j) * step] = numbers ^ flip;
+      out[(i / 4 + j) * step] = raised ? numbers ^ 0x80808080u : numbers;
     }
   }
-  return (facts){scale, sqrtf(total(of_plain)), sqrtf(total(of_length)), sqrtf(total(of_rounded)),
-                 sqrtf(total(of_error)), _mm512_reduce_add_epi32(sum)};
+  int32_t more = (int32_t)rintf(total(cross)), all = raised ? 0 : 128 * _mm512_reduce_add_epi32(sum);
+  float length = left ? sqrtf(total(of_length)) : largest * sqrtf((float)width);
+  return (facts){left ? scale : 0, sqrtf(total(of_plain)), length, 0, 0.5f * (left ? scale : 0) * sqrtf((float)width),
+                 all + more};
 }
 #endif
 
 /* Write a row as cells that lie `step` cells apart, what is beyond the width being zero. A row that is not finite has a
-   length that is not. */
-static facts pack_row(int64_t kind, const float *row, const float *factors, int64_t width, cell flip, cell *out,
+   length that is not. grid: see ot_grid. */
+static facts pack_row(int64_t kind, const float *row, const float *grid, int64_t width, int is_weight, cell *out,
                       int64_t step) {
 #ifdef HAS_INT8
-  if (kind == INT8) return pack_int8(row, factors, width, flip, out, step);
+  if (kind == INT8)
+    return pack_int8(row, grid + is_weight * width, grid + (2 + is_weight) * width, grid + (3 - is_weight) * width,
+                     width, is_weight, out, step);
 #endif
 #ifdef HAS_BF16
   if (kind == BF16) return pack_bf16(row, width, out, step);
 #endif
-  (void)kind, (void)factors, (void)flip;
+  (void)kind, (void)grid, (void)is_weight;
   for (int64_t i = 0; i < width; i++) memcpy(out + i * step, row + i, 4);
   float length = sqrtf(dot(row, row, width));
   return (facts){1, length, length, 0, 0, 0};
 }
 
-/* acc = products of MR rows with a panel; of integers (weights + 128) as integers. */
-ALWAYS void tile(int kind, const cell *rows, const cell *panel, int64_t depth, vf acc[MR][2]) {
+/* acc = products of MR rows with a panel; of integers (weights + 128) as integers, which begin with NR others. */
+ALWAYS void tile(int kind, const cell *rows, const cell *panel, int64_t depth, const float *begin,
+                 vf acc[MR][2]) {
   vf s[MR][2];
 #pragma GCC unroll 12
-  for (int r = 0; r < MR; r++) s[r][0] = (vf){0}, s[r][1] = (vf){0};
+  for (int r = 0; r < MR; r++) {
+    s[r][0] = kind == INT8 ? LOAD(begin) : (vf){0};
+    s[r][1] = kind == INT8 ? LOAD(begin + VL) : (vf){0};
+  }
   for (int64_t q = 0; q < depth; q++) {
     vf w0 = LOAD((const float *)panel + q * NR), w1 = LOAD((const float *)panel + q * NR + VL);
 #pragma GCC unroll 12
