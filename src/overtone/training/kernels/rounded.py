@@ -12,7 +12,8 @@ Gray and Stockham 1993), and (Hoeffding 1963)
 A bound of nine deviations leaves out a place of the choice once in 10^17. See `choose.c` for the compiled kernel's.
 """
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -62,10 +63,12 @@ class Kind(Protocol):
 @dataclass(frozen=True, eq=False)
 class Dither:
     """Noise of rounding. offset: (width,) is added to numbers beforehand, in steps; lost: what that takes from a row
-    weighs no more than a length of so many steps in any direction that does not depend on the noise."""
+    weighs no more than a length of so many steps in any direction that does not depend on the noise; longest: steps that
+    a row is long at most, or its steps are made larger."""
 
     offset: Tensor
     lost: float
+    longest: float = math.inf
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,6 +86,9 @@ class Short:
         steps = kind.steps(numbers.abs().amax(1)).clamp_min(SMALLEST)
         numbers = numbers * (1 / steps).unsqueeze(1)
         length = _lengths(numbers)
+        if dither is not None and dither.longest < math.inf:
+            shorter = (dither.longest / length).clamp_max_(1)
+            steps, length, numbers = steps / shorter, length * shorter, numbers.mul_(shorter.unsqueeze(1))
         nearest = kind.nearest(numbers if dither is None else numbers.add_(dither.offset))
         lost = _lengths(numbers.sub_(nearest)) if dither is None else torch.full_like(steps, dither.lost)
         return cls(nearest.to(kind.dtype), steps, length, lost)
@@ -119,6 +125,11 @@ class Rounded:
         factors = _balance(states, weight, offset)
         divided = None if factors is None else 1 / factors
         of_states, of_weights = kind.dithers(width) or (None, None)
+        if of_states is not None:  # what products miss for the longest row of a block counts for all of them
+            few = states[:: max(1, len(states) // SAMPLED)]
+            few = _scaled(few, torch.ones(len(few)) if offset is not None else None, factors)
+            usual = (_lengths(few) / kind.steps(few.abs().amax(1))).nanmedian()
+            of_states = replace(of_states, longest=float(usual.nan_to_num(math.inf, math.inf)))
         parts, shared = [], []
         for i in range(0, len(weight), BLOCK):
             column = None if offset is None else offset[i : i + BLOCK]
