@@ -63,8 +63,8 @@ class Kind(Protocol):
 @dataclass(frozen=True, eq=False)
 class Dither:
     """Noise of rounding. offset: (width,) is added to numbers beforehand, in steps; lost: what that takes from a row
-    weighs no more than a length of so many steps in any direction that does not depend on the noise; longest: steps that
-    a row is long at most, or its steps are made larger."""
+    weighs no more than a length of so many steps in any direction that does not depend on the noise; longest: steps
+    that a row is long at most, or its steps are made larger."""
 
     offset: Tensor
     lost: float
