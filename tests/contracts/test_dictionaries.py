@@ -242,6 +242,17 @@ def test_a_damaged_dictionary_is_refused(tmp_path):
         load_dictionary(tmp_path / "made")
 
 
+def test_weights_that_are_not_those_of_the_description_are_named(tmp_path, monkeypatch):
+    dictionary = trained("top_k")
+    weights = dictionary.state_dict()
+    del weights["encoder.bias"]
+    weights["decoder.weight"] = torch.zeros(3, 2)
+    monkeypatch.setattr(dictionary, "state_dict", lambda: weights)
+    save_dictionary(dictionary, tmp_path / "made")
+    with pytest.raises(StoreError, match=r"has decoder.weight \[3, 2\], where .*\[8\], decoder.weight \[8, 8\] should"):
+        load_dictionary(tmp_path / "made")
+
+
 # ------------------------------------------------------------------------------------------------------ planted truth
 # RISE card, check 1, scaled down for time; the full size is run by hand (docs/log).
 PLANTED = plant(48, 32, max_cosine=0.5, seed=0)

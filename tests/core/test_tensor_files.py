@@ -51,3 +51,23 @@ def test_parts_are_read_as_of_a_tensor(tensors, tmp_path):
     assert torch.equal(stored["long"][7:900], tensors["long"][7:900])
     with pytest.raises(KeyError, match="nothing"):
         stored["nothing"]
+
+
+@pytest.mark.parametrize("block", [1, 100, 2**22])
+def test_tensors_are_told_about_and_copied_block_by_block(tensors, block, tmp_path, monkeypatch):
+    write_tensors(tmp_path / "file", {name: Blocks.of(tensor) for name, tensor in tensors.items()})
+    stored, read, largest = StoredTensors(tmp_path / "file"), tensor_files._Stored.__getitem__, []
+
+    def watched(self, index):
+        largest.append(read(self, index).nbytes)
+        return read(self, index)
+
+    monkeypatch.setattr(tensor_files, "BLOCK", block)
+    monkeypatch.setattr(tensor_files._Stored, "__getitem__", watched)
+    for name, tensor in tensors.items():
+        assert (stored.dtype(name), stored.shape(name)) == (tensor.dtype, tuple(tensor.shape))
+        copy = torch.empty_like(tensor)
+        stored.copy_to(copy, name)
+        assert torch.equal(copy, tensor)
+    row = max(tensor[0].nbytes for tensor in tensors.values() if tensor.ndim and len(tensor))
+    assert max(largest) <= max(block, row)

@@ -101,6 +101,31 @@ class StoredTensors(Mapping[str, Readable]):
             raise KeyError(name)
         return _Stored(self.path, name)
 
+    def shape(self, name: str) -> tuple[int, ...]:
+        """The shape of a tensor."""
+        return tuple(self._about(name).get_shape())
+
+    def dtype(self, name: str) -> torch.dtype:
+        """The dtype of a tensor."""
+        kind = self._about(name).get_dtype()
+        return next(dtype for dtype, theirs in NAMES.items() if theirs == kind)
+
+    def copy_to(self, tensor: Tensor, name: str) -> None:
+        """Fill a tensor with one of the same shape from the file, block by block."""
+        stored = self[name]
+        if not tensor.ndim:
+            tensor.copy_(stored[...])
+            return
+        per = rows_per_block(tensor)
+        for start in range(0, len(tensor), per):
+            tensor[start : start + per].copy_(stored[start : start + per])
+
+    def _about(self, name: str) -> Any:
+        from safetensors import safe_open
+
+        with safe_open(self.path, "pt") as file:
+            return file.get_slice(name)
+
     def __iter__(self) -> Iterator[str]:
         return iter(self.names)
 

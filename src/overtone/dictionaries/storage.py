@@ -7,10 +7,11 @@ from typing import Any
 
 from overtone.core.artifacts import Manifest, new_folder, read_manifest, write_json
 from overtone.core.errors import StoreError
+from overtone.core.tensor_files import Blocks, StoredTensors, write_tensors
 from overtone.dictionaries.dictionary import Dictionary
 from overtone.dictionaries.parts import rebuild
 
-KIND = "dictionary"
+KIND, WEIGHTS = "dictionary", "weights.safetensors"
 
 
 def save_dictionary(
@@ -22,8 +23,6 @@ def save_dictionary(
     sources: what it was made from (name -> fingerprint); facts: plain data such as the site; record: the course of the
     training; page: text of a README.md. Raises StoreError if the folder holds something else.
     """
-    from safetensors.torch import save_file
-
     folder = Path(folder)
     described = {
         "spec": dictionary.spec(),
@@ -33,9 +32,7 @@ def save_dictionary(
         "capabilities": dictionary.capabilities.to_dict(),
     }
     with new_folder(folder, Manifest(KIND, seed, dict(sources or {}), dict(facts or {}))) as part:
-        save_file(
-            {k: v.detach().cpu().contiguous() for k, v in dictionary.state_dict().items()}, part / "weights.safetensors"
-        )
+        write_tensors(part / WEIGHTS, {name: Blocks.of(tensor) for name, tensor in dictionary.state_dict().items()})
         write_json(part / "dictionary.json", described)
         if record is not None:
             write_json(part / "record.json", list(record))
@@ -49,22 +46,30 @@ def load_dictionary(folder: str | Path) -> Dictionary:
 
     Raises StoreError if the folder is missing, damaged, foreign, or made of parts that this version does not know.
     """
-    from safetensors.torch import load_file
-
     folder = Path(folder)
     read_manifest(folder, KIND)
     described = json.loads((folder / "dictionary.json").read_text())
     dictionary = rebuild(described["spec"])
-    weights = load_file(folder / "weights.safetensors")
+    stored, expected = StoredTensors(folder / WEIGHTS), dictionary.state_dict()
+    there, here = {n: stored.shape(n) for n in stored}, {n: tuple(t.shape) for n, t in expected.items()}
+    if there != here:
+        raise StoreError(
+            f"{folder} does not fit its own description: {WEIGHTS} has {_brief(there, here)}, where "
+            f"{_brief(here, there)} should be. Train the dictionary again."
+        )
+    for name, tensor in expected.items():
+        if stored.dtype(name) != tensor.dtype:
+            _retype(dictionary, name, stored.dtype(name))
     for name, tensor in dictionary.state_dict().items():
-        if name in weights and weights[name].dtype != tensor.dtype:
-            _retype(dictionary, name, weights[name].dtype)
-    try:
-        dictionary.load_state_dict(weights)
-    except RuntimeError as error:
-        raise StoreError(f"{folder} does not fit its own description ({error}). Train the dictionary again.") from None
+        stored.copy_to(tensor, name)
     dictionary.origin = described["origin"]
     return dictionary.eval().requires_grad_(False)
+
+
+def _brief(shapes: Mapping[str, tuple[int, ...]], others: Mapping[str, tuple[int, ...]]) -> str:
+    """Those that the others lack or have in another shape."""
+    different = [f"{name} {list(shape)}" for name, shape in shapes.items() if others.get(name) != shape]
+    return ", ".join(different) or "nothing"
 
 
 def _retype(dictionary: Dictionary, name: str, dtype: Any) -> None:
