@@ -4,17 +4,20 @@ import json
 import os
 import sys
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
 
-from overtone.core.errors import OvertoneError
+from overtone.core.errors import OvertoneError, StoreError
+from overtone.core.tensor_files import in_file_order
 from overtone.dictionaries.presets.batch_top_k import BatchTopK
 from overtone.dictionaries.presets.feature_choice import FeatureChoice
 from overtone.dictionaries.presets.relu_l1 import ReluL1
 from overtone.dictionaries.presets.top_k import TopK
 from overtone.dictionaries.presets.v_sae import VSAE
+from overtone.training import checkpoint
 from overtone.training.fit import fit
 from overtone.training.run import Run
 
@@ -63,6 +66,12 @@ def message_of(action) -> str:
     return "no error"
 
 
+def written_in_part(write, rank: int, path: Path, tensors) -> None:
+    """What happens when the disk is full after two of the blocks."""
+    write(path, {name: tensors[name] for name in in_file_order(tensors)[:2]})
+    raise StoreError(f"process {rank}: no space left")
+
+
 def interrupted() -> None:
     raise KeyboardInterrupt
 
@@ -90,6 +99,14 @@ def main(rank: int, folder: Path) -> None:
             Run.advance = advance
             if name == "batch_top_k":
                 train(name, folder / f"stopped-{split}-{name}", split=split)
+    written = checkpoint.write_tensors
+    for split in SPLITS:  # the first one cannot write to the end
+        checkpoint.write_tensors = partial(written_in_part, written, rank)
+        found[f"unwritten {split}"] = message_of(
+            lambda: train("top_k", folder / f"unwritten-{split}", split=split)  # noqa: B023
+        )
+        checkpoint.write_tensors = written
+        train("top_k", folder / f"unwritten-{split}", split=split)
     if rank == 1:
         (folder / "found-1.json").write_text(json.dumps(found))
         stop_at(9, lambda: os._exit(3))

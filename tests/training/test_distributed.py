@@ -122,6 +122,18 @@ def test_one_process_goes_on_where_two_stopped(pair, alone, split, tmp_path):
     agree(load_file(folder / "run-0.safetensors"), alone["top_k"][1])
 
 
+@BOTH
+def test_where_the_first_one_cannot_write_all_stop_at_once_and_can_start_again(pair, split):
+    folder, found = pair
+    assert found[f"unwritten {split}"] == "StoreError: process 0: no space left"
+    others = json.loads((folder / "found-1.json").read_text())[f"unwritten {split}"]
+    assert others.startswith("WorkerError: process 1 of 2 stops, since another one could not write")
+    again, expected = (
+        load_file(folder / name / "run-0.safetensors") for name in (f"unwritten-{split}", f"{split}-top_k")
+    )
+    assert all(torch.equal(again[name], expected[name]) for name in expected)
+
+
 def test_a_process_that_dies_is_reported_and_leaves_a_whole_checkpoint(pair):
     folder, found = pair
     assert "WorkerError: process 0 of 2 lost the others" in found["died"]

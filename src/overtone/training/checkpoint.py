@@ -1,12 +1,13 @@
 """Checkpoints: a folder that holds a training completely, written atomically, refused by another training."""
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
 
 from overtone.core.artifacts import MANIFEST, Manifest, new_folder, read_manifest, write_json
 from overtone.core.errors import StoreError
-from overtone.core.tensor_files import StoredTensors, in_file_order, write_tensors
+from overtone.core.tensor_files import Blocks, StoredTensors, in_file_order, write_tensors
 from overtone.training.record import Record
 from overtone.training.run import Run
 
@@ -19,19 +20,21 @@ def save_checkpoint(
     """Write the state of all runs, the position in the stream and what training this is; the older one is replaced.
 
     Where processes train together all of them call it; the first one writes, the others give it what they have, block
-    by block."""
-    if not first:
-        for run in runs:
-            whole = run.whole()
-            for name in in_file_order(whole):
-                for _ in whole[name].blocks:
+    by block, to the end also if it cannot."""
+    left, whole = list(runs), dict[str, Blocks]()
+    try:
+        if first:
+            plain = [{"tokens": run.tokens, "records": [r.to_dict() for r in run.records]} for run in runs]
+            with new_folder(folder, Manifest(KIND, identity.get("seed"))) as part:
+                while left:
+                    i, whole = len(runs) - len(left), left.pop(0).whole()
+                    write_tensors(part / f"run-{i}.safetensors", whole)
+                write_json(part / "state.json", {"identity": identity, "position": position, "runs": plain})
+    finally:
+        for rest in itertools.chain([whole], (run.whole() for run in left)):
+            for name in in_file_order(rest):
+                for _ in rest[name].blocks:
                     pass
-        return
-    plain = [{"tokens": run.tokens, "records": [r.to_dict() for r in run.records]} for run in runs]
-    with new_folder(folder, Manifest(KIND, identity.get("seed"))) as part:
-        for i, run in enumerate(runs):
-            write_tensors(part / f"run-{i}.safetensors", run.whole())
-        write_json(part / "state.json", {"identity": identity, "position": position, "runs": plain})
 
 
 def load_checkpoint(folder: Path, runs: list[Run], identity: dict[str, Any]) -> dict[str, int] | None:

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from overtone.core.devices import usable
-from overtone.core.errors import SettingError
+from overtone.core.errors import SettingError, WorkerError
 from overtone.core.seeds import torch_generator
 from overtone.core.settings import require
 from overtone.core.sites import Site, parse_sites
@@ -285,9 +285,17 @@ class _Saver:
             for run in self.runs:
                 run.measure()
             raise SettingError("parameters are not finite although losses are; this cannot be resumed.")
-        save_checkpoint(self.folder, self.runs, self.position, self.identity, first=self.first)
-        if self.world is not None:
-            self.world.any()  # nobody goes on, or reads, before it is written
+        written = False
+        try:
+            save_checkpoint(self.folder, self.runs, self.position, self.identity, first=self.first)
+            written = True
+        finally:  # nobody goes on, or reads, before it is written
+            failed = self.world is not None and self.world.any(not written)[0]
+        if failed:
+            raise WorkerError(
+                f"{self.world} stops, since another one could not write {self.folder}: look for the error among its "
+                "messages. What was saved before is complete; start all of them again to go on from there."
+            )
         self.last = time.monotonic()
 
 
