@@ -18,8 +18,8 @@ import torch
 
 from overtone.core.catalogue import entries
 from overtone.core.seeds import torch_generator
+from overtone.dictionaries.kernels.dispatch import kernels_for
 from overtone.training.counting import Counting
-from overtone.training.kernels.dispatch import kernels_for
 from overtone.training.run import Run
 from overtone.training.schedules import Schedule
 

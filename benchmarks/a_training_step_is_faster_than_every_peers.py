@@ -220,7 +220,7 @@ def versions(name: str) -> dict[str, str]:
         return {"version": metadata.version(name), "torch": torch.__version__}
     found = {"version": "", "torch": torch.__version__}
     if name.startswith("overtone"):
-        from overtone.training.kernels.dispatch import kernels_for
+        from overtone.dictionaries.kernels.dispatch import kernels_for
 
         found = {**found, "version": metadata.version("overtone"), "kernels": kernels_for("cpu").name}
     return found

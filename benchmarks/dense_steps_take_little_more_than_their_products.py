@@ -24,6 +24,7 @@ import time
 import torch
 
 from overtone.core.seeds import torch_generator
+from overtone.dictionaries.kernels import dense
 from overtone.dictionaries.maintainers.annealing import Annealing
 from overtone.dictionaries.preset import Preset
 from overtone.dictionaries.presets.gated import Gated
@@ -31,7 +32,6 @@ from overtone.dictionaries.presets.gba import GBA
 from overtone.dictionaries.presets.jump_relu import JumpReLU
 from overtone.dictionaries.presets.p_annealing import PAnnealing
 from overtone.dictionaries.presets.relu_l1 import ReluL1
-from overtone.training.kernels import dense
 from overtone.training.run import Run
 from overtone.training.schedules import Schedule
 

@@ -138,7 +138,7 @@ def versions(name: str) -> dict[str, str]:
     found = {"version": metadata.version(name), "torch": torch.__version__,
              "transformers": metadata.version("transformers")}  # fmt: skip
     if name == "overtone":
-        from overtone.training.kernels.dispatch import kernels_for
+        from overtone.dictionaries.kernels.dispatch import kernels_for
 
         found["kernels"] = kernels_for("cpu").name
     return found

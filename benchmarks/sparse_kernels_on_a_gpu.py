@@ -32,9 +32,9 @@ from unittest.mock import patch
 import torch
 from torch.nn.functional import linear, normalize
 
+from overtone.dictionaries.kernels import dispatch, sparse
 from overtone.dictionaries.presets.top_k import TopK
 from overtone.training import step as steps
-from overtone.training.kernels import dispatch, sparse
 from overtone.training.run import Run
 from overtone.training.schedules import Schedule
 

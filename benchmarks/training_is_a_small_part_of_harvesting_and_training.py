@@ -20,9 +20,9 @@ from typing import Any
 import torch
 
 from overtone.core.sites import Site
+from overtone.dictionaries.kernels.dispatch import kernels_for
 from overtone.dictionaries.presets.top_k import TopK
 from overtone.models.hooked import HookedModel
-from overtone.training.kernels.dispatch import kernels_for
 from overtone.training.run import Run
 from overtone.training.schedules import Schedule
 

@@ -19,9 +19,9 @@ from collections.abc import Callable
 
 import torch
 
+from overtone.dictionaries.kernels.dispatch import kernels_for
+from overtone.dictionaries.kernels.rounded_bf16 import BF16
 from overtone.dictionaries.presets.top_k import TopK
-from overtone.training.kernels.dispatch import kernels_for
-from overtone.training.kernels.rounded_bf16 import BF16
 from overtone.training.run import Run
 from overtone.training.schedules import Schedule
 

@@ -8,10 +8,13 @@ from hypothesis import strategies as st
 from overtone.core.artifacts import MANIFEST
 from overtone.core.batch import ActivationBatch, Where
 from overtone.core.catalogue import entries
-from overtone.core.errors import CapabilityError, DataError, ShapeError, StoreError
+from overtone.core.errors import CapabilityError, DataError, SettingError, ShapeError, StoreError
 from overtone.core.sites import Site
 from overtone.data.synthetic import plant, shuffled_features
+from overtone.dictionaries import autoencoder
 from overtone.dictionaries.codes import SparseCodes
+from overtone.dictionaries.kernels import choose
+from overtone.dictionaries.kernels.dispatch import kernels_for, using
 from overtone.dictionaries.storage import load_dictionary, save_dictionary
 from overtone.training.fit import fit
 
@@ -59,6 +62,16 @@ def trained(name):
 _MADE: dict = {}
 
 
+def available(kind):
+    """A kind of kernels; skips where this machine has no compiler for them."""
+    try:
+        with using(kind):
+            kernels_for("cpu")
+    except SettingError as error:
+        pytest.skip(str(error))
+    return kind
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_row_is_encoded_the_same_alone_and_in_company(name):
     dictionary, x = trained(name), states(1, rows=40)
@@ -67,6 +80,21 @@ def test_a_row_is_encoded_the_same_alone_and_in_company(name):
     torch.testing.assert_close(alone, together)
     order = torch.randperm(40, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(dictionary.encode(x[order]).dense(), together[order])
+
+
+@pytest.mark.parametrize("kind", ["compiled", "torch"])
+@pytest.mark.parametrize("name", NAMES)
+def test_codes_are_the_same_whatever_finds_them(name, kind, monkeypatch):
+    dictionary, x = trained(name), states(1)
+    with using("plain"):
+        expected = dictionary.encode(x)
+    monkeypatch.setattr(autoencoder, "WORTH", 0)
+    monkeypatch.setattr(choose, "SPARSE", 1)
+    with using(available(kind)):
+        found = dictionary.encode(x)
+        assert torch.equal(dictionary.encode(x[:100]).dense(), found.dense()[:100]), "company changes no bit"
+    assert torch.equal(found.counts(), expected.counts())
+    torch.testing.assert_close(found.dense(), expected.dense(), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from overtone.data.synthetic import plant
-from overtone.dictionaries.autoencoder import Chosen
+from overtone.dictionaries.choice import Chosen
 from overtone.dictionaries.codes import Support
 from overtone.dictionaries.maintainers.base import Observation
 from overtone.dictionaries.maintainers.firing import Firing

@@ -7,7 +7,7 @@ from torch.nn.functional import cosine_similarity, linear
 from overtone.core.batch import ActivationBatch, Where
 from overtone.core.errors import DataError, SettingError, ShapeError
 from overtone.core.sites import Site
-from overtone.dictionaries.autoencoder import everywhere
+from overtone.dictionaries.choice import everywhere
 from overtone.dictionaries.decoders.linear import Linear
 from overtone.dictionaries.presets.g_sae import GSAE
 from overtone.dictionaries.presets.top_k import TopK

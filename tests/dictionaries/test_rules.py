@@ -6,7 +6,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from overtone.core.seeds import torch_generator
-from overtone.dictionaries.autoencoder import everywhere
+from overtone.dictionaries.choice import everywhere
 from overtone.dictionaries.codes import Support
 from overtone.dictionaries.decoders.linear import Linear
 from overtone.dictionaries.scores import Contribution, GradientWeighted, Magnitude, NormedPreActivation, PreActivation

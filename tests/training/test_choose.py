@@ -10,6 +10,17 @@ from hypothesis import strategies as st
 
 from overtone.core.seeds import torch_generator
 from overtone.dictionaries.autoencoder import linear_autoencoder
+from overtone.dictionaries.kernels import candidates, memory
+from overtone.dictionaries.kernels import native as native_module
+from overtone.dictionaries.kernels.bounds import GROUP
+from overtone.dictionaries.kernels.candidates import Candidates
+from overtone.dictionaries.kernels.choose import choose
+from overtone.dictionaries.kernels.compiler import BuildError
+from overtone.dictionaries.kernels.dispatch import KINDS
+from overtone.dictionaries.kernels.native import FEW, MACHINE, Native
+from overtone.dictionaries.kernels.nominees import NOMINEES
+from overtone.dictionaries.kernels.rounded_bf16 import BF16
+from overtone.dictionaries.kernels.rounded_int8 import INT8
 from overtone.dictionaries.presets.abs_top_k import AbsTopK
 from overtone.dictionaries.presets.batch_top_k import BatchTopK
 from overtone.dictionaries.presets.crosscoder import Crosscoder
@@ -22,17 +33,6 @@ from overtone.dictionaries.presets.top_k import TopK
 from overtone.dictionaries.scores import GradientWeighted
 from overtone.dictionaries.selectors.base import Boost, Rule
 from overtone.dictionaries.selectors.rank import Rank
-from overtone.training.kernels import candidates, memory
-from overtone.training.kernels import native as native_module
-from overtone.training.kernels.bounds import GROUP
-from overtone.training.kernels.candidates import Candidates
-from overtone.training.kernels.choose import choose
-from overtone.training.kernels.compiler import BuildError
-from overtone.training.kernels.dispatch import KINDS
-from overtone.training.kernels.native import FEW, MACHINE, Native
-from overtone.training.kernels.nominees import NOMINEES
-from overtone.training.kernels.rounded_bf16 import BF16
-from overtone.training.kernels.rounded_int8 import INT8
 
 BUILDS = {
     "int8": (MACHINE,), "bf16": (MACHINE,), "single": (MACHINE,), "avx2": ("-mavx2", "-mfma"), "portable": (),

@@ -5,8 +5,8 @@ import torch
 
 from overtone.core.catalogue import entries
 from overtone.core.seeds import torch_generator
+from overtone.dictionaries.kernels import candidates, dispatch
 from overtone.training.counting import Counting
-from overtone.training.kernels import candidates, dispatch
 from overtone.training.run import Run
 from overtone.training.schedules import Schedule
 

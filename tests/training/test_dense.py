@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn.functional import linear
 
-from overtone.training.kernels import dense
+from overtone.dictionaries.kernels import dense
 
 
 def leaves(dtype, rows=70, latents=300, width=17):

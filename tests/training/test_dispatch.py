@@ -5,11 +5,11 @@ import torch
 
 from overtone.core.errors import SettingError
 from overtone.core.seeds import torch_generator
+from overtone.dictionaries.kernels import dispatch, sparse
 from overtone.dictionaries.presets.abs_top_k import AbsTopK
 from overtone.dictionaries.presets.batch_top_k import BatchTopK
 from overtone.dictionaries.presets.top_k import TopK
 from overtone.training.fit import fit
-from overtone.training.kernels import dispatch, sparse
 
 
 @pytest.fixture(autouse=True)

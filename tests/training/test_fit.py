@@ -12,6 +12,7 @@ from overtone.core.batch import ActivationBatch, Where
 from overtone.core.errors import DataError, DivergenceError, SettingError, ShapeError, StoreError
 from overtone.core.sites import Site
 from overtone.data.synthetic import plant
+from overtone.dictionaries.kernels.dispatch import using
 from overtone.dictionaries.presets.batch_top_k import BatchTopK
 from overtone.dictionaries.presets.feature_choice import FeatureChoice
 from overtone.dictionaries.presets.mutual_choice import MutualChoice
@@ -20,7 +21,6 @@ from overtone.dictionaries.presets.relu_l1 import ReluL1
 from overtone.dictionaries.presets.top_k import TopK
 from overtone.dictionaries.storage import load_dictionary
 from overtone.training.fit import Job, fit, fit_many
-from overtone.training.kernels.dispatch import using
 
 SMALL = {"n_tokens": 1600, "batch_rows": 64, "quiet": True}
 

@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from overtone.dictionaries.codes import Support
-from overtone.training.kernels import memory, reference, sparse
-from overtone.training.kernels.compiler import BuildError
-from overtone.training.kernels.native import MACHINE, Native
+from overtone.dictionaries.kernels import memory, reference, sparse
+from overtone.dictionaries.kernels.compiler import BuildError
+from overtone.dictionaries.kernels.native import MACHINE, Native
 
 
 def support(kind: str, rows: int, latents: int, k: int) -> Support:

@@ -6,10 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from overtone.core.errors import ShapeError
-from overtone.training.kernels import compiler, native_dense
-from overtone.training.kernels.compiler import BuildError
-from overtone.training.kernels.native import MACHINE
-from overtone.training.kernels.native_dense import NativeProduct
+from overtone.dictionaries.kernels import compiler, native_dense
+from overtone.dictionaries.kernels.compiler import BuildError
+from overtone.dictionaries.kernels.native import MACHINE
+from overtone.dictionaries.kernels.native_dense import NativeProduct
 
 BUILDS = {"machine": (MACHINE,), "AVX2": ("-mavx2", "-mfma"), "portable": ()}
 

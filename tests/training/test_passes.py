@@ -7,6 +7,7 @@ import torch
 
 from overtone.core.catalogue import entries
 from overtone.core.seeds import torch_generator
+from overtone.dictionaries.kernels import dense
 from overtone.dictionaries.maintainers.prefixes import SampledPrefixes
 from overtone.dictionaries.objectives.base import Objective
 from overtone.dictionaries.presets.crosscoder import Crosscoder
@@ -22,7 +23,6 @@ from overtone.dictionaries.presets.v_sae import VSAE
 from overtone.training import passes, run
 from overtone.training.counting import Counting
 from overtone.training.distributed.share import Alone
-from overtone.training.kernels import dense
 from overtone.training.passes import divisible, in_blocks, whole
 from overtone.training.run import Run
 from overtone.training.schedules import Schedule

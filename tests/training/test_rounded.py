@@ -5,9 +5,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from overtone.training.kernels.dispatch import KINDS
-from overtone.training.kernels.rounded import GRAIN, Rounded
-from overtone.training.kernels.rounded_int8 import INT8, Int8
+from overtone.dictionaries.kernels.dispatch import KINDS
+from overtone.dictionaries.kernels.rounded import GRAIN, Rounded
+from overtone.dictionaries.kernels.rounded_int8 import INT8, Int8
 
 EACH = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 

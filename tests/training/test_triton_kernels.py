@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from overtone.dictionaries.codes import Support
-from overtone.training.kernels import dispatch, reference
+from overtone.dictionaries.kernels import dispatch, reference
 
 pytest.importorskip("triton", reason="Triton (a gigabyte) is not installed; `pip install overtone[kernels]`")
 
-from overtone.training.kernels import triton_sparse
+from overtone.dictionaries.kernels import triton_sparse
 
 INTERPRETED = os.environ["TRITON_INTERPRET"] == "1"
 DEVICE = torch.device("cpu" if INTERPRETED else "cuda")

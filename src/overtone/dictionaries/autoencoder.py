@@ -8,8 +8,7 @@ A transcoder has a second normaliser, `target`, for the states that it predicts;
 """
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -18,12 +17,15 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from overtone.core.errors import CapabilityError, DataError, ShapeError
-from overtone.dictionaries.codes import SparseCodes, Support, positions
+from overtone.dictionaries.choice import Chosen, Settle, everywhere
+from overtone.dictionaries.codes import SparseCodes, Support
 from overtone.dictionaries.decoders.base import Decoder
 from overtone.dictionaries.decoders.linear import Linear as LinearDecoder
 from overtone.dictionaries.dictionary import Capabilities, Dictionary
 from overtone.dictionaries.encoders.base import At, Encoder, Heads
 from overtone.dictionaries.encoders.linear import Linear as LinearEncoder
+from overtone.dictionaries.kernels import memory
+from overtone.dictionaries.kernels.dispatch import kernels_for
 from overtone.dictionaries.normalisers import Normaliser, Scale, Unscaled
 from overtone.dictionaries.scores import PreActivation, Product, Score
 from overtone.dictionaries.scores import product as torch_product
@@ -32,28 +34,11 @@ from overtone.dictionaries.slices import Slice, being_made
 from overtone.dictionaries.starts import random_rows
 from overtone.dictionaries.values import Rectified, Value
 
-Settle = Callable[[Support, Tensor], Tensor | None]
-"""What `Selection.settle` is: nominees and their scores -> mask of those that are active, or None."""
 # Pre-activations in memory at a time. On a CPU (8 MiB in float32) large blocks cost page faults, small ones calls; an
 # accelerator (1 GiB) needs enough of them to be busy.
 BLOCK, ACCELERATOR_BLOCK = 2**21, 2**28
-
-
-@dataclass(frozen=True, eq=False)
-class Chosen:
-    """Selected places, their pre-activations (n,) and further heads (n,) that selection computed, all without
-    gradients; peaks: (latents,) the largest pre-activation of each latent in the batch, where asked for."""
-
-    support: Support
-    u: Tensor
-    sides: Heads = field(default_factory=dict)
-    peaks: Tensor | None = None
-
-    def kept(self, keep: Tensor) -> "Chosen":
-        """The places of an (n,) mask."""
-        which = positions(keep)
-        sides = {name: side.index_select(0, which) for name, side in self.sides.items()}
-        return Chosen(self.support.taken(which), self.u.index_select(0, which), sides, self.peaks)
+# Multiplications, and rows, from which the kernels of training find codes faster although weights have to be packed.
+WORTH, FEW_ROWS = 2**31, 64
 
 
 class Autoencoder(Dictionary, kind="dictionary.autoencoder"):
@@ -148,9 +133,25 @@ class Autoencoder(Dictionary, kind="dictionary.autoencoder"):
         for name, part in beside.items():
             if len(part) != len(x):
                 raise ShapeError(f"{name}: expected {len(x)} rows, as many as states, got {tuple(part.shape)}.")
-        chosen = self.choose(self.normaliser(x) - self.centre(), company=self.training, beside=beside)
+        centred = self.normaliser(x) - self.centre()
+        chosen = None if self.training else self._choose_fast(centred, beside)
+        if chosen is None:
+            chosen = self.choose(centred, company=self.training, beside=beside)
         z = self.value(self.heads(chosen), chosen.support.at) / self.outward.units_at(x, chosen.support.rows)
         return chosen.support.codes(z if z.dtype == torch.float64 else z.float())
+
+    def _choose_fast(self, centred: Tensor, beside: Mapping[str, Tensor]) -> Chosen | None:
+        """What `choose` finds without company, by the kernels of training; None where they are no help: for little
+        work, where a gradient is wanted, and on accelerators."""
+        work = centred.numel() * self.n_latents
+        if centred.device.type != "cpu" or work < WORTH or len(centred) < FEW_ROWS:
+            return None
+        if torch.is_grad_enabled() and (centred.requires_grad or any(p.requires_grad for p in self.parameters())):
+            return None
+        try:
+            return kernels_for(centred.device).choose_alone(self, centred, beside)
+        finally:
+            memory.release()
 
     def decode(self, codes: SparseCodes, x: Tensor | None = None) -> Float[Tensor, "rows width_out"]:
         """Reconstruction of codes, in the units of the states that are reconstructed. Raises DataError where
@@ -287,11 +288,6 @@ class Autoencoder(Dictionary, kind="dictionary.autoencoder"):
                 centred[start : start + size],
                 {name: rows[start : start + size] for name, rows in beside.items()},
             )
-
-
-def everywhere(vector: Tensor) -> Tensor:
-    """A (latents,) vector in the layout of (rows, latents): broadcasting does it."""
-    return vector
 
 
 def _joined(parts: list[Chosen]) -> Chosen:

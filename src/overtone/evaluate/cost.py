@@ -23,8 +23,8 @@ def matmul_units(
 
     dictionary: trained, so that as many latents are active as in the end; it is not changed.
     """
+    from overtone.dictionaries.kernels.dispatch import using
     from overtone.training.counting import Counting
-    from overtone.training.kernels.dispatch import using
     from overtone.training.step import Given, forward
 
     model = copy.deepcopy(dictionary).requires_grad_(True).train()

@@ -25,14 +25,14 @@ from overtone.core.seeds import torch_generator
 from overtone.core.settings import require
 from overtone.core.sites import Site, parse_sites
 from overtone.dictionaries.dictionary import Dictionary
+from overtone.dictionaries.kernels import memory
+from overtone.dictionaries.kernels.dispatch import kernels_for
 from overtone.dictionaries.preset import Preset
 from overtone.dictionaries.storage import save_dictionary
 from overtone.training.checkpoint import load_checkpoint, save_checkpoint
 from overtone.training.distributed.join import Sharing, join
 from overtone.training.distributed.world import World
 from overtone.training.feed import FIRST_ROWS, Ask, Feed, make_feed
-from overtone.training.kernels import memory
-from overtone.training.kernels.dispatch import kernels_for
 from overtone.training.record import Display, Record
 from overtone.training.run import Run
 from overtone.training.schedules import Schedule

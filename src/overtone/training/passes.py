@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from overtone.dictionaries.autoencoder import Autoencoder
+from overtone.dictionaries.kernels import dense
 from overtone.dictionaries.maintainers.base import Maintainer
 from overtone.dictionaries.objectives.base import Objective, StepView
 from overtone.training.distributed.share import Rows, Share, SharedStep
-from overtone.training.kernels import dense
 from overtone.training.step import Given
 
 # Pre-activations of a block: with more of them a CPU's cache is left, with fewer it takes longer to add up gradients.

@@ -14,12 +14,13 @@ from torch.func import functional_call
 from torch.nn.functional import linear
 
 from overtone.core.errors import CapabilityError
-from overtone.dictionaries.autoencoder import Autoencoder, Chosen, Settle, everywhere
+from overtone.dictionaries.autoencoder import Autoencoder
+from overtone.dictionaries.choice import Chosen, Settle, everywhere
 from overtone.dictionaries.codes import SparseCodes, Support, positions
 from overtone.dictionaries.encoders.base import Heads
+from overtone.dictionaries.kernels import dense
+from overtone.dictionaries.kernels.dispatch import Kernels, kernels_for
 from overtone.dictionaries.selectors.rank import top_indices
-from overtone.training.kernels import dense
-from overtone.training.kernels.dispatch import Kernels, kernels_for
 
 DENSE_FROM = 0.1  # share of active latents from which dense products are faster
 PROBED = 64  # rows on which that share is measured

@@ -6,7 +6,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from overtone.dictionaries.autoencoder import Autoencoder, Chosen
+from overtone.dictionaries.autoencoder import Autoencoder
+from overtone.dictionaries.choice import Chosen
 from overtone.dictionaries.objectives.base import StepView
 from overtone.dictionaries.slices import Slice
 

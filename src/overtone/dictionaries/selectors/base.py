@@ -71,6 +71,10 @@ class Selection(Part):
         `nominate`."""
         return None
 
+    def alone(self) -> Rule | None:
+        """What `nominate` does without company, as a rule; None as for `rule`."""
+        return None
+
     def narrow(self, nominees: Support, scores: Tensor, states: Tensor) -> Tensor | None:
         """(n,) mask of what `nominate` would have kept of the places that the rule gave, where `narrows`; states: all
         rows; None asks for a wider rule."""

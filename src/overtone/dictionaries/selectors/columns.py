@@ -75,6 +75,10 @@ class Columns(Selection, kind="selection.columns"):
         """What exceeds the hint."""
         return Rule(shift=self._hint_from(sample), hinted=True)
 
+    def alone(self) -> Rule | None:
+        """All places above their threshold, if each latent has one."""
+        return Rule(shift=self.theta.detach()) if bool(self.theta.isfinite().all()) else None
+
     def _hint_from(self, sample: Callable[[], Tensor]) -> Tensor:
         if self._hint is None:
             self._hint = torch.zeros_like(self.theta) if self._generous else self._guess(sample())

@@ -56,6 +56,10 @@ class LearnedThreshold(Selection, kind="selection.learned_threshold"):
         """All places above their threshold or just below it."""
         return Rule(shift=(self.theta - self.window / 2).detach())
 
+    def alone(self) -> Rule | None:
+        """All places above their threshold, if each latent has one."""
+        return Rule(shift=self.theta.detach()) if bool(self.theta.isfinite().all()) else None
+
     def mask(self, scores: Tensor) -> Tensor:
         """score > theta - window / 2."""
         return scores > self.theta - self.window / 2

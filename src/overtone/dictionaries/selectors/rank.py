@@ -70,6 +70,10 @@ class Rank(Selection, kind="selection.rank"):
             self._pivot = self._guess(sample())
         return Rule(floor=float(self._pivot))
 
+    def alone(self) -> Rule:
+        """The best of each row, or what exceeds the threshold."""
+        return Rule(k=self.budget) if self.scope == "row" else Rule(floor=float(self.theta))
+
     def _guess(self, scores: Tensor) -> float:
         """A score that about three times the budget exceeds, from at most 4096 of the scores."""
         sample = scores.flatten()[:: max(1, scores.numel() // 4096)]

@@ -35,6 +35,10 @@ class Threshold(Selection, kind="selection.threshold"):
         """All places above their threshold."""
         return Rule(shift=self.theta.detach())
 
+    def alone(self) -> Rule | None:
+        """All places above their threshold, if each latent has one."""
+        return Rule(shift=self.theta.detach()) if bool(self.theta.isfinite().all()) else None
+
     def mask(self, scores: Tensor) -> Tensor:
         """score > theta."""
         return scores > self.theta

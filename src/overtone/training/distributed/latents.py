@@ -22,6 +22,9 @@ from overtone.core.memory import give_back
 from overtone.core.tensor_files import Blocks, Readable
 from overtone.dictionaries.autoencoder import Autoencoder
 from overtone.dictionaries.dictionary import Dictionary
+from overtone.dictionaries.kernels.choose import SAMPLE, scores_of
+from overtone.dictionaries.kernels.dense import decode
+from overtone.dictionaries.kernels.dispatch import kernels_for
 from overtone.dictionaries.maintainers.base import Maintainer
 from overtone.dictionaries.objectives.base import Objective, StepView
 from overtone.dictionaries.parts import Part, rebuild
@@ -31,9 +34,6 @@ from overtone.training.distributed.exchange import total
 from overtone.training.distributed.share import Rows
 from overtone.training.distributed.slice_step import Cut, DenseSliceStep, SliceStep, shared_centre
 from overtone.training.distributed.world import World
-from overtone.training.kernels.choose import SAMPLE, scores_of
-from overtone.training.kernels.dense import decode
-from overtone.training.kernels.dispatch import kernels_for
 from overtone.training.step import Given, dense_values, in_units, takes_dense_way
 from overtone.training.surgery import per_latent
 

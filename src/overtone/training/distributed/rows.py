@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from overtone.dictionaries.autoencoder import Autoencoder, Chosen, Settle
+from overtone.dictionaries.autoencoder import Autoencoder
+from overtone.dictionaries.choice import Chosen, Settle
 from overtone.dictionaries.codes import Support
 from overtone.dictionaries.maintainers.base import Maintainer
 from overtone.dictionaries.objectives.base import Objective

@@ -8,7 +8,8 @@ from torch import Tensor
 from torch.nn.utils import get_total_norm
 
 from overtone.core.tensor_files import Blocks, Readable
-from overtone.dictionaries.autoencoder import Autoencoder, Chosen
+from overtone.dictionaries.autoencoder import Autoencoder
+from overtone.dictionaries.choice import Chosen
 from overtone.dictionaries.dictionary import Dictionary
 from overtone.dictionaries.maintainers.base import Maintainer
 from overtone.dictionaries.objectives.base import Objective, StepView

@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear, pad
 
-from overtone.dictionaries.autoencoder import Autoencoder, Chosen
+from overtone.dictionaries.autoencoder import Autoencoder
+from overtone.dictionaries.choice import Chosen
 from overtone.dictionaries.codes import Support, positions
+from overtone.dictionaries.kernels import dense
+from overtone.dictionaries.kernels.dispatch import kernels_for
 from overtone.training.distributed.exchange import OWN, common, gathered, total
 from overtone.training.distributed.world import World
-from overtone.training.kernels import dense
-from overtone.training.kernels.dispatch import kernels_for
 from overtone.training.step import StepFields, active_rows
 
 

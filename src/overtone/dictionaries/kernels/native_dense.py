@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from overtone.core.errors import ShapeError
-from overtone.training.kernels import threads
+from overtone.dictionaries.kernels import threads
 
 SMALL = 2**18  # multiplications below which torch's own product costs less than the call
 GRAIN = 96  # rows or columns of a result that are worth a thread

@@ -10,27 +10,31 @@ with torch alone each dictionary's own selection).
 
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
 from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from overtone.core.errors import SettingError
 from overtone.core.memory import keep_freed
-from overtone.dictionaries.autoencoder import Chosen
-from overtone.training.kernels import sparse
-from overtone.training.kernels.candidates import Candidates
-from overtone.training.kernels.choose import choose
-from overtone.training.kernels.native_dense import NativeProduct
-from overtone.training.kernels.nominees import NOMINEES
-from overtone.training.kernels.rounded import Kind
-from overtone.training.kernels.rounded_bf16 import BF16
-from overtone.training.kernels.rounded_int8 import INT8
+from overtone.dictionaries.choice import Chosen
+from overtone.dictionaries.kernels import sparse
+from overtone.dictionaries.kernels.candidates import Candidates
+from overtone.dictionaries.kernels.choose import Select, choose, choose_alone
+from overtone.dictionaries.kernels.native_dense import NativeProduct
+from overtone.dictionaries.kernels.nominees import NOMINEES
+from overtone.dictionaries.kernels.rounded import Kind
+from overtone.dictionaries.kernels.rounded_bf16 import BF16
+from overtone.dictionaries.kernels.rounded_int8 import INT8
+
+if TYPE_CHECKING:
+    from overtone.dictionaries.autoencoder import Autoencoder
 
 log = logging.getLogger(__name__)
 _FORCED: ContextVar[str] = ContextVar("forced kernels", default="")
@@ -40,15 +44,23 @@ KINDS: tuple[Kind, ...] = (INT8, BF16)  # of few bits, the fastest first
 
 @dataclass(frozen=True)
 class Kernels:
-    """One implementation of what training speed depends on. preactivations and decode have the signatures and results
-    of `reference.py`; choose those of `choose.choose`, without its last argument; product: of dense matrices, see
+    """One implementation of what speed depends on. preactivations and decode have the signatures and results of
+    `reference.py`; select: product and selection in one pass, where there is one; product: of dense matrices, see
     `native_dense`, where there is a better one than torch's."""
 
     name: str
     preactivations: Callable[..., Tensor]
     decode: Callable[..., Tensor]
-    choose: Callable[..., Chosen] = choose
+    select: Select | None = None
     product: NativeProduct | None = None
+
+    def choose(self, model: "Autoencoder", centred: Tensor, **options: Any) -> Chosen:
+        """The active places of a training batch, as `choose.choose`."""
+        return choose(model, centred, select=self.select, **options)
+
+    def choose_alone(self, model: "Autoencoder", centred: Tensor, beside: Mapping[str, Tensor]) -> Chosen | None:
+        """The active places of states of which each stands alone, as `choose.choose_alone`."""
+        return choose_alone(model, centred, beside, self.select)
 
 
 def kernels_for(device: torch.device | str) -> Kernels:
@@ -72,7 +84,7 @@ def _of_kind(device_type: str, kind: str) -> Kernels:
         raise SettingError(f"OVERTONE_KERNELS={kind}: use one of {', '.join(KERNELS)}.")
     keep_freed()
     if device_type == "cuda" and find_spec("triton") is not None:
-        from overtone.training.kernels import triton_sparse
+        from overtone.dictionaries.kernels import triton_sparse
 
         return Kernels("triton", triton_sparse.preactivations, triton_sparse.decode)
     if device_type == "cpu" and kind in ("auto", "compiled"):
@@ -81,8 +93,8 @@ def _of_kind(device_type: str, kind: str) -> Kernels:
             return found
     nominees = _few_bits(forced=kind == "torch") if device_type == "cpu" and kind != "plain" else ()
     if nominees:
-        fast = partial(choose, select=Candidates(*nominees).select)
-        return Kernels(f"torch ({nominees[0].name} nominees)", sparse.preactivations, sparse.decode, fast)
+        name, select = f"torch ({nominees[0].name} nominees)", Candidates(*nominees).select
+        return Kernels(name, sparse.preactivations, sparse.decode, select)
     return Kernels("torch", sparse.preactivations, sparse.decode)
 
 
@@ -106,8 +118,8 @@ def _nominees() -> str | None:
 
 
 def _compiled(*, forced: bool) -> Kernels | None:
-    from overtone.training.kernels.compiler import BuildError
-    from overtone.training.kernels.native import MACHINE, Native
+    from overtone.dictionaries.kernels.compiler import BuildError
+    from overtone.dictionaries.kernels.native import MACHINE, Native
 
     nominees = _nominees()
     try:
@@ -122,5 +134,4 @@ def _compiled(*, forced: bool) -> Kernels | None:
         return None
     if native.level == 0 and not forced:
         return None
-    chosen = partial(choose, select=native.select)
-    return Kernels(native.name, native.preactivations, native.decode, chosen, NativeProduct(native.library))
+    return Kernels(native.name, native.preactivations, native.decode, native.select, NativeProduct(native.library))

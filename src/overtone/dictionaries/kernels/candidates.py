@@ -17,13 +17,13 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from overtone.dictionaries.autoencoder import Chosen
+from overtone.dictionaries.choice import Chosen
 from overtone.dictionaries.codes import Support, positions
+from overtone.dictionaries.kernels import memory, sparse
+from overtone.dictionaries.kernels.bounds import GROUP, Bounds, Limits, Problem
+from overtone.dictionaries.kernels.nominees import Rest
+from overtone.dictionaries.kernels.rounded import BLOCK, Kind, Rounded
 from overtone.dictionaries.selectors.base import Rule
-from overtone.training.kernels import memory, sparse
-from overtone.training.kernels.bounds import GROUP, Bounds, Limits, Problem
-from overtone.training.kernels.nominees import Rest
-from overtone.training.kernels.rounded import BLOCK, Kind, Rounded
 
 FEW = 1 / 40  # share of latents in nominees up to which int8 is faster than bf16
 AGAIN = 0.05  # share of rows that are done again

@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from overtone.dictionaries.autoencoder import Chosen
+from overtone.dictionaries.choice import Chosen
 from overtone.dictionaries.codes import Support
+from overtone.dictionaries.kernels import compiler, memory, sparse, threads
+from overtone.dictionaries.kernels.compiler import BuildError
+from overtone.dictionaries.kernels.nominees import NOMINEES, Rest
 from overtone.dictionaries.selectors.base import Boost, Rule
-from overtone.training.kernels import compiler, memory, sparse, threads
-from overtone.training.kernels.compiler import BuildError
-from overtone.training.kernels.nominees import NOMINEES, Rest
 
 LEVELS = ("portable C", "AVX2", "AVX-512")
 MACHINE = "-march=native"

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from overtone.dictionaries.kernels import threads
+from overtone.dictionaries.kernels.rounded import GRAIN, Kind, Rounded
 from overtone.dictionaries.selectors.base import Rule
-from overtone.training.kernels import threads
-from overtone.training.kernels.rounded import GRAIN, Kind, Rounded
 
 ROWS = 64  # that are worth a thread
 GROUP = 16  # latents in a group; large groups make maxima cheap, small ones tell the k-th score better

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from overtone.training.kernels.rounded import Dither
+from overtone.dictionaries.kernels.rounded import Dither
 
 SURE = 9.0  # deviations within which what rounding takes away lies
 ZERO = 128  # what states are raised by, as the operator takes unsigned ones

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from overtone.training.kernels import memory
-from overtone.training.kernels.dispatch import kernels_for
+from overtone.dictionaries.kernels import memory
+from overtone.dictionaries.kernels.dispatch import kernels_for
 
 BLOCK = 2**22  # numbers of a product at a time; more of them leave the cache
 _onednn = getattr(torch.ops.mkldnn, "_linear_pointwise", None) if torch.backends.mkldnn.is_available() else None

@@ -20,7 +20,7 @@ import triton.language as tl
 from torch import Tensor
 
 from overtone.dictionaries.codes import Support
-from overtone.training.kernels.sparse import differentiable
+from overtone.dictionaries.kernels.sparse import differentiable
 
 PLACES, SIDE = 16, 256  # a program holds at most so many places times so many columns: 32 numbers for each thread
 
