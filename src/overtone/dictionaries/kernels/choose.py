@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from overtone.dictionaries.autoencoder import Autoencoder
 
 SAMPLE = 64  # rows whose scores a selection may see beforehand
-SPARSE = 1 / 32  # share of places that are active up to which finding them one by one is faster
+SPARSE = 1 / 16  # share of places that are active up to which finding them one by one is faster
 
 Select = Callable[[Tensor, Tensor, Tensor, Rule, bool], Chosen | None]
 """(centred states, weight, bias, rule, two-sided) -> nominated places, their pre-activations and, where the rule boosts

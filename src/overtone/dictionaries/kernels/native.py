@@ -119,7 +119,8 @@ class Native:
             products = kept.packed.pointers(rows, weight)
             if rule.boost is not None and kept.boost is not None:
                 products += kept.boost.pointers(rule.boost.states[first:last], rule.boost.weight)
-            size = len(rows) * rule.k or min(len(rows) * n_latents, kept.size // len(centred) * len(rows) + 64 * ROOM)
+            likely = kept.size // len(centred) * len(rows) if kept.size else len(rows) * (n_latents // 16)
+            size = len(rows) * rule.k or min(len(rows) * n_latents, likely + 64 * ROOM)
             shape = kept.packed.kind, len(rows), width, n_latents
             needed = self.library.ot_work_bytes(*shape, room, rule.boost is not None)
             work = memory.take(-(-needed // memory.SMALL), memory.SMALL // 4)  # of few sizes, so that it is used again
