@@ -84,6 +84,15 @@ def test_dense_codes_thresholds_without_end_and_half_precision_are_left_to_torch
     assert not fast(made("top_k", generator).bfloat16(), x.bfloat16())
 
 
+@pytest.mark.parametrize(("name", "level"), [("g_sae", None), ("jump_relu", 0.9)])
+def test_many_rows_are_encoded_part_by_part(name, level, kernels, generator, x, monkeypatch):
+    dictionary, beside = made(name, generator, level), {"g": torch.randn(ROWS, WIDTH, generator=generator)}
+    whole = dictionary.encode(x, beside).dense()
+    monkeypatch.setattr(autoencoder, "AT_ONCE", 130)
+    assert fast(dictionary, x, beside)
+    assert torch.equal(dictionary.encode(x, beside).dense(), whole)
+
+
 def test_little_work_is_left_to_torch(kernels, generator, x, monkeypatch):
     dictionary = made("top_k", generator)
     assert fast(dictionary, x[: autoencoder.FEW_ROWS]) and not fast(dictionary, x[: autoencoder.FEW_ROWS - 1])

@@ -39,6 +39,7 @@ from overtone.dictionaries.values import Rectified, Value
 BLOCK, ACCELERATOR_BLOCK = 2**21, 2**28
 # Multiplications, and rows, from which the kernels of training find codes faster although weights have to be packed.
 WORTH, FEW_ROWS = 2**31, 64
+AT_ONCE = 2**14  # rows for which these have room for what thresholds may give
 
 
 class Autoencoder(Dictionary, kind="dictionary.autoencoder"):
@@ -148,10 +149,17 @@ class Autoencoder(Dictionary, kind="dictionary.autoencoder"):
             return None
         if torch.is_grad_enabled() and (centred.requires_grad or any(p.requires_grad for p in self.parameters())):
             return None
+        kernels, parts = kernels_for(centred.device), []
         try:
-            return kernels_for(centred.device).choose_alone(self, centred, beside)
+            for i in range(0, len(centred), AT_ONCE):
+                near = {name: part[i : i + AT_ONCE] for name, part in beside.items()}
+                found = kernels.choose_alone(self, centred[i : i + AT_ONCE], near)
+                if found is None:
+                    return None
+                parts.append(found)
         finally:
             memory.release()
+        return _joined(parts)
 
     def decode(self, codes: SparseCodes, x: Tensor | None = None) -> Float[Tensor, "rows width_out"]:
         """Reconstruction of codes, in the units of the states that are reconstructed. Raises DataError where
