@@ -89,27 +89,29 @@ static inline float coarse(const facts *row, float length) {
   return ratio * ratio;
 }
 
-/* Pack the weights' panels first <= p < last. norms (4, padded latents), of each row, 0 where none is: scale; length,
-   rounding error, or, in int8, the most that its length is once it is rounded, and that times its coarseness; and, as
-   an integer, what int8 products begin with. */
+typedef struct { /* of the rows of a panel of weights, 0 where none is */
+  float scale[NR];
+  float length[NR], error[NR]; /* of rounding; in int8 the most that a length is afterwards, and that times coarseness */
+  int32_t begin[NR];           /* what int8 products begin with */
+} norms_of;
+
+/* Pack the weights' panels first <= p < last. norms (4 x padded latents): by panel, see above. */
 void ot_pack(int64_t kind, const float *weight, int64_t latents, int64_t width, const float *grid, int64_t first,
-             int64_t last, void *packed, float *norms) {
-  int64_t depth = depth_of(kind, width), padded = ot_padded(latents);
-  float *length = norms + padded, *error = norms + 2 * padded, *begin = norms + 3 * padded;
+             int64_t last, void *packed, norms_of *norms) {
+  int64_t depth = depth_of(kind, width);
   for (int64_t p = first; p < last; p++) {
     cell *panel = (cell *)packed + p * depth * NR;
+    norms_of *n = norms + p;
+    memset(n, 0, sizeof(norms_of));
     for (int64_t j = 0; j < NR; j++) {
       int64_t i = p * NR + j;
-      norms[i] = length[i] = error[i] = begin[i] = 0;
       if (i >= latents) {
         for (int64_t q = 0; q < depth; q++) panel[q * NR + j] = 0;
         continue;
       }
       facts found = pack_row(kind, weight + i * width, grid, width, 1, panel + j, NR);
-      int32_t less = -found.sum;
-      norms[i] = found.scale, length[i] = found.length, error[i] = found.error;
-      if (kind == INT8) length[i] += found.error, error[i] = length[i] * coarse(&found, length[i]);
-      memcpy(begin + i, &less, 4);
+      n->scale[j] = found.scale, n->length[j] = found.length, n->error[j] = found.error, n->begin[j] = -found.sum;
+      if (kind == INT8) n->length[j] += found.error, n->error[j] = n->length[j] * coarse(&found, n->length[j]);
     }
   }
 }
@@ -119,7 +121,8 @@ void ot_pack(int64_t kind, const float *weight, int64_t latents, int64_t width, 
 typedef struct { /* a product: rows, weights, and what ot_pack made of these */
   const float *x, *weight;
   const cell *packed;
-  const float *norms, *grid;
+  const norms_of *norms;
+  const float *grid;
 } product;
 
 typedef struct { /* what is the same for all rows */
@@ -138,10 +141,15 @@ typedef struct { /* one row's list, in the order of its latents, with shifted pr
   int full;     /* whether there was not enough room */
 } list;
 
-typedef struct { /* rows in fewer bits; by row the factors of its products and of their bounds */
+typedef struct { /* of a row in fewer bits: by what its products are multiplied and their bounds, and its sum */
+  float scale, of_length, of_error;
+  int32_t sum;
+} factors_of;
+
+typedef struct { /* rows in fewer bits */
   cell *cells;
-  float *states, *scale, *of_length, *of_error;
-  int32_t *sum;
+  float *states;
+  factors_of *factors;
 } few_bits;
 
 typedef struct { /* working memory for one block of rows */
@@ -246,30 +254,19 @@ static inline float limit_of(const problem *p, const scratch *s, float least) {
 }
 
 #if defined(__AVX512F__)
-typedef struct { /* what turns sums of a panel into products, by latent and by row */
-  const float *norm, *length, *error, *scale, *of_length, *of_error;
-  const int32_t *sum;
-} units;
-
-ALWAYS units units_of(const problem *p, const scratch *s, int which, int64_t row, int64_t first) {
-  const float *norms = p->of[which].norms + first;
-  const few_bits *f = s->of + which;
-  return (units){norms, norms + p->padded, norms + 2 * p->padded, f->scale + row, f->of_length + row, f->of_error + row,
-                 f->sum + row};
-}
-
-/* Products of row r with half a panel, plus `more`. */
-ALWAYS __m512 unpacked(int kind, const units *a, int r, int h, vf acc, __m512 more) {
+/* Products of a row with half a panel, plus `more`. */
+ALWAYS __m512 unpacked(int kind, const factors_of *row, const norms_of *norms, int h, vf acc, __m512 more) {
   if (kind != INT8) return _mm512_add_ps((__m512)acc, more);
-  __m512 product = _mm512_cvtepi32_ps(_mm512_sub_epi32((__m512i)acc, _mm512_set1_epi32(a->sum[r])));
-  return _mm512_fmadd_ps(product, _mm512_mul_ps(_mm512_set1_ps(a->scale[r]), _mm512_loadu_ps(a->norm + h * VL)), more);
+  __m512 product = _mm512_cvtepi32_ps(_mm512_sub_epi32((__m512i)acc, _mm512_set1_epi32(row->sum)));
+  return _mm512_fmadd_ps(product, _mm512_mul_ps(_mm512_set1_ps(row->scale), _mm512_loadu_ps(norms->scale + h * VL)),
+                         more);
 }
 
 /* What true products do not exceed, from what was unpacked. */
-ALWAYS __m512 at_most(int kind, const units *a, int r, int h, __m512 u) {
+ALWAYS __m512 at_most(int kind, const factors_of *row, const norms_of *norms, int h, __m512 u) {
   if (kind == SINGLE) return u;
-  u = _mm512_fmadd_ps(_mm512_set1_ps(a->of_length[r]), _mm512_loadu_ps(a->length + h * VL), u);
-  return _mm512_fmadd_ps(_mm512_set1_ps(a->of_error[r]), _mm512_loadu_ps(a->error + h * VL), u);
+  u = _mm512_fmadd_ps(_mm512_set1_ps(row->of_length), _mm512_loadu_ps(norms->length + h * VL), u);
+  return _mm512_fmadd_ps(_mm512_set1_ps(row->of_error), _mm512_loadu_ps(norms->error + h * VL), u);
 }
 #endif
 
@@ -280,7 +277,8 @@ ALWAYS void sift(int kind, int is_boosted, const problem *p, scratch *s, int64_t
   float *restrict scores = s->scores + row * NR, *restrict upper = s->upper + row * NR;
   uint32_t *restrict marks = s->marks + row;
 #if defined(__AVX512F__)
-  units a = units_of(p, s, 0, row, first), b = units_of(p, s, is_boosted, row, first);
+  const norms_of *norms = p->of[0].norms + first / NR, *of_boosts = p->of[is_boosted].norms + first / NR;
+  const factors_of *factors = s->of[0].factors + row, *boosts = s->of[is_boosted].factors + row;
   __m512 margin = _mm512_set1_ps(s->margin), zero = _mm512_setzero_ps();
   __m512 bias[2] = {_mm512_loadu_ps(s->bias + first), _mm512_loadu_ps(s->bias + first + VL)};
   __m512i sign = _mm512_set1_epi32(p->two_sided ? 0x7FFFFFFF : -1);
@@ -288,12 +286,12 @@ ALWAYS void sift(int kind, int is_boosted, const problem *p, scratch *s, int64_t
     __mmask16 m[2];
 #pragma GCC unroll 2
     for (int h = 0; h < 2; h++) {
-      __m512 u = unpacked(kind, &a, r, h, of_score[r][h], bias[h]);
+      __m512 u = unpacked(kind, factors + r, norms, h, of_score[r][h], bias[h]);
       if (kind == SINGLE) _mm512_storeu_ps(scores + r * NR + h * VL, u);
-      u = at_most(kind, &a, r, h, (__m512)_mm512_and_si512((__m512i)u, sign));
+      u = at_most(kind, factors + r, norms, h, (__m512)_mm512_and_si512((__m512i)u, sign));
       if (is_boosted) {
-        __m512 v = _mm512_abs_ps(unpacked(kind, &b, r, h, of_boost[r][h], zero));
-        v = at_most(kind, &b, r, h, v);
+        __m512 v = _mm512_abs_ps(unpacked(kind, boosts + r, of_boosts, h, of_boost[r][h], zero));
+        v = at_most(kind, boosts + r, of_boosts, h, v);
         _mm512_storeu_ps(upper + r * NR + h * VL, v);
         if (kind != SINGLE) u = _mm512_add_ps(u, margin);
         u = _mm512_fmadd_ps(_mm512_max_ps(u, zero), v, u);
@@ -432,7 +430,7 @@ static int64_t lay_out(scratch *s, const problem *p, int64_t n_rows, int64_t blo
     few_bits *f = s->of + which;
     PART(f->cells, rows * sizeof(cell) * (size_t)depth_of(p->kind, p->width));
     PART(f->states, 4 * rows * (size_t)p->width);
-    PART(f->scale, 4 * rows), PART(f->of_length, 4 * rows), PART(f->of_error, 4 * rows), PART(f->sum, 4 * rows);
+    PART(f->factors, rows * sizeof(factors_of));
   }
   PART(s->lists, sizeof(list) * rows), PART(s->values, 4 * rows * room), PART(s->latents, 4 * rows * room);
   if (p->boosted) PART(s->boosts, 4 * rows * room), PART(s->upper, 4 * rows * NR);
@@ -454,16 +452,17 @@ static void shorten(const problem *p, few_bits *f, int which, const float *x, in
   for (int64_t r = 0; r < rows; r++) {
     cell *cells = f->cells + (r / MR) * depth * MR + r % MR;
     facts found = pack_row(p->kind, x + r * p->width, p->of[which].grid, p->width, 0, cells, MR);
-    f->scale[r] = found.scale, f->sum[r] = found.sum;
+    factors_of *row = f->factors + r;
+    row->scale = found.scale, row->sum = found.sum;
     if (plain) plain[r] = found.plain;
     if (p->kind == INT8) { /* sqrt(a + b) <= (a + b + c) / (2 sqrt(c)), and c is near to a + b */
       float here = coarse(&found, found.length), about = 2 * (here < 1e-4f ? here : 1e-4f);
-      f->of_error[r] = found.length * sure / (2 * sqrtf(12 * about));
-      f->of_length[r] = f->of_error[r] * (here + about) + rounding * found.length + 1e-30f;
+      row->of_error = found.length * sure / (2 * sqrtf(12 * about));
+      row->of_length = row->of_error * (here + about) + rounding * found.length + 1e-30f;
       continue;
     }
-    f->of_length[r] = 1.001f * (found.error + rounding * (found.rounded + found.error)) + 1e-30f;
-    f->of_error[r] = 1.001f * found.rounded;
+    row->of_length = 1.001f * (found.error + rounding * (found.rounded + found.error)) + 1e-30f;
+    row->of_error = 1.001f * found.rounded;
   }
 }
 
@@ -495,8 +494,7 @@ static inline void approach(const problem *p, int which, int64_t panel, int64_t 
 ALWAYS void tile_of(int kind, const problem *p, const scratch *s, int which, int64_t g, int64_t q, vf acc[MR][2]) {
   int64_t depth = depth_of(kind, p->width);
   const product *a = p->of + which;
-  tile(kind, s->of[which].cells + g * depth * MR, a->packed + q * depth * NR, depth, a->norms + 3 * p->padded + q * NR,
-       acc);
+  tile(kind, s->of[which].cells + g * depth * MR, a->packed + q * depth * NR, depth, a->norms[q].begin, acc);
 }
 
 /* Fill the lists of a block of rows. */
@@ -632,8 +630,8 @@ int64_t ot_work_bytes(int64_t kind, int64_t rows, int64_t width, int64_t latents
    per row; `size` of them fit. tally (2) is raised by the number of rows that were computed as a whole and of inner
    products made in float32. work: memory of ot_work_bytes. Returns how many were chosen, -1 if they do not fit. */
 int64_t ot_choose(int64_t kind, int64_t rows, int64_t width, int64_t latents, const float *x, const float *weight,
-                  const void *packed, const float *norms, const float *grid, const float *boost_x,
-                  const float *boost_weight, const void *boost_packed, const float *boost_norms,
+                  const void *packed, const norms_of *norms, const float *grid, const float *boost_x,
+                  const float *boost_weight, const void *boost_packed, const norms_of *boost_norms,
                   const float *boost_grid, const float *bias, const float *shift, int64_t k, float floor,
                   int64_t two_sided, int64_t room, int64_t size, float *hint, int64_t *out_latents, float *out_u,
                   float *out_boost, int64_t *counts, int64_t *tally, void *work) {

@@ -128,13 +128,16 @@ static facts pack_row(int64_t kind, const float *row, const float *grid, int64_t
 }
 
 /* acc = products of MR rows with a panel; of integers (weights + 128) as integers, which begin with NR others. */
-ALWAYS void tile(int kind, const cell *rows, const cell *panel, int64_t depth, const float *begin,
+ALWAYS void tile(int kind, const cell *rows, const cell *panel, int64_t depth, const int32_t *begin,
                  vf acc[MR][2]) {
+  (void)kind, (void)begin;
   vf s[MR][2];
 #pragma GCC unroll 12
   for (int r = 0; r < MR; r++) {
-    s[r][0] = kind == INT8 ? LOAD(begin) : (vf){0};
-    s[r][1] = kind == INT8 ? LOAD(begin + VL) : (vf){0};
+    s[r][0] = s[r][1] = (vf){0};
+#ifdef HAS_INT8
+    if (kind == INT8) s[r][0] = (vf)_mm512_loadu_si512(begin), s[r][1] = (vf)_mm512_loadu_si512(begin + VL);
+#endif
   }
   for (int64_t q = 0; q < depth; q++) {
     vf w0 = LOAD((const float *)panel + q * NR), w1 = LOAD((const float *)panel + q * NR + VL);
