@@ -1,5 +1,8 @@
 """Codes of many rows are found by the kernels of training where that is faster, and only there."""
 
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+
 import pytest
 import torch
 
@@ -91,6 +94,16 @@ def test_many_rows_are_encoded_part_by_part(name, level, kernels, generator, x, 
     monkeypatch.setattr(autoencoder, "AT_ONCE", 130)
     assert fast(dictionary, x, beside)
     assert torch.equal(dictionary.encode(x, beside).dense(), whole)
+
+
+def test_several_threads_may_encode_with_the_same_dictionary(kernels, generator):
+    dictionary = made("top_k", generator)
+    parts = [torch.randn(1500, WIDTH, generator=generator) * scale for scale in (1, 30, 1000)] * 10
+    expected = [dictionary.encode(part).dense() for part in parts]
+    context = [copy_context() for _ in parts]
+    with ThreadPoolExecutor(6) as pool:
+        found = list(pool.map(lambda own, part: own.run(dictionary.encode, part).dense(), context, parts))
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
 
 
 def test_little_work_is_left_to_torch(kernels, generator, x, monkeypatch):

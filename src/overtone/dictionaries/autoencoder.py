@@ -8,6 +8,7 @@ A transcoder has a second normaliser, `target`, for the states that it predicts;
 """
 
 import copy
+import threading
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -40,6 +41,7 @@ BLOCK, ACCELERATOR_BLOCK = 2**21, 2**28
 # Multiplications, and rows, from which the kernels of training find codes faster although weights have to be packed.
 WORTH, FEW_ROWS = 2**31, 64
 AT_ONCE = 2**14  # rows for which these have room for what thresholds may give
+ONE_BY_ONE = threading.Lock()  # they keep packed weights, and use all threads that torch has
 
 
 class Autoencoder(Dictionary, kind="dictionary.autoencoder"):
@@ -150,15 +152,16 @@ class Autoencoder(Dictionary, kind="dictionary.autoencoder"):
         if torch.is_grad_enabled() and (centred.requires_grad or any(p.requires_grad for p in self.parameters())):
             return None
         kernels, parts = kernels_for(centred.device), []
-        try:
-            for i in range(0, len(centred), AT_ONCE):
-                near = {name: part[i : i + AT_ONCE] for name, part in beside.items()}
-                found = kernels.choose_alone(self, centred[i : i + AT_ONCE], near)
-                if found is None:
-                    return None
-                parts.append(found)
-        finally:
-            memory.release()
+        with ONE_BY_ONE:
+            try:
+                for i in range(0, len(centred), AT_ONCE):
+                    near = {name: part[i : i + AT_ONCE] for name, part in beside.items()}
+                    found = kernels.choose_alone(self, centred[i : i + AT_ONCE], near)
+                    if found is None:
+                        return None
+                    parts.append(found)
+            finally:
+                memory.release()
         return _joined(parts)
 
     def decode(self, codes: SparseCodes, x: Tensor | None = None) -> Float[Tensor, "rows width_out"]:
