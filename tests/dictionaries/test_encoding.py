@@ -113,6 +113,12 @@ def test_little_work_is_left_to_torch(kernels, generator, x, monkeypatch):
     assert not fast(dictionary, x)
 
 
+def test_states_that_are_turned_in_memory_are_served(kernels, generator, x):
+    dictionary, turned = made("top_k", generator), x.T.contiguous().T
+    assert fast(dictionary, turned)
+    assert torch.equal(dictionary.encode(turned).dense(), dictionary.encode(x).dense())
+
+
 def test_where_gradients_are_wanted_codes_have_them(kernels, generator, x):
     dictionary = made("top_k", generator)
     x.requires_grad_()

@@ -151,7 +151,7 @@ class Autoencoder(Dictionary, kind="dictionary.autoencoder"):
             return None
         if torch.is_grad_enabled() and (centred.requires_grad or any(p.requires_grad for p in self.parameters())):
             return None
-        kernels, parts = kernels_for(centred.device), []
+        kernels, parts, centred = kernels_for(centred.device), [], centred.contiguous()
         with ONE_BY_ONE:
             try:
                 for i in range(0, len(centred), AT_ONCE):
