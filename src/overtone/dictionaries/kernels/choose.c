@@ -283,7 +283,6 @@ ALWAYS void sift(int kind, int is_boosted, const problem *p, scratch *s, int64_t
   __m512 bias[2] = {_mm512_loadu_ps(s->bias + first), _mm512_loadu_ps(s->bias + first + VL)};
   __m512i sign = _mm512_set1_epi32(p->two_sided ? 0x7FFFFFFF : -1);
   for (int r = 0; r < live; r++) {
-    __mmask16 m[2];
 #pragma GCC unroll 2
     for (int h = 0; h < 2; h++) {
       __m512 u = unpacked(kind, factors + r, norms, h, of_score[r][h], bias[h]);
@@ -296,9 +295,9 @@ ALWAYS void sift(int kind, int is_boosted, const problem *p, scratch *s, int64_t
         if (kind != SINGLE) u = _mm512_add_ps(u, margin);
         u = _mm512_fmadd_ps(_mm512_max_ps(u, zero), v, u);
       }
-      m[h] = _mm512_cmp_ps_mask(u, _mm512_set1_ps(limits[r]), _CMP_GT_OQ);
+      __mmask16 mask = _mm512_cmp_ps_mask(u, _mm512_set1_ps(limits[r]), _CMP_GT_OQ);
+      memcpy((char *)(marks + r) + 2 * h, &mask, 2); /* its half: these processors are little-endian */
     }
-    marks[r] = (uint32_t)m[0] | (uint32_t)m[1] << 16;
   }
 #else
   (void)kind;
