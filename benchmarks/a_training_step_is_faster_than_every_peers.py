@@ -228,19 +228,13 @@ def versions(name: str) -> dict[str, str]:
 
 # ---------------------------------------------------------------------------------------------------------- the parent
 class Worker:
-    """One library in one process."""
+    """One library in a process of its own, which says that it is ready and answers each line with one of JSON."""
 
-    def __init__(self, name: str, python: str, o: argparse.Namespace, method: str, sparse: bool) -> None:
+    def __init__(self, name: str, command: list[str], environment: dict[str, str], verbose: bool) -> None:
         self.name = name
-        options = [f"--{key}={getattr(o, key)}" for key in ("rows", "width", "latents", "active", "threads", "clock")]
-        environment = {**os.environ, "OMP_NUM_THREADS": str(o.threads), "MKL_NUM_THREADS": str(o.threads)}
-        environment.setdefault("GOMP_SPINCOUNT", "50000")  # for all, as the command line sets it
-        if name == "overtone-torch":
-            environment["OVERTONE_KERNELS"] = "torch"
         self.process = subprocess.Popen(
-            [python, __file__, "--worker", name, "--method", method, *options, *["--sparse"][: int(sparse)]],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE if not o.verbose else None,
-            text=True, env=environment,
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=None if verbose else subprocess.DEVNULL,
+            text=True, env={**os.environ, **environment},
         )  # fmt: skip
         self.found: list[dict] = []
         assert self.process.stdout is not None
@@ -260,20 +254,35 @@ class Worker:
         self.process.wait()
 
 
-def compare(o: argparse.Namespace, method: str, sparse: bool) -> dict[str, dict]:
-    names = [name for name in (*OURS, *PEERS) if name in o.pythons]
-    names = [name for name in names if name != "overcomplete" or not (sparse or method == "gated")]
-    names = [name for name in names if name != "eai-sparsify" or method in ("top_k", "g_sae")]
-    theirs = "top_k" if method == "g_sae" else method
-    workers = [Worker(name, o.pythons[name], o, theirs if name in PEERS else method, sparse) for name in names]
+def take_turns(workers: list[Worker], rounds: int) -> None:
+    """So many steps of each, then all are ended."""
     try:
-        for _ in range(o.rounds + 2):
+        for _ in range(rounds):
             for worker in workers:
                 if worker.alive:
                     worker.step()
     finally:
         for worker in workers:
             worker.close()
+
+
+def worker_for(name: str, o: argparse.Namespace, method: str, sparse: bool) -> Worker:
+    options = [f"--{key}={getattr(o, key)}" for key in ("rows", "width", "latents", "active", "threads", "clock")]
+    environment = {"OMP_NUM_THREADS": str(o.threads), "MKL_NUM_THREADS": str(o.threads)}
+    environment["GOMP_SPINCOUNT"] = os.environ.get("GOMP_SPINCOUNT", "50000")  # for all, as the command line sets it
+    if name == "overtone-torch":
+        environment["OVERTONE_KERNELS"] = "torch"
+    command = [o.pythons[name], __file__, "--worker", name, "--method", method, *options, *["--sparse"][: int(sparse)]]
+    return Worker(name, command, environment, o.verbose)
+
+
+def compare(o: argparse.Namespace, method: str, sparse: bool) -> dict[str, dict]:
+    names = [name for name in (*OURS, *PEERS) if name in o.pythons]
+    names = [name for name in names if name != "overcomplete" or not (sparse or method == "gated")]
+    names = [name for name in names if name != "eai-sparsify" or method in ("top_k", "g_sae")]
+    theirs = "top_k" if method == "g_sae" else method
+    workers = [worker_for(name, o, theirs if name in PEERS else method, sparse) for name in names]
+    take_turns(workers, o.rounds + 2)
     return summary([w for w in workers if w.alive], [w.name for w in workers if not w.alive])
 
 

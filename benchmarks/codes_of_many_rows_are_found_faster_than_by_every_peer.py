@@ -25,16 +25,15 @@ import contextlib
 import json
 import os
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable
 from importlib import metadata
 
 import torch
+from a_training_step_is_faster_than_every_peers import PEERS, Worker, take_turns
 
 KINDS = ("top_k", "threshold")
-PEERS = ("sae-lens", "eai-sparsify", "dictionary-learning", "overcomplete")
 OURS = {"overtone": "auto", "overtone-torch": "torch", "overtone-plain": "plain", "product": "auto"}
 Encode = Callable[[torch.Tensor], object]
 
@@ -136,49 +135,20 @@ def work(o: argparse.Namespace) -> None:
 
 
 # ---------------------------------------------------------------------------------------------------------- the parent
-class Worker:
-    """One library in one process."""
-
-    def __init__(self, name: str, python: str, o: argparse.Namespace, kind: str) -> None:
-        self.name = name
-        options = [f"--{key}={getattr(o, key)}" for key in ("rows", "width", "latents", "active", "threads")]
-        environment = {**os.environ, "OMP_NUM_THREADS": str(o.threads), "MKL_NUM_THREADS": str(o.threads)}
-        environment["OVERTONE_KERNELS"] = OURS.get(name, "auto")
-        self.process = subprocess.Popen(
-            [python, __file__, "--worker", name, "--kind", kind, *options], stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE, stderr=None if o.verbose else subprocess.DEVNULL, text=True, env=environment,
-        )  # fmt: skip
-        self.found: list[dict] = []
-        assert self.process.stdout is not None
-        self.alive = self.process.stdout.readline().strip() == "ready"
-
-    def encode(self) -> None:
-        assert self.process.stdin is not None and self.process.stdout is not None
-        self.process.stdin.write("\n")
-        self.process.stdin.flush()
-        line = self.process.stdout.readline()
-        self.alive = bool(line)
-        if line:
-            self.found.append(json.loads(line))
-
-    def close(self) -> None:
-        self.process.kill()
-        self.process.wait()
+def worker_for(name: str, o: argparse.Namespace, kind: str) -> Worker:
+    options = [f"--{key}={getattr(o, key)}" for key in ("rows", "width", "latents", "active", "threads")]
+    environment = {"OMP_NUM_THREADS": str(o.threads), "MKL_NUM_THREADS": str(o.threads)}
+    environment["OVERTONE_KERNELS"] = OURS.get(name, "auto")
+    command = [o.pythons[name], __file__, "--worker", name, "--kind", kind, *options]
+    return Worker(name, command, environment, o.verbose)
 
 
 def compare(o: argparse.Namespace, kind: str) -> dict[str, dict]:
     names = [name for name in (*OURS, *PEERS) if name in o.pythons]
     if kind == "threshold":
         names = [name for name in names if name not in ("eai-sparsify", "overcomplete")]
-    workers = [Worker(name, o.pythons[name], o, kind) for name in names]
-    try:
-        for _ in range(o.rounds + 1):
-            for worker in workers:
-                if worker.alive:
-                    worker.encode()
-    finally:
-        for worker in workers:
-            worker.close()
+    workers = [worker_for(name, o, kind) for name in names]
+    take_turns(workers, o.rounds + 1)
     found = {w.name: {**w.found[-1], "ms": statistics.median(f["ms"] for f in w.found[1:])} for w in workers if w.alive}
     for facts in found.values():
         facts["times_overtone"] = facts["ms"] / found["overtone"]["ms"]

@@ -130,7 +130,7 @@ def _compiled(*, forced: bool) -> Kernels | None:
             raise SettingError(
                 f"{name}={nominees or 'compiled'}, but {error}. Change that, or unset the variable."
             ) from None
-        log.info("training runs on torch's own kernels: %s", error)
+        log.info("torch's own kernels run: %s", error)
         return None
     if native.level == 0 and not forced:
         return None
