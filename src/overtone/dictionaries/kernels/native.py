@@ -2,7 +2,7 @@
 
 Besides the sparse products, `select` is the encoder's product and the selection in one pass that keeps no
 (rows, latents) matrix. Where the processor multiplies int8 or bf16 numbers, these nominate; the choice is exact all the
-same, see the head of `choose.c`. int8 is left for a while where its bounds leave too many scores to be made in float32.
+same, as far as their bounds hold: see the head of `choose.c`. int8 is left for a while where its bounds leave too many scores to be made in float32.
 """
 
 import ctypes
@@ -47,13 +47,11 @@ _SIGNATURES = {
 
 @dataclass(eq=False)
 class _Packed:
-    """A weight for the kernel: norms of its rows, the (4, width) grid of int8, its packed form of some kind. drawn: how
-    many grids there were, from which the next one's noise follows."""
+    """A weight for the kernel: norms of its rows, the (4, width) grid of int8, its packed form of some kind."""
 
     norms: Tensor
     grid: Tensor
     kind: int = -1
-    drawn: int = 0
     cells: Tensor = field(default_factory=lambda: torch.empty(0))
 
     def pointers(self, states: Tensor, weight: Tensor) -> list[int]:
@@ -91,6 +89,7 @@ class Native:
         self.kinds = [i for i, name in enumerate(NOMINEES) if has >> i & 1 and nominees in (None, name)]
         if not self.kinds:
             raise BuildError(f"this processor has no instructions for {nominees} products")
+        self.drawn = 0  # grids, from whose number the noise of the next one follows
         self.whole_rows, self.scored = 0, 0  # rows computed as a whole, and products made in float32, since the start
         self.kept = WeakTensorKeyDictionary()
         memory.ON_RELEASE.append(self.kept.clear)
@@ -173,9 +172,9 @@ class Native:
         if kind != packed.kind:
             size = self.library.ot_packed_bytes(kind, n_latents, width)
             packed.kind, packed.cells = kind, torch.empty(size, dtype=torch.uint8)
-        packed.drawn += 1
+        self.drawn += 1
         self.library.ot_grid(
-            states.data_ptr(), len(states), weight.data_ptr(), n_latents, width, packed.drawn, packed.grid.data_ptr()
+            states.data_ptr(), len(states), weight.data_ptr(), n_latents, width, self.drawn, packed.grid.data_ptr()
         )
 
         def part(first: int, last: int) -> None:
