@@ -2,7 +2,8 @@
 
 Besides the sparse products, `select` is the encoder's product and the selection in one pass that keeps no
 (rows, latents) matrix. Where the processor multiplies int8 or bf16 numbers, these nominate; the choice is exact all the
-same, as far as their bounds hold: see the head of `choose.c`. int8 is left for a while where its bounds leave too many scores to be made in float32.
+same, as far as their bounds hold: see the head of `choose.c`. int8 is left for a while where its bounds leave too many
+scores to be made in float32.
 """
 
 import ctypes
