@@ -60,7 +60,7 @@ def triton(options: argparse.Namespace, x: torch.Tensor) -> Step:
 
 
 def torch_only(options: argparse.Namespace, x: torch.Tensor) -> Step:
-    run, kernels = ours(options, x), dispatch.Kernels("torch", sparse.preactivations, sparse.decode)
+    run, kernels = ours(options, x), dispatch.Kernels("torch", *sparse.FUNCTIONS)
 
     def step(rows: torch.Tensor) -> None:
         with patch.object(steps, "kernels_for", lambda device: kernels):

@@ -13,16 +13,12 @@ from overtone.dictionaries.presets.abs_top_k import AbsTopK
 from overtone.dictionaries.presets.batch_top_k import BatchTopK
 
 
-def test_unit_rows_removes_the_parallel_gradient_and_renormalises(generator):
+def test_unit_rows_start_at_length_one_and_name_what_stays_so(generator):
     model = BatchTopK(12, k=2).build(5, generator)
-    rows = model.decoder.weight
-    rows.grad = torch.randn(12, 5, generator=generator)
-    across = rows.grad - (rows.grad * rows).sum(1, keepdim=True) * rows.detach()
-    UnitRows().before_update(model)
-    torch.testing.assert_close(rows.grad, across.detach())
-    rows.data.mul_(3.0)
-    UnitRows().after_update(model)
-    torch.testing.assert_close(rows.norm(dim=1), torch.ones(12))
+    model.decoder.weight.data.mul_(3.0)
+    UnitRows().begin(model)
+    torch.testing.assert_close(model.decoder.weight.norm(dim=1), torch.ones(12))
+    assert UnitRows().unit_rows(model) is model.decoder.weight
 
 
 def fired(model, firing, z):

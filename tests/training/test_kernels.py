@@ -68,6 +68,61 @@ def test_compiled_values_and_gradients_equal_the_dense_ones(compiled, kind, rows
         torch.testing.assert_close(found.double(), right, rtol=1e-4, atol=1e-4 * width**0.5)
 
 
+def reconstructed(module, at: Support, leaves: dict[str, torch.Tensor], x: torch.Tensor, used: str, per_row: bool):
+    """A reconstruction, its squared error, and the gradients of a function of what is `used` of them."""
+    constant = leaves["constants"] if per_row else leaves["centre"]
+    x_hat, error = module.reconstruct(leaves["values"], leaves["weight"], constant, x, at)
+    loss = {"error": 3 * error, "x_hat": x_hat.sin().sum(), "both": x_hat.sin().sum() - 2 * error}[used]
+    return [x_hat, error, *torch.autograd.grad(loss, [leaves["values"], leaves["weight"], constant])]
+
+
+def with_constants(at: Support, width: int) -> dict[str, torch.Tensor]:
+    return {**inputs(at, width), "constants": torch.randn(at.n_rows, width, dtype=torch.float64, requires_grad=True)}
+
+
+USES = [("error", False), ("error", True), ("x_hat", False), ("both", False), ("both", True)]
+
+
+@pytest.mark.parametrize(("used", "per_row"), USES)
+@settings(max_examples=10, deadline=None)
+@given(rows=st.integers(1, 7), width=st.integers(1, 70), latents=st.integers(1, 9), k=st.integers(1, 9))
+def test_errors_have_the_gradients_of_the_dense_ones(used, per_row, rows, width, latents, k):
+    at = support("ragged", rows, latents, min(k, latents))
+    leaves, x = with_constants(at, width), torch.randn(rows, width, dtype=torch.float64)
+    found = reconstructed(sparse, at, leaves, x, used, per_row)
+    for one, expected in zip(found, reconstructed(reference, at, leaves, x, used, per_row), strict=True):
+        torch.testing.assert_close(one, expected)
+
+
+@pytest.mark.parametrize(("used", "per_row"), USES)
+@settings(max_examples=10, deadline=None)
+@given(rows=st.integers(1, 7), width=st.integers(1, 300), latents=st.integers(1, 70), k=st.integers(1, 9))
+def test_compiled_errors_have_the_gradients_of_the_dense_ones(compiled, used, per_row, rows, width, latents, k):
+    at = support("ragged", rows, latents, min(k, latents))
+    leaves, x = with_constants(at, width), torch.randn(rows, width, dtype=torch.float64)
+    single = {name: leaf.detach().float().requires_grad_() for name, leaf in leaves.items()}
+    found = reconstructed(compiled, at, single, x.float(), used, per_row)
+    for one, expected in zip(found, reconstructed(reference, at, leaves, x, used, per_row), strict=True):
+        torch.testing.assert_close(one.double(), expected, rtol=1e-4, atol=1e-4 * width)
+
+
+def test_an_error_alone_scales_no_matrix_and_a_frozen_matrix_gets_no_gradient():
+    at = support("row", 5, 6, 2)
+    leaves = {name: leaf.detach() for name, leaf in inputs(at, 4).items()}
+    values, x = leaves["values"].requires_grad_(), torch.randn(5, 4, dtype=torch.float64)
+    asked = []
+
+    class Watched(sparse.Torch):
+        def products(self, states, weight, at):
+            asked.append(states)
+            return super().products(states, weight, at)
+
+    x_hat, error = sparse.differentiable(Watched()).reconstruct(values, leaves["weight"], leaves["centre"], x, at)
+    error.backward()
+    assert leaves["weight"].grad is None and torch.equal(asked[0], x_hat.detach() - x)
+    torch.testing.assert_close(values.grad, 2 * at.take((x_hat.detach() - x) @ leaves["weight"].T))
+
+
 @pytest.mark.parametrize("size", [300, 1500], ids=["small pages", "huge pages"])
 def test_memory_in_use_is_never_handed_out_again(size):
     memory.release()

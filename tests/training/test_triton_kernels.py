@@ -68,6 +68,17 @@ def test_bags_and_rows_longer_than_one_block_are_summed_whole(kind):
         torch.testing.assert_close(found, expected)
 
 
+def test_errors_have_the_gradients_of_the_dense_ones():
+    at = support("ragged", 9, 7, 3)
+    given_, found = inputs(at, 5, torch.float64), []
+    for module in (triton_sparse, reference):
+        values, weight, constant = (given_[name].clone().requires_grad_() for name in ("values", "weight", "centre"))
+        x_hat, error = module.reconstruct(values, weight, constant, given_["x"], at)
+        found.append([x_hat, error, *torch.autograd.grad(x_hat.sin().sum() + 3 * error, [values, weight, constant])])
+    for one, expected in zip(*found, strict=True):
+        torch.testing.assert_close(one, expected)
+
+
 def test_gradients_pass_the_finite_difference_check():
     at = support("ragged", 5, 6, 3)
     given_ = inputs(at, 4, torch.float64)

@@ -1,18 +1,12 @@
-"""Adam with a bound on the gradient's norm, in one fused pass over parameters and moments.
+"""Adam with a bound on the gradient's norm. Source: Kingma and Ba 2014, arXiv 1412.6980."""
 
-The function behind `torch.optim.Adam` is called directly: an optimiser object costs more than the update itself on
-small dictionaries, and its first use loads a compiler that nothing here needs. Source: Kingma and Ba 2014, arXiv
-1412.6980.
-"""
-
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
-from torch.nn.utils import get_total_norm
-from torch.optim.adam import adam
 
-EPSILON = 1e-8
+from overtone.dictionaries.kernels.dispatch import kernels_for
+from overtone.dictionaries.kernels.update import Moments
 
 
 class Adam:
@@ -20,27 +14,25 @@ class Adam:
 
     def __init__(
         self, parameters: Mapping[str, Tensor], clip: float, betas: tuple[float, float] = (0.9, 0.999),
-        norm: Callable[[Mapping[str, Tensor]], Tensor] | None = None,
+        norm: Callable[[Mapping[str, Moments]], Tensor] | None = None,
     ) -> None:  # fmt: skip
         """clip: largest norm of all gradients together; longer ones are shortened to it. betas: decay rates of mean and
         square. norm: how that norm is found, where not all gradients are here."""
-        self.parameters, self.clip, self.betas, self.norm = dict(parameters), clip, betas, norm or _norm
+        self.parameters, self.clip, self.betas, self.norm = dict(parameters), clip, betas, norm or norm_of
         self.means = {name: torch.zeros_like(p) for name, p in self.parameters.items()}
         self.squares = {name: torch.zeros_like(p) for name, p in self.parameters.items()}
         self.steps = {name: torch.zeros((), device=p.device) for name, p in self.parameters.items()}
 
     @torch.no_grad()
-    def update(self, lr: float) -> None:
-        """One update of the parameters that have gradients, which are then dropped."""
-        found = self.gradients()
-        names, gradients = list(found), list(found.values())
-        self._shorten(found)
-        adam(
-            [self.parameters[name] for name in names], gradients, [self.means[name] for name in names],
-            [self.squares[name] for name in names], [], [self.steps[name] for name in names],
-            beta1=self.betas[0], beta2=self.betas[1], eps=EPSILON, lr=lr, weight_decay=0.0,
-            fused=True, amsgrad=False, maximize=False,
-        )  # fmt: skip
+    def update(self, lr: float, unit: Sequence[Tensor | None] = ()) -> None:
+        """One update of the parameters that have gradients, which are then dropped. unit: parameters of which each row
+        stays at length one; their gradients lose what lies along the rows."""
+        moments = {name: self._moments(name, gradient) for name, gradient in self.gradients().items()}
+        for one in moments.values():
+            one.unit = any(one.parameter is rows for rows in unit)
+        if moments:
+            scale, everything = self._shortening(moments), list(moments.values())
+            kernels_for(everything[0].parameter.device).update.adam(everything, lr, self.betas, scale)
         for parameter in self.parameters.values():
             parameter.grad = None
 
@@ -48,13 +40,15 @@ class Adam:
         """The gradients that there are, by parameter."""
         return {name: p.grad for name, p in self.parameters.items() if p.grad is not None}
 
-    def _shorten(self, gradients: Mapping[str, Tensor]) -> None:
-        norm = self.norm(gradients)
-        if (
-            norm.device.type != "cpu" or float(norm) > self.clip
-        ):  # an accelerator is not asked, so that it need not wait
-            for gradient in gradients.values():
-                gradient.mul_((self.clip / (norm + 1e-6)).clamp(max=1.0))
+    def _moments(self, name: str, gradient: Tensor) -> Moments:
+        return Moments(self.parameters[name], gradient, self.means[name], self.squares[name], self.steps[name])
+
+    def _shortening(self, moments: Mapping[str, Moments]) -> Tensor | None:
+        """What gradients are multiplied by, None for 1."""
+        norm = self.norm(moments)
+        if norm.device.type == "cpu" and float(norm) <= self.clip:  # an accelerator is not asked: it need not wait
+            return None
+        return (self.clip / (norm + 1e-6)).clamp(max=1.0)
 
     def tensors(self) -> dict[str, Tensor]:
         """All moments by name."""
@@ -67,5 +61,7 @@ class Adam:
             kept.clear()
 
 
-def _norm(gradients: Mapping[str, Tensor]) -> Tensor:
-    return get_total_norm(list(gradients.values()))
+def norm_of(moments: Mapping[str, Moments]) -> Tensor:
+    """() the norm of all gradients together, on the first one's device; see `Update.norm`."""
+    everything = list(moments.values())
+    return kernels_for(everything[0].parameter.device).update.norm(everything) if everything else torch.zeros(())

@@ -91,9 +91,7 @@ class Run:
             maintainer.observe(self.model, seen if tally is None else replace(seen, tally=tally))
 
     def _update(self, factor: float) -> None:
-        for maintainer in self.maintainers:
-            maintainer.before_update(self.model)
-        self.adam.update(self.lr * factor)
+        self.adam.update(self.lr * factor, [maintainer.unit_rows(self.model) for maintainer in self.maintainers])
         for maintainer in self.maintainers:
             maintainer.after_update(self.model)
         for maintainer in self.maintainers:

@@ -20,6 +20,7 @@ from overtone.dictionaries.codes import SparseCodes, Support, positions
 from overtone.dictionaries.encoders.base import Heads
 from overtone.dictionaries.kernels import dense
 from overtone.dictionaries.kernels.dispatch import Kernels, kernels_for
+from overtone.dictionaries.objectives.reconstruction import squared_error
 from overtone.dictionaries.selectors.rank import top_indices
 
 DENSE_FROM = 0.1  # share of active latents from which dense products are faster
@@ -67,6 +68,11 @@ class StepFields:
     dead: Tensor
     progress: float
     state: Mapping[str, Tensor]
+
+    @property
+    def squared_error(self) -> Tensor:
+        """() ||x_hat - x||^2 over all rows, with gradients."""
+        return squared_error(self.x_hat, self.x)
 
 
 @dataclass(eq=False)
@@ -116,10 +122,17 @@ class OfAllLatents(StepFields):
 
 @dataclass(eq=False)
 class Step(OfAllLatents):
-    """The forward pass of one step. inputs: the states in the dictionary's units."""
+    """The forward pass of one step. inputs: the states in the dictionary's units; known_norms, known_error: `norms` and
+    `squared_error`, where they are known."""
 
     inputs: Tensor
     known_norms: Tensor | None = None
+    known_error: Tensor | None = None
+
+    @property
+    def squared_error(self) -> Tensor:
+        """() ||x_hat - x||^2 over all rows, with gradients."""
+        return super().squared_error if self.known_error is None else self.known_error
 
     @property
     def norms(self) -> Tensor:
@@ -241,11 +254,13 @@ def _sparse(model: Autoencoder, given: Given, inputs: Tensor, target: Tensor, ce
     heads = model.heads_of(u, support.at, chosen.sides)
     values = model.value(heads, support.at)
     if model.decoder.linear:
-        x_hat = kernels.decode(values, model.decoder.rows(), support).add_(model.decoder.constant(inputs))
+        constant = model.decoder.constant(inputs)
+        x_hat, error = kernels.reconstruct(values, model.decoder.rows(), constant, target, support)
     else:
-        x_hat = model.decoder(support.codes(values), inputs)
+        x_hat, error = model.decoder(support.codes(values), inputs), None
     return Step(
-        model, target, x_hat, centred, values, heads, given.dead, given.progress, given.state, chosen, inputs,
+        model, target, x_hat, centred, values, heads, given.dead, given.progress, given.state, chosen, inputs, None,
+        error,
     )  # fmt: skip
 
 

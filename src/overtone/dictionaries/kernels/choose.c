@@ -133,12 +133,14 @@ typedef struct { /* what is the same for all rows */
   int kind, two_sided, boosted;
 } problem;
 
-typedef struct { /* one row's list, in the order of its latents, with shifted pre-activations and boosts */
-  float *value, *boost;
-  int32_t *latent;
+typedef struct { /* what may be chosen in a row: its score, shifted pre-activation and boost */
+  float score, value, boost;
+  int32_t latent;
+} place;
+
+typedef struct { /* one row's places, in the order of their latents */
+  place *at;
   int64_t n;
-  float length; /* of the state */
-  int full;     /* whether there was not enough room */
 } list;
 
 typedef struct { /* of a row in fewer bits: by what its products are multiplied and their bounds, and its sum */
@@ -148,22 +150,39 @@ typedef struct { /* of a row in fewer bits: by what its products are multiplied 
 
 typedef struct { /* rows in fewer bits */
   cell *cells;
-  float *states;
   factors_of *factors;
 } few_bits;
 
+typedef struct { /* k-th scores of rows, per unit of a state's length: their mean and deviation, and how many were seen */
+  float mean, spread;
+  int64_t seen;
+} usual;
+
+#define SEEN 32 /* rows that tell what is usual */
+
+/* What limits are beforehand, per unit of a state's length, for rows that were put off so often; -inf if none. */
+static float start_of(const usual *u, int times) {
+  if (u->seen < SEEN || times > 1) return -INFINITY;
+  return u->mean - (times ? 4.0f : 2.3f) * u->spread - 0.005f * fabsf(u->mean);
+}
+
 typedef struct { /* working memory for one block of rows */
   few_bits of[2];
-  list *lists;
-  float *values, *boosts, *bias, *work;
+  int64_t *numbers; /* which rows they are */
+  place *places;
+  float *lengths, *bias; /* lengths of states */
+  void *work;
+  int32_t *n_places;    /* in a row's list; */
+  uint8_t *full;        /* whether there was not enough room */
   float *least, *limit; /* what scores must exceed; the same less a margin for the rounding of sums with biases */
-  int32_t *latents, *keys;
+  uint32_t *keys;
   uint32_t *marks; /* by row: which latents of a panel may exceed the limit */
   float *scores;   /* (rows, NR) of a panel, where they are exact */
   float *upper;    /* (rows, NR) of a panel: what boosts do not exceed */
   int32_t *some, *marked; /* rows with marks, and once for each mark, by latent */
   float *found, *found_boost, margin;
   int64_t *again, n_again; /* rows that are put off */
+  uint8_t *times;          /* how often each row was */
   int64_t n_scored;
 } scratch;
 
@@ -171,68 +190,76 @@ static inline float sided(const problem *p, float v) { return p->two_sided ? fab
 
 static inline float boosted(float score, float boost) { return score + score * boost; }
 
-/* Score i of a list. */
-static inline float score_of(const problem *p, const list *l, int64_t i) {
-  float score = sided(p, l->value[i]);
-  return p->boosted ? boosted(score, l->boost[i]) : score;
+static inline place place_of(const problem *p, int64_t latent, float value, float boost) {
+  float score = sided(p, value);
+  return (place){p->boosted ? boosted(score, boost) : score, value, boost, (int32_t)latent};
 }
 
-/* The k-th largest score of a list, bit by bit: floats order like integers once negative ones are turned over. `keys`
-   holds as many as the list. */
-static float kth_largest(const problem *p, const list *l, int32_t *keys) {
-  int64_t n = l->n, k = p->k;
+/* How many of n keys are at least `least`, n a multiple of VL. */
+static inline int64_t reaching(const uint32_t *keys, int64_t n, uint32_t least) {
+  int64_t count = 0;
+#if defined(__AVX512F__)
+  __m512i at = _mm512_set1_epi32((int)least);
+  for (int64_t i = 0; i < n; i += VL)
+    count += __builtin_popcount(_mm512_cmpge_epu32_mask(_mm512_loadu_si512(keys + i), at));
+#else
+  for (int64_t i = 0; i < n; i++) count += keys[i] >= least;
+#endif
+  return count;
+}
+
+/* The k-th largest score of a list, bit by bit: floats order like integers once those with a sign are turned over, and
+   the others get one. `keys` holds VL more than the list. */
+static float kth_largest(const list *l, int64_t k, uint32_t *keys) {
+  int64_t n = l->n;
+  uint32_t least = UINT32_MAX, most = 0;
   for (int64_t i = 0; i < n; i++) {
-    int32_t bits;
-    float score = score_of(p, l, i);
-    memcpy(&bits, &score, 4);
-    keys[i] = bits ^ ((bits >> 31) & 0x7FFFFFFF);
+    uint32_t bits;
+    memcpy(&bits, &l->at[i].score, 4);
+    uint32_t key = keys[i] = bits ^ (bits >> 31 ? UINT32_MAX : 1u << 31);
+    least = key < least ? key : least, most = key > most ? key : most;
   }
-  int64_t found = INT32_MIN;
-  for (int64_t step = 1ll << 31; step; step >>= 1) {
-    int64_t tried = found + step;
-    if (tried > INT32_MAX) continue;
-    int32_t at = (int32_t)tried, count = 0;
-    for (int64_t i = 0; i < n; i++) count += keys[i] >= at;
-    if (count >= k) found = tried;
-  }
-  int32_t bits = (int32_t)found ^ (((int32_t)found >> 31) & 0x7FFFFFFF);
+  while (n % VL) keys[n++] = 0;
+  uint32_t bit = least == most ? 0 : 1u << (31 - __builtin_clz(least ^ most)), found = least & ~(bit | (bit - !!bit));
+  for (; bit; bit >>= 1) found = reaching(keys, n, found | bit) >= k ? found | bit : found;
+  uint32_t bits = found ^ (found >> 31 ? 1u << 31 : UINT32_MAX);
   float value;
   memcpy(&value, &bits, 4);
   return value;
 }
 
 /* Cut a list to its k best; equal scores go to earlier latents. Returns the k-th score. */
-static float cut(const problem *p, list *l, int32_t *keys) {
-  float least = kth_largest(p, l, keys);
-  int64_t ties = p->k, kept = 0;
-  for (int64_t i = 0; i < l->n; i++) ties -= score_of(p, l, i) > least;
+static float cut(list *l, int64_t k, uint32_t *keys) {
+  float least = kth_largest(l, k, keys);
+  int64_t ties = k, kept = 0;
+  for (int64_t i = 0; i < l->n; i++) ties -= l->at[i].score > least;
   for (int64_t i = 0; i < l->n; i++) {
-    float score = score_of(p, l, i);
+    float score = l->at[i].score;
     int tie = score == least && ties > 0;
     ties -= tie;
-    l->value[kept] = l->value[i], l->latent[kept] = l->latent[i];
-    if (p->boosted) l->boost[kept] = l->boost[i];
+    l->at[kept] = l->at[i];
     kept += tie || score > least;
   }
   l->n = kept;
   return least;
 }
 
-/* Products of a latent with some rows of x in float32. Whatever is asked for together, each is summed alike. */
-static inline void exact(const problem *p, int which, const float *x, const int32_t *rows, int64_t n, int64_t latent,
-                         float *out) {
-  const float *states[TOGETHER], *weights = p->of[which].weight + latent * p->width;
+/* Products of a latent with some rows in float32; numbers: which rows of all these are. Whatever is asked for together,
+   each is summed alike. */
+static inline void exact(const problem *p, int which, const int64_t *numbers, const int32_t *rows, int64_t n,
+                         int64_t latent, float *out) {
+  const float *states[TOGETHER], *x = p->of[which].x, *weights = p->of[which].weight + latent * p->width;
   for (int64_t i = 0; i < n; i += TOGETHER) {
     int64_t here = n - i < TOGETHER ? n - i : TOGETHER;
-    for (int64_t j = 0; j < here; j++) states[j] = x + rows[i + j] * p->width;
+    for (int64_t j = 0; j < here; j++) states[j] = x + numbers[rows[i + j]] * p->width;
     dots(here, weights, states, p->width, out + i);
   }
 }
 
 /* Shifted pre-activations. */
-static inline void exact_scores(const problem *p, const float *x, const int32_t *rows, int64_t n, int64_t latent,
-                                float *out) {
-  exact(p, 0, x, rows, n, latent, out);
+static inline void exact_scores(const problem *p, const int64_t *numbers, const int32_t *rows, int64_t n,
+                                int64_t latent, float *out) {
+  exact(p, 0, numbers, rows, n, latent, out);
   for (int64_t i = 0; i < n; i++) {
     out[i] += p->bias[latent];
     if (p->shift) out[i] -= p->shift[latent];
@@ -240,9 +267,9 @@ static inline void exact_scores(const problem *p, const float *x, const int32_t 
 }
 
 /* Boosts. */
-static inline void exact_boosts(const problem *p, const float *x, const int32_t *rows, int64_t n, int64_t latent,
-                                float *out) {
-  exact(p, 1, x, rows, n, latent, out);
+static inline void exact_boosts(const problem *p, const int64_t *numbers, const int32_t *rows, int64_t n,
+                                int64_t latent, float *out) {
+  exact(p, 1, numbers, rows, n, latent, out);
   for (int64_t i = 0; i < n; i++) out[i] = fabsf(out[i]);
 }
 
@@ -355,23 +382,26 @@ static inline int64_t still_marked(const problem *p, const scratch *s, int32_t *
   return kept;
 }
 
+static inline list list_of(const problem *p, const scratch *s, int64_t row) {
+  return (list){s->places + row * (p->room + NR), s->n_places[row]};
+}
+
 /* Enter one place in a row's list. */
 static inline void enter(const problem *p, scratch *s, int64_t row, int64_t latent, float value, float boost) {
-  list *l = s->lists + row;
-  l->value[l->n] = value, l->latent[l->n] = (int32_t)latent;
-  if (p->boosted) l->boost[l->n] = boost;
-  l->n += score_of(p, l, l->n) > s->least[row];
-  if (l->n < p->room) return;
+  list l = list_of(p, s, row);
+  l.at[l.n] = place_of(p, latent, value, boost);
+  l.n += l.at[l.n].score > s->least[row];
+  s->n_places[row] = (int32_t)l.n;
+  if (l.n < p->room) return;
   if (p->k)
-    s->least[row] = cut(p, l, s->keys);
+    s->least[row] = cut(&l, p->k, s->keys), s->n_places[row] = (int32_t)l.n;
   else
-    l->full = 1, l->n = 0, s->least[row] = INFINITY;
+    s->full[row] = 1, s->n_places[row] = 0, s->least[row] = INFINITY;
   s->limit[row] = limit_of(p, s, s->least[row]);
 }
 
-/* Score what is marked of a panel and enter it in the rows' lists. x: rows of both products. */
-ALWAYS void take(int kind, int is_boosted, const problem *p, scratch *s, const float *const *x, int64_t rows,
-                 int64_t first) {
+/* Score what is marked of a panel and enter it in the rows' lists. */
+ALWAYS void take(int kind, int is_boosted, const problem *p, scratch *s, int64_t rows, int64_t first) {
   int32_t starts[NR + 1];
   by_latent(s, rows, starts);
   for (int j = 0; j < NR; j++) {
@@ -384,38 +414,39 @@ ALWAYS void take(int kind, int is_boosted, const problem *p, scratch *s, const f
       }
       continue;
     }
-    exact_scores(p, x[0], these, n, first + j, s->found), s->n_scored += n;
+    exact_scores(p, s->numbers, these, n, first + j, s->found), s->n_scored += n;
     if (is_boosted) {
       n = still_marked(p, s, these, n, j);
-      exact_boosts(p, x[1], these, n, first + j, s->found_boost), s->n_scored += n;
+      exact_boosts(p, s->numbers, these, n, first + j, s->found_boost), s->n_scored += n;
     }
     for (int64_t i = 0; i < n; i++)
       enter(p, s, these[i], first + j, s->found[i], is_boosted ? s->found_boost[i] : 0);
   }
 }
 
-/* A row whose places did not fit, or that is not finite: all latents in float32. `work` holds 4 x latents. */
-static void whole_row(const problem *p, int64_t row, list *l, float *work) {
-  const float *x[2] = {p->of[0].x + row * p->width, p->boosted ? p->of[1].x + row * p->width : NULL};
-  *l = (list){.value = work, .boost = work + p->latents, .latent = (int32_t *)(work + 2 * p->latents)};
+/* A row whose places did not fit, or that is not finite: all latents in float32. `work` holds as many places, and keys. */
+static list whole_row(const problem *p, int64_t row, void *work) {
+  list l = {work, 0};
   for (int64_t i = 0; i < p->latents; i++) {
-    exact_scores(p, x[0], &(int32_t){0}, 1, i, l->value + l->n);
-    if (p->boosted) exact_boosts(p, x[1], &(int32_t){0}, 1, i, l->boost + l->n);
-    float score = score_of(p, l, l->n);
-    l->latent[l->n] = (int32_t)i;
-    l->n += p->k ? score == score : score > p->floor;
+    float value, boost = 0;
+    exact_scores(p, &row, &(int32_t){0}, 1, i, &value);
+    if (p->boosted) exact_boosts(p, &row, &(int32_t){0}, 1, i, &boost);
+    l.at[l.n] = place_of(p, i, value, boost);
+    float score = l.at[l.n].score;
+    l.n += p->k ? score == score : score > p->floor;
   }
-  if (p->k && l->n > p->k) cut(p, l, (int32_t *)(work + 3 * p->latents));
-  if (l->n >= p->k) return;
-  for (int64_t i = 0; i < p->k; i++) l->latent[i] = (int32_t)i, l->value[i] = l->boost[i] = NAN; /* the loss shows it */
-  l->n = p->k;
+  if (p->k && l.n > p->k) cut(&l, p->k, (uint32_t *)(l.at + p->latents));
+  if (l.n >= p->k) return l;
+  for (int64_t i = 0; i < p->k; i++) l.at[i] = (place){NAN, NAN, NAN, (int32_t)i}; /* the loss shows it */
+  l.n = p->k;
+  return l;
 }
 
 static int64_t block_of(const problem *p) { /* rows that pass the weights together */
-  int64_t cells = depth_of(p->kind, p->width) * (int64_t)sizeof(cell), lists = p->room * (int64_t)sizeof(float);
+  int64_t cells = depth_of(p->kind, p->width) * (int64_t)sizeof(cell), lists = p->room * (int64_t)sizeof(place);
   int64_t rows = (p->boosted ? 170 : 90) * MR; /* boosts bring a second matrix of weights */
   if (rows > LARGE / cells) rows = LARGE / cells / MR * MR;
-  if (rows > 4 * LARGE / lists) rows = 4 * LARGE / lists / MR * MR;
+  if (rows > 16 * LARGE / lists) rows = 16 * LARGE / lists / MR * MR;
   return rows < MR ? MR : rows;
 }
 
@@ -428,29 +459,29 @@ static int64_t lay_out(scratch *s, const problem *p, int64_t n_rows, int64_t blo
   for (int which = 0; which <= p->boosted; which++) {
     few_bits *f = s->of + which;
     PART(f->cells, rows * sizeof(cell) * (size_t)depth_of(p->kind, p->width));
-    PART(f->states, 4 * rows * (size_t)p->width);
     PART(f->factors, rows * sizeof(factors_of));
   }
-  PART(s->lists, sizeof(list) * rows), PART(s->values, 4 * rows * room), PART(s->latents, 4 * rows * room);
-  if (p->boosted) PART(s->boosts, 4 * rows * room), PART(s->upper, 4 * rows * NR);
-  PART(s->bias, 4 * (size_t)p->padded), PART(s->work, 16 * (size_t)p->latents), PART(s->keys, 4 * room);
-  PART(s->least, 4 * rows), PART(s->limit, 4 * rows), PART(s->scores, 4 * rows * NR);
+  PART(s->places, sizeof(place) * rows * room), PART(s->n_places, 4 * rows), PART(s->full, rows);
+  if (p->boosted) PART(s->upper, 4 * rows * NR);
+  PART(s->bias, 4 * (size_t)p->padded), PART(s->work, (sizeof(place) + 4) * (size_t)p->latents + 4 * VL);
+  PART(s->keys, 4 * (room + VL)), PART(s->lengths, 4 * rows), PART(s->least, 4 * rows), PART(s->limit, 4 * rows), PART(s->scores, 4 * rows * NR);
   PART(s->marks, 4 * (rows + 16)), PART(s->some, 4 * (rows + 16)), PART(s->marked, 4 * rows * NR);
   PART(s->found, 4 * rows), PART(s->found_boost, 4 * rows), PART(s->again, 8 * (size_t)n_rows);
+  PART(s->numbers, 8 * rows), PART(s->times, (size_t)n_rows);
 #undef PART
   return (int64_t)(at - start);
 }
 
 /* Rows of one product in fewer bits. Returns the last one's length; plain: the lengths of all. */
-static void shorten(const problem *p, few_bits *f, int which, const float *x, int64_t rows, int64_t block,
-                    float *plain) {
+static void shorten(const problem *p, scratch *s, int which, int64_t rows, int64_t block, float *plain) {
+  few_bits *f = s->of + which;
   int64_t depth = depth_of(p->kind, p->width);
   float rounding = 2.0f * (float)(p->width + 4) * 0x1p-24f; /* of the sums: here, and again in float32 */
   float sure = 1.005f * (SURE + 1e-4f * sqrtf((float)p->width)); /* with what is rounded on the way */
   memset(f->cells, 0, sizeof(cell) * (size_t)(block * depth));
   for (int64_t r = 0; r < rows; r++) {
     cell *cells = f->cells + (r / MR) * depth * MR + r % MR;
-    facts found = pack_row(p->kind, x + r * p->width, p->of[which].grid, p->width, 0, cells, MR);
+    facts found = pack_row(p->kind, p->of[which].x + s->numbers[r] * p->width, p->of[which].grid, p->width, 0, cells, MR);
     factors_of *row = f->factors + r;
     row->scale = found.scale, row->sum = found.sum;
     if (plain) plain[r] = found.plain;
@@ -465,18 +496,16 @@ static void shorten(const problem *p, few_bits *f, int which, const float *x, in
   }
 }
 
-/* Make the cells, the bounds and the empty lists of a block of rows. `start`: what limits are beforehand, per unit of a
-   state's length. */
-static void begin(const problem *p, scratch *s, const float *const *x, int64_t rows, int64_t block, float start) {
-  int64_t room = p->room + NR;
+/* Make the cells, the bounds and the empty lists of a block of rows. */
+static void begin(const problem *p, scratch *s, int64_t rows, int64_t block, const usual *known) {
   memset(s->marks, 0, 4 * (size_t)(block + 16));
-  if (p->boosted) shorten(p, s->of + 1, 1, x[1], rows, block, NULL);
-  shorten(p, s->of, 0, x[0], rows, block, s->least);
+  memset(s->n_places, 0, 4 * (size_t)rows);
+  memset(s->full, 0, (size_t)rows);
+  if (p->boosted) shorten(p, s, 1, rows, block, NULL);
+  shorten(p, s, 0, rows, block, s->lengths);
   for (int64_t r = 0; r < rows; r++) {
-    float length = s->least[r];
-    s->lists[r] =
-        (list){s->values + r * room, p->boosted ? s->boosts + r * room : NULL, s->latents + r * room, 0, length, 0};
-    s->least[r] = !p->k ? p->floor : start == -INFINITY ? start : start * length;
+    float start = start_of(known, s->times[s->numbers[r]]);
+    s->least[r] = !p->k ? p->floor : start == -INFINITY ? start : start * s->lengths[r];
     s->limit[r] = limit_of(p, s, s->least[r]);
   }
 }
@@ -497,7 +526,7 @@ ALWAYS void tile_of(int kind, const problem *p, const scratch *s, int which, int
 }
 
 /* Fill the lists of a block of rows. */
-ALWAYS void nominate_as(int kind, int is_boosted, const problem *p, scratch *s, const float *const *x, int64_t rows) {
+ALWAYS void nominate_as(int kind, int is_boosted, const problem *p, scratch *s, int64_t rows) {
   int64_t groups = (rows + MR - 1) / MR, panels = panels_of(p->latents);
   for (int64_t q = 0; q < panels; q++) {
     for (int64_t g = 0; g < groups; g++) {
@@ -509,31 +538,31 @@ ALWAYS void nominate_as(int kind, int is_boosted, const problem *p, scratch *s, 
       int64_t live = rows - g * MR < MR ? rows - g * MR : MR;
       sift(kind, is_boosted, p, s, g * MR, live, q * NR, of_score, is_boosted ? of_boost : of_score);
     }
-    take(kind, is_boosted, p, s, x, rows, q * NR);
+    take(kind, is_boosted, p, s, rows, q * NR);
   }
 }
 
-ALWAYS void nominate_kind(int kind, const problem *p, scratch *s, const float *const *x, int64_t rows) {
+ALWAYS void nominate_kind(int kind, const problem *p, scratch *s, int64_t rows) {
   if (p->boosted)
-    nominate_as(kind, 1, p, s, x, rows);
+    nominate_as(kind, 1, p, s, rows);
   else
-    nominate_as(kind, 0, p, s, x, rows);
+    nominate_as(kind, 0, p, s, rows);
 }
 
-static void nominate(const problem *p, scratch *s, const float *const *x, int64_t rows) {
+static void nominate(const problem *p, scratch *s, int64_t rows) {
 #ifdef HAS_INT8
   if (p->kind == INT8) {
-    nominate_kind(INT8, p, s, x, rows);
+    nominate_kind(INT8, p, s, rows);
     return;
   }
 #endif
 #ifdef HAS_BF16
   if (p->kind == BF16) {
-    nominate_kind(BF16, p, s, x, rows);
+    nominate_kind(BF16, p, s, rows);
     return;
   }
 #endif
-  nominate_kind(SINGLE, p, s, x, rows);
+  nominate_kind(SINGLE, p, s, rows);
 }
 
 typedef struct { /* where the choice goes; n of `size` places are filled */
@@ -543,71 +572,61 @@ typedef struct { /* where the choice goes; n of `size` places are filled */
 } output;
 
 /* Write what was chosen for a row. Returns 0 if it does not fit. */
-static int write_row(const problem *p, scratch *s, list *l, int64_t row, output *o) {
-  if (l->full || l->n < p->k) whole_row(p, row, l, s->work), ++o->tally[0];
+static int write_row(const problem *p, const list *l, int64_t row, output *o) {
   int64_t at = p->k ? row * p->k : o->n;
   if (at + l->n > o->size) return 0;
   for (int64_t i = 0; i < l->n; i++) {
-    o->latents[at + i] = l->latent[i];
-    o->u[at + i] = p->shift ? l->value[i] + p->shift[l->latent[i]] : l->value[i];
-    if (p->boosted) o->boost[at + i] = l->boost[i];
+    place here = l->at[i];
+    o->latents[at + i] = here.latent;
+    o->u[at + i] = p->shift ? here.value + p->shift[here.latent] : here.value;
+    if (p->boosted) o->boost[at + i] = here.boost;
   }
   o->counts[row] = l->n, o->n += l->n;
   return 1;
 }
 
-typedef struct { /* k-th scores of rows, per unit of a state's length: how many were seen, their mean and deviation */
-  float mean, spread;
-  int64_t seen;
-} usual;
-
-/* What limits are beforehand, so many deviations below the mean; -inf if too few rows were seen. */
-static float start_of(const usual *u, float deviations) {
-  return u->seen < 32 ? -INFINITY : u->mean - deviations * u->spread - 0.005f * fabsf(u->mean);
-}
-
-/* Choose for n rows of x, which are rows `numbers` of all, or from `first` on if that is null. start: what their limits are
-   beforehand, per unit of a state's length. Rows of which it hides some of the choice are put off to `again`. found: what
-   is learned of k-th scores. Returns 0 if there is no room. */
-static int choose_block(const problem *p, scratch *s, const float *const *x, int64_t first, const int64_t *numbers,
-                        int64_t n, int64_t block, float start, usual *found, output *o) {
+/* Choose for the n rows of a block. Rows of which limits hide some of the choice are put off. found: what is learned of
+   the k-th scores of the others that never were. Returns 0 if there is no room. */
+static int choose_block(const problem *p, scratch *s, int64_t n, int64_t block, const usual *known, usual *found,
+                        output *o) {
   float sum = 0, squares = 0;
   int64_t seen = 0;
-  begin(p, s, x, n, block, start);
-  nominate(p, s, x, n);
+  begin(p, s, n, block, known);
+  nominate(p, s, n);
   for (int64_t r = 0; r < n; r++) {
-    list *l = s->lists + r;
-    int64_t row = numbers ? numbers[r] : first + r;
-    if (p->k && l->n >= p->k) {
-      float unit = cut(p, l, s->keys) / l->length;
-      if (unit > -INFINITY && unit < INFINITY) sum += unit, squares += unit * unit, seen++;
-    } else if (p->k && start > -INFINITY) {
-      s->again[s->n_again++] = row;
+    list l = list_of(p, s, r);
+    for (int64_t i = 0; r + 2 < n && i < s->n_places[r + 2]; i += 4) __builtin_prefetch(list_of(p, s, r + 2).at + i);
+    int64_t row = s->numbers[r];
+    int times = s->times[row];
+    if (p->k && l.n >= p->k) {
+      float unit = cut(&l, p->k, s->keys) / s->lengths[r];
+      if (unit > -INFINITY && unit < INFINITY && !times) sum += unit, squares += unit * unit, seen++;
+    } else if (p->k && start_of(known, times) > -INFINITY) {
+      s->again[s->n_again++] = row, s->times[row]++;
       continue;
     }
-    if (!write_row(p, s, l, row, o)) return 0;
+    if (s->full[r] || l.n < p->k) l = whole_row(p, row, s->work), ++o->tally[0];
+    if (!write_row(p, &l, row, o)) return 0;
   }
   float mean = sum / (float)seen, variance = squares / (float)seen - mean * mean;
-  if (seen >= 32 || 2 * seen < n) *found = (usual){mean, sqrtf(variance > 0 ? variance : 0), seen};
+  if (seen >= SEEN || 2 * seen < n) *found = (usual){mean, sqrtf(variance > 0 ? variance : 0), seen};
   return 1;
 }
 
-/* Choose for the rows that were put off, with limits that are far lower, and then without any. */
-static int choose_again(const problem *p, scratch *s, int64_t block, const usual *known, output *o) {
-  const float *x[2] = {s->of[0].states, s->of[1].states};
-  usual ignored;
-  for (float start = start_of(known, 6); s->n_again; start = -INFINITY) {
-    int64_t n = s->n_again;
-    s->n_again = 0; /* what is put off once more takes places that were read */
-    for (int64_t i = 0; i < n; i += block) {
-      int64_t here = n - i < block ? n - i : block;
-      for (int which = 0; which <= p->boosted; which++)
-        for (int64_t r = 0; r < here; r++)
-          memcpy(s->of[which].states + r * p->width, p->of[which].x + s->again[i + r] * p->width, 4 * (size_t)p->width);
-      if (!choose_block(p, s, x, 0, s->again + i, here, block, start, &ignored, o)) return 0;
-    }
+/* Choose for all rows. Those that were put off join the next block. */
+static int choose_all(const problem *p, scratch *s, int64_t rows, int64_t block, usual *known, output *o) {
+  int64_t few = block < 4 * MR ? block : 4 * MR;
+  int fits = 1;
+  for (int64_t next = 0, before; fits && (next < rows || s->n_again);) {
+    int64_t n = 0, most = p->k && known->seen < SEEN ? few : block; /* without limits much has to be scored */
+    while (n < most && s->n_again) s->numbers[n++] = s->again[--s->n_again];
+    before = next;
+    while (n < most && next < rows) s->numbers[n++] = next++;
+    usual found = *known;
+    fits = choose_block(p, s, n, block, known, &found, o);
+    if (next > before) *known = found;
   }
-  return 1;
+  return fits;
 }
 
 /* Bytes of working memory that ot_choose needs. */
@@ -639,24 +658,17 @@ int64_t ot_choose(int64_t kind, int64_t rows, int64_t width, int64_t latents, co
                boost_x != NULL};
   output o = {out_latents, counts, tally, out_u, out_boost, size, 0};
   scratch s;
-  int64_t block = block_of(&p), few = block < 4 * MR ? block : 4 * MR;
-  int fits = 1;
+  int64_t block = block_of(&p);
   lay_out(&s, &p, rows, block, (uintptr_t)work);
+  memset(s.times, 0, (size_t)rows);
   for (int64_t i = 0; i < p.padded; i++) { /* padding compares as false */
     s.bias[i] = i < latents ? bias[i] - (shift ? shift[i] : 0) : NAN;
     float size_of = i < latents ? fabsf(bias[i]) + (shift ? fabsf(shift[i]) : 0) : 0;
     if (kind != SINGLE) s.margin = fmaxf(s.margin, 0x1p-21f * size_of);
   }
   usual known = {hint[0], hint[1], hint[0] > -INFINITY ? rows : 0};
-  for (int64_t first = 0, here; first < rows && fits; first += here) {
-    float start = start_of(&known, 2.3f);
-    here = k && start == -INFINITY ? few : block; /* without a limit beforehand much has to be scored */
-    here = rows - first < here ? rows - first : here;
-    const float *block_x[2] = {x + first * width, p.boosted ? boost_x + first * width : NULL};
-    fits = choose_block(&p, &s, block_x, first, NULL, here, block, start, &known, &o);
-  }
-  if (fits) fits = choose_again(&p, &s, block, &known, &o);
-  if (known.seen >= 32) hint[0] = known.mean, hint[1] = known.spread;
+  int fits = choose_all(&p, &s, rows, block, &known, &o);
+  if (known.seen >= SEEN) hint[0] = known.mean, hint[1] = known.spread;
   tally[1] += s.n_scored;
   return fits ? o.n : -1;
 }

@@ -28,10 +28,12 @@ from overtone.dictionaries.kernels import sparse
 from overtone.dictionaries.kernels.candidates import Candidates
 from overtone.dictionaries.kernels.choose import Select, choose, choose_alone
 from overtone.dictionaries.kernels.native_dense import NativeProduct
+from overtone.dictionaries.kernels.native_update import NativeUpdate
 from overtone.dictionaries.kernels.nominees import NOMINEES
 from overtone.dictionaries.kernels.rounded import Kind
 from overtone.dictionaries.kernels.rounded_bf16 import BF16
 from overtone.dictionaries.kernels.rounded_int8 import INT8
+from overtone.dictionaries.kernels.update import Update
 
 if TYPE_CHECKING:
     from overtone.dictionaries.autoencoder import Autoencoder
@@ -44,15 +46,17 @@ KINDS: tuple[Kind, ...] = (INT8, BF16)  # of few bits, the fastest first
 
 @dataclass(frozen=True)
 class Kernels:
-    """One implementation of what speed depends on. preactivations and decode have the signatures and results of
-    `reference.py`; select: product and selection in one pass, where there is one; product: of dense matrices, see
-    `native_dense`, where there is a better one than torch's."""
+    """One implementation of what speed depends on. preactivations, decode and reconstruct have the signatures and
+    results of `reference.py`; select: product and selection in one pass, where there is one; product: of dense
+    matrices, see `native_dense`, where there is a better one than torch's; update: what follows the gradients."""
 
     name: str
     preactivations: Callable[..., Tensor]
     decode: Callable[..., Tensor]
+    reconstruct: Callable[..., tuple[Tensor, Tensor]]
     select: Select | None = None
     product: NativeProduct | None = None
+    update: Update = Update()  # noqa: RUF009
 
     def choose(self, model: "Autoencoder", centred: Tensor, **options: Any) -> Chosen:
         """The active places of a training batch, as `choose.choose`."""
@@ -86,7 +90,7 @@ def _of_kind(device_type: str, kind: str) -> Kernels:
     if device_type == "cuda" and find_spec("triton") is not None:
         from overtone.dictionaries.kernels import triton_sparse
 
-        return Kernels("triton", triton_sparse.preactivations, triton_sparse.decode)
+        return Kernels("triton", *triton_sparse.FUNCTIONS)
     if device_type == "cpu" and kind in ("auto", "compiled"):
         found = _compiled(forced=kind == "compiled")
         if found is not None:
@@ -94,8 +98,8 @@ def _of_kind(device_type: str, kind: str) -> Kernels:
     nominees = _few_bits(forced=kind == "torch") if device_type == "cpu" and kind != "plain" else ()
     if nominees:
         name, select = f"torch ({nominees[0].name} nominees)", Candidates(*nominees).select
-        return Kernels(name, sparse.preactivations, sparse.decode, select)
-    return Kernels("torch", sparse.preactivations, sparse.decode)
+        return Kernels(name, *sparse.FUNCTIONS, select)
+    return Kernels("torch", *sparse.FUNCTIONS)
 
 
 def _few_bits(*, forced: bool) -> tuple[Kind, ...]:
@@ -134,4 +138,6 @@ def _compiled(*, forced: bool) -> Kernels | None:
         return None
     if native.level == 0 and not forced:
         return None
-    return Kernels(native.name, native.preactivations, native.decode, native.select, NativeProduct(native.library))
+    return Kernels(
+        native.name, *native.functions, native.select, NativeProduct(native.library), NativeUpdate(native.library)
+    )  # fmt: skip

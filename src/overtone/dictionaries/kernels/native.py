@@ -20,6 +20,7 @@ from overtone.dictionaries.codes import Support
 from overtone.dictionaries.kernels import compiler, memory, sparse, threads
 from overtone.dictionaries.kernels.compiler import BuildError
 from overtone.dictionaries.kernels.nominees import NOMINEES, Rest
+from overtone.dictionaries.kernels.served import served
 from overtone.dictionaries.selectors.base import Boost, Rule
 
 LEVELS = ("portable C", "AVX2", "AVX-512")
@@ -42,6 +43,7 @@ _SIGNATURES = {
     "ot_choose": (_I, [_I, _I, _I, _I, *[_P] * 12, _I, _F, _I, _I, _I, *[_P] * 7]),
     "ot_decode": (None, [_P, _P, _P, _P, _I, _I, _I, _I, _I, _P]),
     "ot_products": (None, [_P, _P, _P, _P, _I, _I, _I, _I, _I, _P]),
+    "ot_towards": (None, [_P, _P, _P, _P, _I, _I, _I, _I, _I, _P, _I, *[_P] * 5]),
     "ot_sum_by_latent": (None, [_P, _P, _P, _P, _P, _I, _I, _I, _I, _I, _P, _P]),
 }
 
@@ -94,7 +96,8 @@ class Native:
         self.whole_rows, self.scored = 0, 0  # rows computed as a whole, and products made in float32, since the start
         self.kept = WeakTensorKeyDictionary()
         memory.ON_RELEASE.append(self.kept.clear)
-        self.preactivations, self.decode = sparse.differentiable(self)
+        self.functions = sparse.differentiable(self)
+        self.preactivations, self.decode, self.reconstruct = self.functions
 
     @property
     def name(self) -> str:
@@ -189,28 +192,41 @@ class Native:
     # ------------------------------------------------------------------------------------------------ sparse products
     def bags(self, values: Tensor, weight: Tensor, at: Support) -> Tensor:
         """As in `sparse.Products`."""
-        if not _served(values, weight):
+        if not served(values, weight):
             return sparse.TORCH.bags(values, weight, at)
         out = memory.take(at.n_rows, weight.shape[1])
-        self._by_row(self.library.ot_decode, values, weight, at, out)
+        self._by_row(self.library.ot_decode, values, weight, at, out.data_ptr())
         return out
 
     def products(self, states: Tensor, weight: Tensor, at: Support) -> Tensor:
         """As in `sparse.Products`."""
-        if not _served(states, weight):
+        if not served(states, weight):
             return sparse.TORCH.products(states, weight, at)
         out = torch.empty(len(at.latents))
-        self._by_row(self.library.ot_products, states, weight, at, out)
+        self._by_row(self.library.ot_products, states, weight, at, out.data_ptr())
         return out
 
-    def _by_row(self, function: Callable[..., Any], first: Tensor, weight: Tensor, at: Support, out: Tensor) -> None:
+    def towards(
+        self, values: Tensor, weight: Tensor, constant: Tensor, target: Tensor, at: Support
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """As in `sparse.Products`."""
+        if not served(values, weight, constant, target):
+            return sparse.composed(self, values, weight, constant, target, at)
+        x_hat, missed = (memory.take(at.n_rows, weight.shape[1]) for _ in range(2))
+        squares, products = torch.empty(at.n_rows), torch.empty(len(at.latents))
+        stride = weight.shape[1] if constant.ndim == 2 else 0
+        pointers = [t.data_ptr() for t in (target, x_hat, missed, squares, products)]
+        self._by_row(self.library.ot_towards, values, weight, at, constant.data_ptr(), stride, *pointers)
+        return x_hat, missed, squares, products
+
+    def _by_row(self, function: Callable[..., Any], first: Tensor, weight: Tensor, at: Support, *more: int) -> None:
         pointers = first.data_ptr(), weight.data_ptr(), at.latents.data_ptr(), at.row_starts.data_ptr()
         n, width = len(at.latents), weight.shape[1]
-        threads.over(at.n_rows, GRAIN, lambda a, b: function(*pointers, at.n_rows, n, a, b, width, out.data_ptr()))
+        threads.over(at.n_rows, GRAIN, lambda a, b: function(*pointers, at.n_rows, n, a, b, width, *more))
 
     def sum_by_latent(self, values: Tensor, states: Tensor, at: Support) -> tuple[Tensor, Tensor]:
         """As in `sparse.Products`."""
-        if not _served(values, states):
+        if not served(values, states):
             return sparse.TORCH.sum_by_latent(values, states, at)
         order, rows, starts = at.by_latent
         width, n = states.shape[1], len(values)
@@ -223,10 +239,6 @@ class Native:
             ),
         )  # fmt: skip
         return out, totals
-
-
-def _served(*tensors: Tensor) -> bool:
-    return all(t.dtype == torch.float32 and t.device.type == "cpu" and t.is_contiguous() for t in tensors)
 
 
 def _pointer(tensor: Tensor | None) -> int | None:

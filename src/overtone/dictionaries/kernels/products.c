@@ -1,4 +1,4 @@
-/* The three products of a sparse training step, see sparse.py. */
+/* The products of a sparse training step, see sparse.py. */
 
 #include "vectors.h"
 
@@ -53,16 +53,39 @@ void ot_sum_by_latent(const float *values, const float *matrix, const int32_t *o
   }
 }
 
+/* out = inner products of a state with the matrix rows of its places from..to. */
+static void of_places(const float *state, const float *matrix, const int64_t *latents, int64_t from, int64_t to,
+                      int64_t width, float *out) {
+  for (int64_t j = from; j < to; j += TOGETHER) {
+    const float *rows[TOGETHER];
+    int64_t here = to - j < TOGETHER ? to - j : TOGETHER;
+    for (int64_t i = 0; i < here; i++) rows[i] = matrix + latents[j + i] * width;
+    dots(here, state, rows, width, out + j);
+  }
+}
+
 /* out (places of rows first..last) = inner product of the row's state with the matrix row of the place's latent. */
 void ot_products(const float *states, const float *matrix, const int64_t *latents, const int64_t *starts,
                  int64_t n_rows, int64_t n, int64_t first, int64_t last, int64_t width, float *out) {
-  for (int64_t r = first; r < last; r++)
-    for (int64_t j = starts[r], to = r + 1 < n_rows ? starts[r + 1] : n; j < to; j += TOGETHER) {
-      const float *rows[TOGETHER];
-      int64_t here = to - j < TOGETHER ? to - j : TOGETHER;
-      for (int64_t i = 0; i < here; i++) rows[i] = matrix + latents[j + i] * width;
-      for (int64_t i = j + here; i < to && i < j + here + TOGETHER; i++)
-        for (int64_t b = 0; b < width; b += 16) __builtin_prefetch(matrix + latents[i] * width + b, 0, 3);
-      dots(here, states + r * width, rows, width, out + j);
-    }
+  for (int64_t r = first; r < last; r++) {
+    int64_t to = r + 1 < n_rows ? starts[r + 1] : n;
+    of_places(states + r * width, matrix, latents, starts[r], to, width, out);
+  }
+}
+
+/* x_hat (rows first..last, width) = what ot_decode makes, plus constants that lie `stride` apart (0: one for all rows);
+   missed = by how much that is above the target; squares (rows) = the sums of its squares; products (places) = those with
+   the matrix rows, which are near. */
+void ot_towards(const float *values, const float *matrix, const int64_t *latents, const int64_t *starts,
+                int64_t n_rows, int64_t n, int64_t first, int64_t last, int64_t width, const float *constant,
+                int64_t stride, const float *target, float *x_hat, float *missed, float *squares, float *products) {
+  for (int64_t r = first; r < last; r++) {
+    float *out = x_hat + r * width, *beyond = missed + r * width;
+    const float *more = constant + r * stride, *aim = target + r * width;
+    int64_t to = r + 1 < n_rows ? starts[r + 1] : n;
+    ot_decode(values, matrix, latents, starts, n_rows, n, r, r + 1, width, x_hat);
+    for (int64_t i = 0; i < width; i++) out[i] += more[i], beyond[i] = out[i] - aim[i];
+    squares[r] = dot(beyond, beyond, width);
+    of_places(beyond, matrix, latents, starts[r], to, width, products);
+  }
 }

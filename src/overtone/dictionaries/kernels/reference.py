@@ -18,3 +18,10 @@ def decode(values: Tensor, weight: Tensor, at: Support) -> Tensor:
     """(rows, width) product of the sparse matrix that holds `values` at a support with `weight` (latents, width)."""
     dense = values.new_zeros(at.n_rows * at.n_latents).index_add(0, at.rows * at.n_latents + at.latents, values)
     return dense.view(at.n_rows, at.n_latents) @ weight
+
+
+def reconstruct(values: Tensor, weight: Tensor, constant: Tensor, target: Tensor, at: Support) -> tuple[Tensor, Tensor]:
+    """(rows, width) `decode` plus a constant, (width,) or (rows, width), and () the squared error over all rows with
+    which it meets a target (rows, width)."""
+    x_hat = decode(values, weight, at) + constant
+    return x_hat, (x_hat - target).square().sum()

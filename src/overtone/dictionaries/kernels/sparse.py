@@ -3,13 +3,14 @@ the number of active latents.
 
 Three products carry everything (`Products`): a decode sums decoder rows over the latents of each row; the gradient of
 values is an inner product per place; a weight gradient sums states over the rows of each latent, after one sort of the
-places by latent that decoder and encoder share. No gradient is approximated or dropped.
+places by latent that decoder and encoder share. The squared error of a decode has a gradient that is known while it is
+made, so both can be had in one pass. No gradient is approximated or dropped.
 """
 
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -22,7 +23,7 @@ EACH = 6  # places of a latent from which it is faster to go by latents
 
 
 class Products(Protocol):
-    """An implementation of the three products; each returns a new tensor and knows nothing of gradients."""
+    """An implementation of the products; each returns new tensors and knows nothing of gradients."""
 
     def bags(self, values: Tensor, weight: Tensor, at: Support) -> Tensor:
         """(rows, width): for each row, the sum over its places of value x weight row of the place's latent."""
@@ -37,9 +38,25 @@ class Products(Protocol):
         (latents,) the sum of the values alone."""
         ...
 
+    def towards(
+        self, values: Tensor, weight: Tensor, constant: Tensor, target: Tensor, at: Support
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """(rows, width) `bags` plus a constant (width,) or (rows, width); by how much that is above a target (rows,
+        width); (rows,) the sums of its squares; and its `products` with the weight, or None where they do not come for
+        little."""
+        ...
 
-def differentiable(kernels: Products) -> tuple[Callable[..., Tensor], Callable[..., Tensor]]:
-    """`preactivations` and `decode`, with the signatures and results of `reference.py`, made of three products."""
+
+class Differentiable(NamedTuple):
+    """What is made of an implementation's products; signatures and results are those of `reference.py`."""
+
+    preactivations: Callable[..., Tensor]
+    decode: Callable[..., Tensor]
+    reconstruct: Callable[..., tuple[Tensor, Tensor]]
+
+
+def differentiable(kernels: Products) -> Differentiable:
+    """Functions with gradients, made of these products."""
 
     def preactivations(
         centred: Tensor, centre: Tensor | float, weight: Tensor, bias: Tensor, u: Tensor, at: Support
@@ -57,7 +74,14 @@ def differentiable(kernels: Products) -> tuple[Callable[..., Tensor], Callable[.
         width)."""
         return _Decode.apply(kernels, values, weight, at)
 
-    return preactivations, decode
+    def reconstruct(
+        values: Tensor, weight: Tensor, constant: Tensor, target: Tensor, at: Support
+    ) -> tuple[Tensor, Tensor]:
+        """(rows, width) `decode` plus a constant, (width,) or (rows, width), and () the squared error over all rows
+        with which it meets a target (rows, width), which is data."""
+        return _Reconstruct.apply(kernels, values, weight, constant, target, at)
+
+    return Differentiable(preactivations, decode, reconstruct)
 
 
 class _PreActivations(torch.autograd.Function):
@@ -90,11 +114,62 @@ class _Decode(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        values, weight = ctx.saved_tensors
-        grad = grad.contiguous()
-        of_values = ctx.kernels.products(grad, weight, ctx.at) if ctx.needs_input_grad[1] else None
-        of_weight = ctx.kernels.sum_by_latent(values, grad, ctx.at)[0] if ctx.needs_input_grad[2] else None
-        return None, of_values, of_weight, None
+        return None, *_of_decode(ctx, grad.contiguous(), *ctx.saved_tensors), None
+
+
+class _Reconstruct(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, kernels: Products, values: Tensor, weight: Tensor, constant: Tensor, target: Tensor, at: Support
+    ) -> tuple[Tensor, Tensor]:
+        values = values.contiguous()
+        x_hat, missed, squares, products = kernels.towards(values, weight, constant, target, at)
+        ctx.save_for_backward(values, weight, missed, products)
+        ctx.kernels, ctx.at, ctx.shape = kernels, at, constant.shape
+        ctx.set_materialize_grads(False)
+        return x_hat, squares.sum()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, of_x_hat: Tensor | None, of_error: Tensor | None) -> tuple[Tensor | None, ...]:
+        values, weight, missed, products = ctx.saved_tensors
+        if of_x_hat is not None:
+            grad = of_x_hat if of_error is None else torch.addcmul(of_x_hat, missed, 2 * of_error)
+            of_values, of_weight = _of_decode(ctx, grad.contiguous(), values, weight)
+            of_constant = grad.sum_to_size(ctx.shape) if ctx.needs_input_grad[3] else None
+        elif of_error is not None:  # and nothing else: values are scaled instead of a (rows, width) matrix
+            slope = 2 * of_error
+            of_values, of_weight = _of_decode(ctx, missed, values * slope, weight, products)
+            of_values = None if of_values is None else of_values * slope
+            of_constant = missed.sum_to_size(ctx.shape) * slope if ctx.needs_input_grad[3] else None
+        else:
+            return (None,) * 6
+        return None, of_values, of_weight, of_constant, None, None
+
+
+def _of_decode(
+    ctx: Any, grad: Tensor, values: Tensor, weight: Tensor, products: Tensor | None = None
+) -> tuple[Tensor | None, Tensor | None]:
+    """Gradients of a decode's values and weight, if they are needed. products: of `grad` and weight, where known."""
+    _, for_values, for_weight, *_ = ctx.needs_input_grad
+    if for_values and products is None:
+        products = ctx.kernels.products(grad, weight, ctx.at)
+    of_weight = ctx.kernels.sum_by_latent(values, grad, ctx.at)[0] if for_weight else None
+    return products if for_values else None, of_weight
+
+
+def squares_of(missed: Tensor) -> Tensor:
+    """(rows,) the sums of squares; those of the rows are added up, since one sum over all would lose digits."""
+    return torch.linalg.vector_norm(missed, dim=-1).square()
+
+
+def composed(
+    kernels: Products, values: Tensor, weight: Tensor, constant: Tensor, target: Tensor, at: Support
+) -> tuple[Tensor, Tensor, Tensor, None]:
+    """`Products.towards` of `bags`."""
+    x_hat = kernels.bags(values, weight, at).add_(constant)
+    missed = x_hat - target
+    return x_hat, missed, squares_of(missed), None
 
 
 def _sampled(states: Tensor, weight: Tensor, at: Support) -> Tensor:
@@ -150,6 +225,12 @@ class Torch:
         sums = embedding_bag(rows, states, starts, per_sample_weights=sorted_values, mode="sum")
         return sums, totals.index_add_(0, at.latents, values)
 
+    def towards(
+        self, values: Tensor, weight: Tensor, constant: Tensor, target: Tensor, at: Support
+    ) -> tuple[Tensor, Tensor, Tensor, None]:
+        """As in `Products`."""
+        return composed(self, values, weight, constant, target, at)
+
 
 TORCH = Torch()
-preactivations, decode = differentiable(TORCH)
+FUNCTIONS = preactivations, decode, reconstruct = differentiable(TORCH)

@@ -37,10 +37,6 @@ typedef struct { /* of a row: step between numbers; lengths as it was, times fac
   int32_t sum; /* by how much it makes products of integers too large */
 } facts;
 
-#if defined(__AVX512F__)
-static inline __mmask16 lanes(int64_t left) { return left >= 16 ? 0xFFFF : left <= 0 ? 0 : (__mmask16)((1u << left) - 1); }
-#endif
-
 #ifdef HAS_BF16
 static facts pack_bf16(const float *row, int64_t width, cell *out, int64_t step) {
   vf of_rounded = {0}, of_error = {0}, of_length = {0};
@@ -73,6 +69,7 @@ static facts pack_int8(const float *row, const float *factors, const float *own,
     __m512 x = _mm512_mul_ps(_mm512_maskz_loadu_ps(lanes(width - i), row + i),
                              _mm512_maskz_loadu_ps(lanes(width - i), factors + i));
     most = _mm512_max_ps(most, _mm512_abs_ps(x));
+    __builtin_prefetch(row + i + AHEAD);
   }
   float largest = _mm512_reduce_max_ps(most), scale = largest / 126.5f;
   int left = scale > 1e-18f && scale < 1e30f; /* else its numbers are all zero, and its length is what it may be */

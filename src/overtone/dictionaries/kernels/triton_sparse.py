@@ -20,7 +20,7 @@ import triton.language as tl
 from torch import Tensor
 
 from overtone.dictionaries.codes import Support
-from overtone.dictionaries.kernels.sparse import differentiable
+from overtone.dictionaries.kernels.sparse import composed, differentiable
 
 PLACES, SIDE = 16, 256  # a program holds at most so many places times so many columns: 32 numbers for each thread
 
@@ -50,9 +50,15 @@ class Triton:
                 )  # fmt: skip
         return found
 
+    def towards(
+        self, values: Tensor, weight: Tensor, constant: Tensor, target: Tensor, at: Support
+    ) -> tuple[Tensor, Tensor, Tensor, None]:
+        """See `Products`."""
+        return composed(self, values, weight, constant, target, at)
+
 
 TRITON = Triton()
-preactivations, decode = differentiable(TRITON)
+FUNCTIONS = preactivations, decode, reconstruct = differentiable(TRITON)
 
 
 def _bag_sums(

@@ -25,8 +25,24 @@
 
 typedef float vf __attribute__((vector_size(4 * VL)));
 typedef float vfu __attribute__((vector_size(4 * VL), aligned(4)));
+#define AHEAD 1024 /* how many numbers before they are read memory is asked for them */
 #define LOAD(p) ((vf) * (const vfu *)(p))
 #define STORE(p, v) (*(vfu *)(p) = (v))
+
+#if defined(__AVX512F__)
+static inline __mmask16 lanes(int64_t left) { return left >= 16 ? 0xFFFF : left <= 0 ? 0 : (__mmask16)((1u << left) - 1); }
+#endif
+
+/* The first n numbers, with zeros behind them. */
+static inline vf some(const float *p, int64_t n) {
+#if defined(__AVX512F__)
+  return (vf)_mm512_maskz_loadu_ps(lanes(n), p);
+#else
+  vf v = {0};
+  memcpy(&v, p, 4 * (size_t)(n < VL ? n : VL));
+  return v;
+#endif
+}
 
 static inline float total(vf v) {
 #if defined(__AVX512F__)
@@ -47,32 +63,48 @@ static inline float dot(const float *a, const float *b, int64_t n) {
     s2 += LOAD(a + i + 2 * VL) * LOAD(b + i + 2 * VL);
     s3 += LOAD(a + i + 3 * VL) * LOAD(b + i + 3 * VL);
   }
-  for (; i + VL <= n; i += VL) s0 += LOAD(a + i) * LOAD(b + i);
-  float rest = 0;
-  for (; i < n; i++) rest += a[i] * b[i];
-  return total((s0 + s1) + (s2 + s3)) + rest;
+  for (; i < n; i += VL) s0 += some(a + i, n - i) * some(b + i, n - i);
+  return total((s0 + s1) + (s2 + s3));
 }
 
 #define TOGETHER 4 /* rows whose products with one state are made at once, so that memory is asked for in parallel */
 
+/* sums = totals of TOGETHER vectors, each added up in the same order. */
+static inline void totals(const vf *v, float *sums) {
+#if defined(__AVX512F__)
+  __m512 a = _mm512_add_ps(_mm512_unpacklo_ps(v[0], v[1]), _mm512_unpackhi_ps(v[0], v[1]));
+  __m512 b = _mm512_add_ps(_mm512_unpacklo_ps(v[2], v[3]), _mm512_unpackhi_ps(v[2], v[3]));
+  __m512d c = _mm512_castps_pd(a), d = _mm512_castps_pd(b);
+  a = _mm512_castpd_ps(_mm512_unpacklo_pd(c, d)), b = _mm512_castpd_ps(_mm512_unpackhi_pd(c, d));
+  vf all = a + b; /* four in each quarter */
+  __m512d quarters = _mm512_castps_pd(all);
+  __m256 half = _mm256_add_ps(_mm512_castps512_ps256(all), _mm256_castpd_ps(_mm512_extractf64x4_pd(quarters, 1)));
+  _mm_storeu_ps(sums, _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1)));
+#else
+  for (int r = 0; r < TOGETHER; r++) sums[r] = total(v[r]);
+#endif
+}
+
 /* out = inner products of a with some rows, each summed in the same order whatever their number. */
 static inline __attribute__((always_inline)) void dots_of(int count, const float *a, const float *const *rows, int64_t n,
                                                           float *out) {
-  vf s[TOGETHER][2];
-#pragma GCC unroll 4
-  for (int r = 0; r < count; r++) s[r][0] = s[r][1] = (vf){0};
+  vf s[TOGETHER][2] = {{{0}}}, both[TOGETHER];
+  float sums[TOGETHER];
   int64_t i = 0;
   for (; i + 2 * VL <= n; i += 2 * VL) {
     vf a0 = LOAD(a + i), a1 = LOAD(a + i + VL);
 #pragma GCC unroll 4
     for (int r = 0; r < count; r++) s[r][0] += a0 * LOAD(rows[r] + i), s[r][1] += a1 * LOAD(rows[r] + i + VL);
   }
+  for (; i < n; i += VL) {
+    vf a0 = some(a + i, n - i);
 #pragma GCC unroll 4
-  for (int r = 0; r < count; r++) {
-    float rest = 0;
-    for (int64_t j = i; j < n; j++) rest += a[j] * rows[r][j];
-    out[r] = total(s[r][0] + s[r][1]) + rest;
+    for (int r = 0; r < count; r++) s[r][0] += a0 * some(rows[r] + i, n - i);
   }
+#pragma GCC unroll 4
+  for (int r = 0; r < TOGETHER; r++) both[r] = s[r][0] + s[r][1];
+  totals(both, sums);
+  for (int r = 0; r < count; r++) out[r] = sums[r];
 }
 
 /* The same for 1 to TOGETHER rows. */

@@ -87,8 +87,10 @@ class Maintainer:
     def observe(self, dictionary: Autoencoder, seen: Observation) -> None:
         """Called after the backward pass of each step."""
 
-    def before_update(self, dictionary: Autoencoder) -> None:
-        """Called after the backward pass, before the optimiser."""
+    def unit_rows(self, dictionary: Autoencoder) -> Tensor | None:
+        """The parameter, if there is one, whose rows the optimiser is to keep at length one; what of their gradient
+        lies along them is dropped beforehand."""
+        return None
 
     def after_update(self, dictionary: Autoencoder) -> None:
         """Called after the optimiser."""

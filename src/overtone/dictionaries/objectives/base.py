@@ -38,6 +38,11 @@ class StepView(Protocol):
         ...
 
     @property
+    def squared_error(self) -> Tensor:
+        """() ||x_hat - x||^2 over all rows, with gradients."""
+        ...
+
+    @property
     def norms(self) -> Tensor:
         """(latents,) lengths of the decoder's rows, with gradients."""
         ...

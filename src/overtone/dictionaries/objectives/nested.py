@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from overtone.dictionaries.objectives.base import Objective, StepView
-from overtone.dictionaries.objectives.reconstruction import unexplained
+from overtone.dictionaries.objectives.reconstruction import share_of, unexplained
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class NestedReconstruction(Objective):
     def __call__(self, step: StepView) -> Tensor:
         """The mean share, 0 or more."""
         sizes = self.prefixes or tuple(step.state["prefixes.sizes"].tolist())
-        total, x_hat, done = unexplained(step.x_hat, step), step.dictionary.decoder.centre(), 0
+        total, x_hat, done = share_of(step.squared_error, step), step.dictionary.decoder.centre(), 0
         for size in sizes[:-1]:
             inside = (step.latents >= done) & (step.latents < size)
             x_hat, done = x_hat + step.decoded(step.values, inside), size

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from overtone.dictionaries.kernels.sparse import squares_of
 from overtone.dictionaries.objectives.base import Objective, StepView
 
 
@@ -19,12 +20,22 @@ class Reconstruction(Objective):
 
     def __call__(self, step: StepView) -> Tensor:
         """The unexplained share, 0 or more."""
-        return unexplained(step.x_hat, step)
+        return share_of(step.squared_error, step)
 
 
 def unexplained(x_hat: Tensor, step: StepView) -> Tensor:
     """() the share of the variance that a reconstruction (rows, width) of the step's states misses."""
-    return _SquaredError.apply(x_hat, step.x) / (len(step.x) * step.dictionary.spread)
+    return share_of(squared_error(x_hat, step.x), step)
+
+
+def share_of(error: Tensor, step: StepView) -> Tensor:
+    """() the share of the variance that is a squared error over all rows of the step."""
+    return error / (len(step.x) * step.dictionary.spread)
+
+
+def squared_error(x_hat: Tensor, x: Tensor) -> Tensor:
+    """() the squared error over all rows, differentiable in x_hat."""
+    return _SquaredError.apply(x_hat, x)
 
 
 class _SquaredError(torch.autograd.Function):
@@ -35,7 +46,7 @@ class _SquaredError(torch.autograd.Function):
     def forward(ctx: Any, x_hat: Tensor, x: Tensor) -> Tensor:
         missed = x_hat - x
         ctx.save_for_backward(missed)
-        return torch.linalg.vector_norm(missed, dim=-1).square().sum()  # one sum over all would lose digits
+        return squares_of(missed).sum()
 
     @staticmethod
     @once_differentiable

@@ -15,7 +15,6 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor
-from torch.nn.utils import get_total_norm
 
 from overtone.core.errors import CapabilityError
 from overtone.core.memory import give_back
@@ -25,10 +24,12 @@ from overtone.dictionaries.dictionary import Dictionary
 from overtone.dictionaries.kernels.choose import SAMPLE, scores_of
 from overtone.dictionaries.kernels.dense import decode
 from overtone.dictionaries.kernels.dispatch import kernels_for
+from overtone.dictionaries.kernels.update import Moments
 from overtone.dictionaries.maintainers.base import Maintainer
 from overtone.dictionaries.objectives.base import Objective, StepView
 from overtone.dictionaries.parts import Part, rebuild
 from overtone.dictionaries.slices import Slice
+from overtone.training.adam import norm_of
 from overtone.training.distributed.elsewhere import Elsewhere
 from overtone.training.distributed.exchange import total
 from overtone.training.distributed.share import Rows
@@ -131,10 +132,10 @@ class LatentShare:
     def reduce(self, gradients: Mapping[str, Tensor]) -> None:
         """They are complete."""
 
-    def norm(self, gradients: Mapping[str, Tensor]) -> Tensor:
+    def norm(self, moments: Mapping[str, Moments]) -> Tensor:
         """The norm over all latents; what they share counts once."""
-        sliced = get_total_norm([g for name, g in gradients.items() if name in self.names])
-        shared = get_total_norm([g for name, g in gradients.items() if name not in self.names])
+        sliced = norm_of({name: one for name, one in moments.items() if name in self.names})
+        shared = norm_of({name: one for name, one in moments.items() if name not in self.names})
         return (self.world.add(sliced.square()) + shared.square()).sqrt()
 
     def mean_over_latents(self, value: float) -> float:

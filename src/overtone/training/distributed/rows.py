@@ -121,6 +121,11 @@ class _RowStep(OfAllLatents):
         )  # fmt: skip
 
     @property
+    def squared_error(self) -> Tensor:
+        """() ||x_hat - x||^2, each process knowing that of its rows."""
+        return gathered(self.local.squared_error.view(1), self.world, TIMES, [1] * self.world.size).sum()
+
+    @property
     def norms(self) -> Tensor:
         """(latents,) lengths of the decoder's rows."""
         return self.local.norms

@@ -5,14 +5,15 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from torch import Tensor
-from torch.nn.utils import get_total_norm
 
 from overtone.core.tensor_files import Blocks, Readable
 from overtone.dictionaries.autoencoder import Autoencoder
 from overtone.dictionaries.choice import Chosen
 from overtone.dictionaries.dictionary import Dictionary
+from overtone.dictionaries.kernels.update import Moments
 from overtone.dictionaries.maintainers.base import Maintainer
 from overtone.dictionaries.objectives.base import Objective, StepView
+from overtone.training.adam import norm_of
 from overtone.training.step import Given, ending, forward
 
 
@@ -93,8 +94,8 @@ class Share(Protocol):
         """Make gradients those of the whole batch, in place."""
         ...
 
-    def norm(self, gradients: Mapping[str, Tensor]) -> Tensor:
-        """The norm of all gradients of the whole dictionary together."""
+    def norm(self, moments: Mapping[str, Moments]) -> Tensor:
+        """The norm of all gradients of the whole dictionary together, from those of this process's parameters."""
         ...
 
     def mean_over_latents(self, value: float) -> float:
@@ -141,9 +142,9 @@ class Complete:
         """The same."""
         return value
 
-    def norm(self, gradients: Mapping[str, Tensor]) -> Tensor:
+    def norm(self, moments: Mapping[str, Moments]) -> Tensor:
         """Their norm."""
-        return get_total_norm(list(gradients.values()))
+        return norm_of(moments)
 
     def mean_over_latents(self, value: float) -> float:
         """The same."""

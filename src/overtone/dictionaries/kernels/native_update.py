@@ -1,0 +1,88 @@
+"""The passes of `update.c` on torch tensors: contiguous float32 on a CPU. All others are left to torch."""
+
+import ctypes
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from overtone.dictionaries.kernels import threads
+from overtone.dictionaries.kernels.served import served
+from overtone.dictionaries.kernels.update import EPSILON, LEAST, Moments, Update
+
+ROWS, NUMBERS = 64, 2**14  # that are worth a thread
+
+_I, _P, _F, _D = ctypes.c_int64, ctypes.c_void_p, ctypes.c_float, ctypes.c_double
+_SIGNATURES = {
+    "ot_squares": (_D, [_P, _I]),
+    "ot_along": (_D, [_P, _P, _I, _I, _I, _P]),
+    "ot_to_length_one": (None, [_P, _I, _I, _I, _F]),
+    "ot_adam": (None, [*[_P] * 4, _I, _I, _I, _P, _F, *[_D] * 6]),
+}
+
+
+class NativeUpdate(Update):
+    """The passes in a compiled library of the kernels."""
+
+    def __init__(self, library: ctypes.CDLL) -> None:
+        for name, (result, arguments) in _SIGNATURES.items():
+            function = getattr(library, name)
+            function.restype, function.argtypes = result, arguments
+        self.library = library
+
+    def norm(self, everything: Sequence[Moments]) -> Tensor:
+        """As in `Update`, but that gradients stay as they are and `along` is kept."""
+        mine, others = _parted(everything)
+        squares = sum(self._along(one) if one.unit else self._squares(one.gradient) for one in mine)
+        found = torch.tensor(squares, dtype=torch.float64).sqrt()
+        return torch.hypot(found, super().norm(others).double()) if others else found
+
+    def _squares(self, tensor: Tensor) -> float:
+        start, size = tensor.data_ptr(), tensor.element_size()
+        return sum(
+            threads.over(
+                tensor.numel(), NUMBERS, lambda first, last: self.library.ot_squares(start + size * first, last - first)
+            )
+        )
+
+    def _along(self, one: Moments) -> float:
+        (n, width), one.along = one.parameter.shape, torch.empty(len(one.parameter))
+        rows, along = (one.gradient.data_ptr(), one.parameter.data_ptr()), one.along.data_ptr()
+        return sum(threads.over(n, ROWS, lambda first, last: self.library.ot_along(*rows, first, last, width, along)))
+
+    def adam(self, everything: Sequence[Moments], lr: float, betas: tuple[float, float], scale: Tensor | None) -> None:
+        """As in `Update`."""
+        mine, others = _parted(everything)
+        if others:
+            super().adam(others, lr, betas, scale)
+        for one in mine:
+            self._adam(one, lr, betas, 1.0 if scale is None else float(scale))
+
+    def _adam(self, one: Moments, lr: float, betas: tuple[float, float], factor: float) -> None:
+        step = int(one.step.add_(1))
+        size, root = lr / (1 - betas[0] ** step), (1 - betas[1] ** step) ** 0.5
+        tensors = [t.data_ptr() for t in (one.parameter, one.gradient, one.mean, one.square)]
+        n, width, grain = one.parameter.numel(), 1, NUMBERS
+        if one.along is not None:
+            (n, width), grain = one.parameter.shape, ROWS
+        along = None if one.along is None else one.along.data_ptr()
+        threads.over(
+            n, grain,
+            lambda first, last: self.library.ot_adam(
+                *tensors, first, last, width, along, LEAST, factor, *betas, size, root, EPSILON
+            ),
+        )  # fmt: skip
+
+    def to_length_one(self, rows: Tensor) -> None:
+        """As in `Update`."""
+        if not served(rows):
+            super().to_length_one(rows)
+            return
+        pointer, (n, width) = rows.data_ptr(), rows.shape
+        threads.over(n, ROWS, lambda first, last: self.library.ot_to_length_one(pointer, first, last, width, LEAST))
+
+
+def _parted(everything: Sequence[Moments]) -> tuple[list[Moments], list[Moments]]:
+    """Those that the library can work on, and the others."""
+    mine = [one for one in everything if served(one.parameter, one.gradient, one.mean, one.square)]
+    return mine, [one for one in everything if not any(one is other for other in mine)]

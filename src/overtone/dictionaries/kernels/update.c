@@ -1,0 +1,82 @@
+/* What follows the gradients in a training step, with as few passes over memory as there can be, see update.py. */
+
+#include "vectors.h"
+
+#define BLOCK 4096 /* squares that are added up in float32 */
+
+/* Ask for the row that lies AHEAD of this one. */
+static inline void approach(const float *row, int64_t width) {
+  for (int64_t i = 0; i < width; i += 16) __builtin_prefetch(row + AHEAD + i);
+}
+
+/* The sum of the squares of n numbers. */
+double ot_squares(const float *numbers, int64_t n) {
+  double sum = 0;
+  for (int64_t i = 0; i < n; i += BLOCK) {
+    const float *block = numbers + i;
+    sum += dot(block, block, n - i < BLOCK ? n - i : BLOCK);
+  }
+  return sum;
+}
+
+/* along (rows first..last) = how far gradients lie along the rows of a matrix, which are of length one. Returns the sum
+   of the squares of what is left without that. */
+double ot_along(const float *grads, const float *matrix, int64_t first, int64_t last, int64_t width, float *along) {
+  double sum = 0;
+  for (int64_t r = first; r < last; r++) {
+    const float *grad = grads + r * width, *row = matrix + r * width;
+    approach(grad, width), approach(row, width);
+    float much = along[r] = dot(grad, row, width);
+    vf squares = {0};
+    for (int64_t i = 0; i < width; i += VL) {
+      vf left = some(grad + i, width - i) - much * some(row + i, width - i);
+      squares += left * left;
+    }
+    sum += total(squares);
+  }
+  return sum;
+}
+
+typedef struct { /* Adam's: factor of gradients, shares of new ones, learning rate over the mean's correction, one over
+                    the square root of the square's */
+  float factor, new1, old2, new2, step, back, least;
+} rates;
+
+/* One update of n numbers, whose gradients first lose `along` times these numbers. */
+static inline __attribute__((always_inline)) void renew(float *restrict p, const float *restrict grad,
+                                                        float *restrict mean, float *restrict square, int64_t n,
+                                                        float along, rates a) {
+  for (int64_t i = 0; i < n; i++) {
+    float g = (grad[i] - along * p[i]) * a.factor;
+    mean[i] += a.new1 * (g - mean[i]);
+    square[i] = a.old2 * square[i] + a.new2 * g * g;
+    p[i] -= a.step * mean[i] / (sqrtf(square[i]) * a.back + a.least);
+  }
+}
+
+static inline void to_length_one(float *row, int64_t width, float least) {
+  float scale = 1 / fmaxf(sqrtf(dot(row, row, width)), least);
+  for (int64_t i = 0; i < width; i++) row[i] *= scale;
+}
+
+/* Rows first..last of a matrix get length one; those shorter than `least` are divided by that. */
+void ot_to_length_one(float *matrix, int64_t first, int64_t last, int64_t width, float least) {
+  for (int64_t r = first; r < last; r++) to_length_one(matrix + r * width, width, least);
+}
+
+/* Adam on rows first..last. along: what ot_along found, for rows that are to stay at length one; else null. */
+void ot_adam(float *p, const float *grad, float *mean, float *square, int64_t first, int64_t last, int64_t width,
+             const float *along, float least, double factor, double beta1, double beta2, double size, double root,
+             double epsilon) {
+  rates a = {(float)factor, (float)(1 - beta1), (float)beta2, (float)(1 - beta2), (float)size, (float)(1 / root),
+             (float)epsilon};
+  int64_t from = first * width;
+  if (!along) renew(p + from, grad + from, mean + from, square + from, (last - first) * width, 0, a);
+  for (int64_t r = first; along && r < last; r++) {
+    from = r * width;
+    approach(p + from, width), approach(grad + from, width), approach(mean + from, width);
+    approach(square + from, width);
+    renew(p + from, grad + from, mean + from, square + from, width, along[r], a);
+    to_length_one(p + from, width, least);
+  }
+}
