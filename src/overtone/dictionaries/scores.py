@@ -128,7 +128,7 @@ class GradientWeighted(Score, kind="score.gradient_weighted"):
                 "respect to the states."
             )
         size = torch.linalg.vector_norm(weight) / weight.numel() ** 0.5 if self._size is None else self._size
-        largest = g.abs().amax(1, keepdim=True)
+        largest = torch.maximum(g.amax(1, keepdim=True), -g.amin(1, keepdim=True))
         states = g / largest.clamp_min(SHORTEST)  # squares of small ones would vanish
         length = torch.linalg.vector_norm(states, dim=1, keepdim=True).clamp_min(1)
         return Boost(states.mul_(self.beta / (size * length)), weight, "pull")

@@ -50,6 +50,7 @@ int64_t ot_padded(int64_t latents) { return panels_of(latents) * NR; }
 
 #define SAMPLED 256 /* rows that stand for all */
 #define SURE 9.0f   /* deviations within which what rounding takes away lies */
+#define MANY 192     /* rows of which one needs most of the weights of each panel in float32 */
 #define LARGE (2 * 1024 * 1024) /* bytes that are worth reading once more for each panel of weights */
 
 /* Uniform in (-1/2, 1/2), after Steele, Lea and Flood 2014 (splitmix). */
@@ -298,7 +299,7 @@ ALWAYS __m512 at_most(int kind, const factors_of *row, const norms_of *norms, in
 #endif
 
 /* Mark which scores of a tile's rows with a panel may exceed their limits. */
-ALWAYS void sift(int kind, int is_boosted, const problem *p, scratch *s, int64_t row, int64_t live, int64_t first,
+ALWAYS void sift(int kind, int is_boosted, const problem *p, scratch *s, int64_t row, int64_t first,
                  const vf of_score[MR][2], const vf of_boost[MR][2]) {
   const float *limits = s->limit + row;
   float *restrict scores = s->scores + row * NR, *restrict upper = s->upper + row * NR;
@@ -309,7 +310,8 @@ ALWAYS void sift(int kind, int is_boosted, const problem *p, scratch *s, int64_t
   __m512 margin = _mm512_set1_ps(s->margin), zero = _mm512_setzero_ps();
   __m512 bias[2] = {_mm512_loadu_ps(s->bias + first), _mm512_loadu_ps(s->bias + first + VL)};
   __m512i sign = _mm512_set1_epi32(p->two_sided ? 0x7FFFFFFF : -1);
-  for (int r = 0; r < live; r++) {
+#pragma GCC unroll 4
+  for (int r = 0; r < MR; r++) {
 #pragma GCC unroll 2
     for (int h = 0; h < 2; h++) {
       __m512 u = unpacked(kind, factors + r, norms, h, of_score[r][h], bias[h]);
@@ -328,7 +330,7 @@ ALWAYS void sift(int kind, int is_boosted, const problem *p, scratch *s, int64_t
   }
 #else
   (void)kind;
-  for (int r = 0; r < live; r++) {
+  for (int r = 0; r < MR; r++) {
     marks[r] = 0;
     for (int j = 0; j < NR; j++) {
       float v = of_score[r][j / VL][j % VL] + s->bias[first + j], most = sided(p, v);
@@ -442,12 +444,15 @@ static list whole_row(const problem *p, int64_t row, void *work) {
   return l;
 }
 
-static int64_t block_of(const problem *p) { /* rows that pass the weights together */
+/* Rows that pass the weights together: all blocks about alike, with some room for rows that were put off. */
+static int64_t block_of(const problem *p, int64_t rows) {
   int64_t cells = depth_of(p->kind, p->width) * (int64_t)sizeof(cell), lists = p->room * (int64_t)sizeof(place);
-  int64_t rows = (p->boosted ? 170 : 90) * MR; /* boosts bring a second matrix of weights */
-  if (rows > LARGE / cells) rows = LARGE / cells / MR * MR;
-  if (rows > 16 * LARGE / lists) rows = 16 * LARGE / lists / MR * MR;
-  return rows < MR ? MR : rows;
+  int64_t most = 170 * MR;
+  if (most > LARGE / cells) most = LARGE / cells;
+  if (most > 16 * LARGE / lists) most = 16 * LARGE / lists;
+  most = most < MR ? MR : most;
+  int64_t blocks = rows > most ? (rows + most - 1) / most : 1, each = (rows + blocks - 1) / blocks;
+  return (each + each / 128 + MR) / MR * MR;
 }
 
 /* Lay working memory out from an address on; returns how many bytes it takes. */
@@ -508,6 +513,10 @@ static void begin(const problem *p, scratch *s, int64_t rows, int64_t block, con
     s->least[r] = !p->k ? p->floor : start == -INFINITY ? start : start * s->lengths[r];
     s->limit[r] = limit_of(p, s, s->least[r]);
   }
+  for (int64_t r = rows; r % MR; r++) { /* nothing is marked in what is missing of the last tile */
+    s->limit[r] = INFINITY;
+    for (int which = 0; which <= p->boosted; which++) s->of[which].factors[r] = (factors_of){0};
+  }
 }
 
 /* Ask for a part of a panel's weights, of `parts`, before they are needed. */
@@ -531,12 +540,11 @@ ALWAYS void nominate_as(int kind, int is_boosted, const problem *p, scratch *s, 
   for (int64_t q = 0; q < panels; q++) {
     for (int64_t g = 0; g < groups; g++) {
       vf of_score[MR][2], of_boost[MR][2];
-      if (kind != SINGLE) approach(p, 0, q, g, groups);
-      if (kind != SINGLE && is_boosted) approach(p, 1, q, g, groups);
+      if (kind != SINGLE && rows >= MANY) approach(p, 0, q, g, groups);
+      if (kind != SINGLE && rows >= MANY && is_boosted) approach(p, 1, q, g, groups);
       tile_of(kind, p, s, 0, g, q, of_score);
       if (is_boosted) tile_of(kind, p, s, 1, g, q, of_boost);
-      int64_t live = rows - g * MR < MR ? rows - g * MR : MR;
-      sift(kind, is_boosted, p, s, g * MR, live, q * NR, of_score, is_boosted ? of_boost : of_score);
+      sift(kind, is_boosted, p, s, g * MR, q * NR, of_score, is_boosted ? of_boost : of_score);
     }
     take(kind, is_boosted, p, s, rows, q * NR);
   }
@@ -634,7 +642,7 @@ int64_t ot_work_bytes(int64_t kind, int64_t rows, int64_t width, int64_t latents
   problem p = {.width = width, .latents = latents, .padded = ot_padded(latents), .room = room, .kind = (int)kind,
                .boosted = (int)boosted};
   scratch ignored;
-  return lay_out(&ignored, &p, rows, block_of(&p), 0);
+  return lay_out(&ignored, &p, rows, block_of(&p, rows), 0);
 }
 
 /* Choose among the latents of `rows` states, see the head of this file.
@@ -658,7 +666,7 @@ int64_t ot_choose(int64_t kind, int64_t rows, int64_t width, int64_t latents, co
                boost_x != NULL};
   output o = {out_latents, counts, tally, out_u, out_boost, size, 0};
   scratch s;
-  int64_t block = block_of(&p);
+  int64_t block = block_of(&p, rows);
   lay_out(&s, &p, rows, block, (uintptr_t)work);
   memset(s.times, 0, (size_t)rows);
   for (int64_t i = 0; i < p.padded; i++) { /* padding compares as false */
