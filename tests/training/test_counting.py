@@ -10,7 +10,7 @@ from overtone.training.counting import Counting
 from overtone.training.run import Run
 from overtone.training.schedules import Schedule
 
-ROWS, LATENTS, WIDTH = 6000, 256, 16  # rows enough that memory for a block of them is not large
+ROWS, LATENTS, WIDTH = 12000, 256, 16  # rows enough that memory for a block of them is not large
 FUSED = ("abs_top_k", "batch_top_k", "matryoshka", "mutual_choice", "random_directions", "top_k")
 
 

@@ -140,6 +140,17 @@ def test_memory_in_use_is_never_handed_out_again(size):
     assert float(again.fill_(3).sum()) == 3 * size**2, "what is still referred to stays"
 
 
+def test_what_is_settled_has_its_numbers_and_memory_of_its_own():
+    large, small = torch.randn(800, 800), torch.randn(3)
+    found = memory.settled(large)
+    assert torch.equal(found, large) and found.data_ptr() != large.data_ptr()
+    kept = found.clone()
+    memory.release()
+    assert memory.take(800, 800).data_ptr() != found.data_ptr() and torch.equal(found, kept)
+    for other in (small, large.double()):
+        assert memory.settled(other) is other
+
+
 def test_memory_is_had_without_huge_pages_too(monkeypatch):
     monkeypatch.delattr(memory.mmap, "MADV_HUGEPAGE", raising=False)
     memory.release()

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
+from overtone.dictionaries.kernels import memory
 from overtone.dictionaries.kernels.dispatch import kernels_for
 from overtone.dictionaries.kernels.update import Moments
 
@@ -19,8 +20,8 @@ class Adam:
         """clip: largest norm of all gradients together; longer ones are shortened to it. betas: decay rates of mean and
         square. norm: how that norm is found, where not all gradients are here."""
         self.parameters, self.clip, self.betas, self.norm = dict(parameters), clip, betas, norm or norm_of
-        self.means = {name: torch.zeros_like(p) for name, p in self.parameters.items()}
-        self.squares = {name: torch.zeros_like(p) for name, p in self.parameters.items()}
+        self.means = {name: memory.settled(torch.zeros_like(p)) for name, p in self.parameters.items()}
+        self.squares = {name: memory.settled(torch.zeros_like(p)) for name, p in self.parameters.items()}
         self.steps = {name: torch.zeros((), device=p.device) for name, p in self.parameters.items()}
 
     @torch.no_grad()

@@ -11,6 +11,7 @@ from overtone.core.errors import CapabilityError, DivergenceError
 from overtone.core.tensor_files import Blocks, Readable
 from overtone.dictionaries.autoencoder import Autoencoder
 from overtone.dictionaries.dictionary import Dictionary
+from overtone.dictionaries.kernels import memory
 from overtone.dictionaries.maintainers.base import Observation
 from overtone.dictionaries.maintainers.firing import Firing
 from overtone.dictionaries.preset import Preset
@@ -45,6 +46,8 @@ class Run:
         self.peaks = any(maintainer.wants_peaks for maintainer in self.maintainers)
         self.lr, self.tokens, self.records = lr, 0, list[Record]()
         trained = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
+        for p in trained.values():
+            p.data = memory.settled(p.data)
         self.adam = Adam(trained, CLIP, preset.betas, self.share.norm)
         self.divisible = divisible(self.model, self.objectives, self.maintainers)
         self._latest: Passed | None = None

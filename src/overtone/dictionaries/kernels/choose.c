@@ -449,7 +449,7 @@ static int64_t block_of(const problem *p, int64_t rows) {
   int64_t cells = depth_of(p->kind, p->width) * (int64_t)sizeof(cell), lists = p->room * (int64_t)sizeof(place);
   int64_t most = 170 * MR;
   if (most > LARGE / cells) most = LARGE / cells;
-  if (most > 16 * LARGE / lists) most = 16 * LARGE / lists;
+  if (most > 8 * LARGE / lists) most = 8 * LARGE / lists;
   most = most < MR ? MR : most;
   int64_t blocks = rows > most ? (rows + most - 1) / most : 1, each = (rows + blocks - 1) / blocks;
   return (each + each / 128 + MR) / MR * MR;

@@ -99,8 +99,16 @@ class _PreActivations(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         centred, weight = ctx.saved_tensors
         of_weight, of_bias = ctx.kernels.sum_by_latent(grad.contiguous(), centred, ctx.at)
-        of_centre = -(of_bias @ weight) if ctx.needs_input_grad[2] else None
+        of_centre = -_weighted(ctx.kernels, of_bias, weight) if ctx.needs_input_grad[2] else None
         return None, None, of_centre, of_weight if ctx.needs_input_grad[3] else None, of_bias, None, None
+
+
+def _weighted(kernels: Products, values: Tensor, weight: Tensor) -> Tensor:
+    """(width,) sum of a matrix's rows, each times its value: on a CPU a bag takes half the time of torch's product."""
+    if weight.device.type != "cpu":
+        return values @ weight
+    n = len(values)
+    return kernels.bags(values, weight, Support(torch.zeros(n, dtype=torch.int64), torch.arange(n), 1, n))[0]
 
 
 class _Decode(torch.autograd.Function):
