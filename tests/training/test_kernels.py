@@ -140,15 +140,15 @@ def test_memory_in_use_is_never_handed_out_again(size):
     assert float(again.fill_(3).sum()) == 3 * size**2, "what is still referred to stays"
 
 
-def test_what_is_settled_has_its_numbers_and_memory_of_its_own():
-    large, small = torch.randn(800, 800), torch.randn(3)
-    found = memory.settled(large)
-    assert torch.equal(found, large) and found.data_ptr() != large.data_ptr()
-    kept = found.clone()
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("shape", [(800, 800), (3,), ()], ids=str)
+def test_memory_that_is_kept_for_long_is_like_a_tensor_and_its_own(shape, dtype):
+    tensor = torch.ones(shape, dtype=dtype)
+    found = memory.like(tensor).zero_()
     memory.release()
-    assert memory.take(800, 800).data_ptr() != found.data_ptr() and torch.equal(found, kept)
-    for other in (small, large.double()):
-        assert memory.settled(other) is other
+    others = [memory.take(*shape).fill_(2), memory.like(tensor).fill_(3)]
+    assert (found.shape, found.dtype, found.is_contiguous()) == (tensor.shape, dtype, True)
+    assert not found.any() and bool((tensor == 1).all()) and all(bool(other.all()) for other in others)
 
 
 def test_memory_is_had_without_huge_pages_too(monkeypatch):

@@ -20,8 +20,8 @@ class Adam:
         """clip: largest norm of all gradients together; longer ones are shortened to it. betas: decay rates of mean and
         square. norm: how that norm is found, where not all gradients are here."""
         self.parameters, self.clip, self.betas, self.norm = dict(parameters), clip, betas, norm or norm_of
-        self.means = {name: memory.settled(torch.zeros_like(p)) for name, p in self.parameters.items()}
-        self.squares = {name: memory.settled(torch.zeros_like(p)) for name, p in self.parameters.items()}
+        self.means = {name: memory.like(p).zero_() for name, p in self.parameters.items()}
+        self.squares = {name: memory.like(p).zero_() for name, p in self.parameters.items()}
         self.steps = {name: torch.zeros((), device=p.device) for name, p in self.parameters.items()}
 
     @torch.no_grad()

@@ -47,7 +47,7 @@ class Run:
         self.lr, self.tokens, self.records = lr, 0, list[Record]()
         trained = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
         for p in trained.values():
-            p.data = memory.settled(p.data)
+            p.data = memory.like(p).copy_(p.data)
         self.adam = Adam(trained, CLIP, preset.betas, self.share.norm)
         self.divisible = divisible(self.model, self.objectives, self.maintainers)
         self._latest: Passed | None = None

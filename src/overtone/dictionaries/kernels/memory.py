@@ -67,12 +67,11 @@ def take(*shape: int) -> Tensor:
     return _local.pool.take(*shape)
 
 
-def settled(tensor: Tensor) -> Tensor:
-    """The same numbers in memory of their own, in huge pages if they fill one: for what every step reads. Other tensors
-    than float32 ones on a CPU stay where they are."""
-    if tensor.device.type != "cpu" or tensor.dtype != torch.float32 or 4 * tensor.numel() < HUGE:
-        return tensor
-    return torch.empty(0).set_(_fresh(tensor.numel()), 0, tensor.shape).copy_(tensor)  # pyright: ignore[reportCallIssue]
+def like(tensor: Tensor) -> Tensor:
+    """An uninitialised tensor of the same kind that is kept for long; on a CPU in huge pages if it fills one."""
+    if tensor.device.type != "cpu" or tensor.dtype != torch.float32:
+        return torch.empty_like(tensor)
+    return torch.empty(0).set_(_fresh(tensor.numel()), 0, tensor.shape)  # pyright: ignore[reportCallIssue]
 
 
 def release() -> None:
