@@ -50,7 +50,7 @@ int64_t ot_padded(int64_t latents) { return panels_of(latents) * NR; }
 
 #define SAMPLED 256 /* rows that stand for all */
 #define SURE 9.0f   /* deviations within which what rounding takes away lies */
-#define MANY 192     /* rows of which one needs most of the weights of each panel in float32 */
+#define MANY 192    /* rows from which on most of a panel's weights will be needed in float32 */
 #define LARGE (2 * 1024 * 1024) /* bytes that are worth reading once more for each panel of weights */
 
 /* Uniform in (-1/2, 1/2), after Steele, Lea and Flood 2014 (splitmix). */
@@ -173,8 +173,8 @@ typedef struct { /* working memory for one block of rows */
   place *places;
   float *lengths, *bias; /* lengths of states */
   void *work;
-  int32_t *n_places;    /* in a row's list; */
-  uint8_t *full;        /* whether there was not enough room */
+  int32_t *n_places;    /* of each row */
+  uint8_t *full;        /* whether there was not enough room for them */
   float *least, *limit; /* what scores must exceed; the same less a margin for the rounding of sums with biases */
   uint32_t *keys;
   uint32_t *marks; /* by row: which latents of a panel may exceed the limit */
@@ -469,7 +469,8 @@ static int64_t lay_out(scratch *s, const problem *p, int64_t n_rows, int64_t blo
   PART(s->places, sizeof(place) * rows * room), PART(s->n_places, 4 * rows), PART(s->full, rows);
   if (p->boosted) PART(s->upper, 4 * rows * NR);
   PART(s->bias, 4 * (size_t)p->padded), PART(s->work, (sizeof(place) + 4) * (size_t)p->latents + 4 * VL);
-  PART(s->keys, 4 * (room + VL)), PART(s->lengths, 4 * rows), PART(s->least, 4 * rows), PART(s->limit, 4 * rows), PART(s->scores, 4 * rows * NR);
+  PART(s->keys, 4 * (room + VL)), PART(s->lengths, 4 * rows);
+  PART(s->least, 4 * rows), PART(s->limit, 4 * rows), PART(s->scores, 4 * rows * NR);
   PART(s->marks, 4 * (rows + 16)), PART(s->some, 4 * (rows + 16)), PART(s->marked, 4 * rows * NR);
   PART(s->found, 4 * rows), PART(s->found_boost, 4 * rows), PART(s->again, 8 * (size_t)n_rows);
   PART(s->numbers, 8 * rows), PART(s->times, (size_t)n_rows);

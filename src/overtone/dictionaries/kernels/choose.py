@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from overtone.dictionaries.choice import Chosen, Settle, everywhere
+from overtone.dictionaries.kernels.served import served
 from overtone.dictionaries.scores import Product, Score
 from overtone.dictionaries.scores import product as torch_product
 from overtone.dictionaries.selectors.base import Rule
@@ -34,10 +35,7 @@ def choose(
     """The active places of a training batch; arguments as for `Autoencoder.choose`, in company."""
     weight, bias = model.encoder.affine(model.decoder)
     usual = (
-        select is None
-        or peaks
-        or model.encoder.unrolled
-        or not (_plain(model, bias) and _served(centred, weight, bias))
+        select is None or peaks or model.encoder.unrolled or not (_plain(model, bias) and served(centred, weight, bias))
     )
     rule = None if usual else _rule(model, centred, beside)
     found = None if rule is None or select is None else select(centred, weight, bias, rule, model.score.two_sided)
@@ -68,7 +66,7 @@ def choose_alone(
     if select is None or model.encoder.unrolled:
         return None
     weight, bias = model.encoder.affine(model.decoder)
-    if not (_plain(model, bias) and _served(centred, weight, bias)):
+    if not (_plain(model, bias) and served(centred, weight, bias)):
         return None
     rule = _on_preactivations(model, model.selection.alone(), centred, beside)
     if rule is None or (not rule.k and _share(model, centred, beside) > SPARSE):
@@ -102,7 +100,7 @@ def _on_preactivations(
         return rule
     states, weight = rule.boost.states, rule.boost.weight
     alike = states.shape == centred.shape and weight.shape == (model.n_latents, model.width)
-    return rule if alike and _served(states, weight) else None
+    return rule if alike and served(states, weight) else None
 
 
 def _plain(model: "Autoencoder", bias: Tensor) -> bool:
@@ -115,7 +113,3 @@ def scores_of(model: "Autoencoder", rows: Tensor, beside: Mapping[str, Tensor]) 
     """(rows, latents) scores of states less the centre, with what came beside them."""
     u = linear(rows, *model.encoder.affine(model.decoder))
     return model.score(model.heads_of(u, everywhere, model.score.sides(model.decoder, beside)), everywhere)
-
-
-def _served(*tensors: Tensor) -> bool:
-    return all(t.dtype == torch.float32 and t.device.type == "cpu" and t.is_contiguous() for t in tensors)
