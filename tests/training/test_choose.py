@@ -151,6 +151,28 @@ def test_scores_that_a_second_product_multiplies(build, two_sided, rows, width, 
         check(select(build, x, weight, bias, rule, two_sided), x, weight, bias, rule, two_sided)
 
 
+@pytest.mark.parametrize("build", SELECTS)
+@pytest.mark.parametrize("boosted", [False, True])
+def test_rows_that_are_put_off_keep_their_places_among_those_of_the_next_block(build, boosted):
+    """Several blocks, limits known from the batch before, and one row in twenty whose scores lie far below them."""
+    n, width = 4500, 24
+    x, weight, bias = states_and_matrix(n, width, 160)
+    weight[:, :4] *= 0.05
+    x[::20, 4:], bias[:] = 0, 0
+    a = torch.randn(n, width, generator=torch.Generator().manual_seed(5)) if boosted else None
+    others = weight.roll(1, 0)
+    rule = Rule(k=5, boost=None if a is None else Boost(a, others, "more"))
+    plain = x.double() @ weight.double().T + bias.double()
+    scores = plain if a is None else plain * (1 + (a.double() @ others.double().T).abs())
+    for _ in range(2):
+        found = select(build, x, weight, bias, rule, False)
+        gained = scores.gather(1, found.support.latents.view(n, 5))
+        best = scores.topk(5, dim=1).values.sort(dim=1).values
+        torch.testing.assert_close(gained.sort(dim=1).values, best, rtol=1e-5, atol=1e-5)
+        true_u = plain.gather(1, found.support.latents.view(n, 5))
+        torch.testing.assert_close(found.u.double().view(n, 5), true_u, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("build", BUILDS)
 def test_multiplied_scores_are_chosen_exactly_where_float32_is_exact_and_a_boost_of_0_changes_no_bit(build):
     x, weight, bias = awkward("ordinary", 300, 40, 500)
