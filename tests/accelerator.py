@@ -41,6 +41,7 @@ WIDTH, LATENTS, K, ROWS = 24, 16, 4, 400
 aten = torch.ops.aten
 MOVES = {aten._to_copy, aten.copy_}
 INDEXING = {aten.index, aten.index_put, aten.index_put_, aten._index_put_impl_}
+JOINING = {aten.cat, aten.stack}
 SIZED_BY_VALUES = {
     aten._local_scalar_dense, aten.is_nonzero, aten.equal, aten.nonzero, aten.masked_select, aten.bincount,
     aten._unique2, aten.unique_consecutive, aten.repeat_interleave,
@@ -104,7 +105,8 @@ def _done(func, args, kwargs):
     if packet is aten.copy_:
         goes_far = isinstance(args[0], Far)
     met = [args[0], *tree_leaves(args[2:])] if packet in INDEXING and isinstance(args[0], Far) else tensors
-    strangers = [t for t in met if isinstance(t, Tensor) and not isinstance(t, Far) and t.dim()]  # integers may index
+    joins = packet in JOINING  # all else takes a number of the CPU, as an index too
+    strangers = [t for t in met if isinstance(t, Tensor) and not isinstance(t, Far) and (t.dim() or joins)]
     if far and strangers and packet not in MOVES:
         raise RuntimeError(f"{func}: tensors of both devices")
     if goes_far and any(isinstance(leaf, torch.Generator) for leaf in leaves):

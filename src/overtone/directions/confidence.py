@@ -188,7 +188,7 @@ def search(
     objective is not finite.
     """
     settings, site = settings or SearchSettings(), Site.parse(site)
-    atoms = dictionary.atoms().detach().float()
+    atoms = dictionary.atoms().detach().float().cpu()
     atoms = atoms / atoms.norm(dim=1, keepdim=True).clamp_min(1e-12)
     generator = torch.Generator().manual_seed(settings.seed)
     test = _first_anchors(held_out or texts, settings.eval_anchors).read(model, site)

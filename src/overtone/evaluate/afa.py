@@ -66,11 +66,11 @@ def quasi_orthogonality(dictionary: Dictionary, x: Tensor) -> QuasiOrthogonality
     if not can.linear_decoder or can.decode_needs_input:
         raise CapabilityError("lengths of codes and states compare where a state is a sum of atoms and a constant.")
     codes = dictionary.encode(x)
-    none = torch.zeros(1, 1)
+    none = codes.values.new_zeros(1, 1)
     centre = dictionary.decode(SparseCodes(none, none.long(), dictionary.n_latents))[0]
     parts = codes.values.double() * dictionary.atom_norms().double()[codes.indices]
     length, total = parts.square().sum(1), parts.abs().sum(1).square()
-    state = (x.double() - centre.double()).square().sum(1)
+    state = (x.to(centre.device).double() - centre.double()).square().sum(1)
     pairs = total - length
     epsilon = torch.where(codes.counts() > 1, (state - length).abs() / pairs, torch.nan)
     found = length.sqrt(), state.sqrt(), epsilon, codes.counts()

@@ -25,7 +25,7 @@ def binding_auroc(dictionary: Dictionary, x: Tensor, truth: PlantedPairs) -> dic
     """
     found = interactions(dictionary, dictionary.encode(x))
     decoder: Any = dictionary.decoder
-    cosines = normalize(decoder.rows().detach(), dim=1) @ truth.atoms.T
+    cosines = normalize(decoder.rows().detach(), dim=1) @ truth.atoms.T.to(decoder.rows().device)
     best = cosines.max(0)
     feature = {int(latent): a for a, latent in enumerate(best.indices) if best.values[a] > MATCHED}
     binds = {frozenset(p): bool(v.norm() > 0) for p, v in zip(truth.pairs.tolist(), truth.vectors, strict=True)}
@@ -35,4 +35,4 @@ def binding_auroc(dictionary: Dictionary, x: Tensor, truth: PlantedPairs) -> dic
     bound = np.array([binds[features[place]] for place in places], dtype=bool)
     if not bound.any() or bound.all():
         return {"strength": 0.5, "covariance": 0.5}
-    return {name: auroc(getattr(found, name)[places].numpy(), bound) for name in ("strength", "covariance")}
+    return {name: auroc(getattr(found, name)[places].cpu().numpy(), bound) for name in ("strength", "covariance")}

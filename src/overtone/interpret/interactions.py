@@ -94,4 +94,4 @@ def _polynomial(dictionary: Dictionary) -> tuple[Polynomial, float]:
 def _correlation(a: Tensor, b: Tensor) -> float:
     if len(a) < 2 or float(a.std()) == 0 or float(b.std()) == 0:
         return float("nan")
-    return float(np.corrcoef(a.double().numpy(), b.double().numpy())[0, 1])
+    return float(np.corrcoef(a.double().cpu().numpy(), b.double().cpu().numpy())[0, 1])

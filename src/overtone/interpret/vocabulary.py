@@ -40,8 +40,8 @@ def vocabulary_effect(
 
     if strength == 0:
         raise SettingError("strength=0 changes nothing. Use the strength at which the direction is applied.")
-    v = torch.as_tensor(vector).float()
-    base = torch.zeros(1, len(v)) if rows is None else torch.as_tensor(rows).float()
+    v = torch.as_tensor(vector).float().cpu()
+    base = torch.zeros(1, len(v)) if rows is None else torch.as_tensor(rows).float().cpu()
     if v.ndim != 1 or base.ndim != 2 or base.shape[1] != len(v):
         raise ShapeError(f"vector {tuple(v.shape)} and rows {tuple(base.shape)} must be (width,) and (rows, width).")
     with torch.no_grad():

@@ -118,7 +118,8 @@ class Comparison:
         states = self._before(laid, rows, editors)
         with self.model.editing(editors):
             logits = self.model.logits(laid.tokens, laid.real, prompt_columns=laid.prompt_columns, states=states)
-        return plan.biased(logits, Call(laid.tokens, laid.real, 0, laid.prompt_columns))
+        tokens, real = laid.tokens.to(logits.device), laid.real.to(logits.device)
+        return plan.biased(logits, Call(tokens, real, 0, laid.prompt_columns))
 
     def _before(self, laid: Laid, rows: tuple[int, ...], edited: Collection[Site]) -> dict[Site, Tensor]:
         """Unsteered states at the first site that is edited, where a pass can begin; those of one site are kept."""

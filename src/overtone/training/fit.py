@@ -205,7 +205,7 @@ def _start(job: Job, feed: Feed, schedule: Schedule, n_tokens: int, sharing: Sha
 
 
 def _fit_whole(job: Job, feed: Feed, n_tokens: int) -> Fitted:
-    rows = feed.sample(job.ask, n_tokens).x
+    rows = feed.sample(job.ask, n_tokens).x.cpu()
     draw = torch_generator(job.seed or 0, "dictionary")
     if "where" in job.preset.needs:
         dictionary = job.preset.fitted_at(rows, feed.origins(n_tokens), draw)
