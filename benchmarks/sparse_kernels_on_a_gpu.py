@@ -4,16 +4,17 @@ Needs a CUDA device, and says so where there is none. Ways, one training step ea
 latents, 64 active, 4096 rows by default):
   product    the encoder's forward product in bf16 alone: the floor
   triton     overtone's step with the Triton kernels (where Triton is installed)
+  exact      the same where torch may not round operands of products: the choice and all sums are those of float32
   torch      overtone's step with torch's own kernels
   dense      TopK written with dense products under bf16 autocast, torch's own gradients and fused Adam
   sparsify   sparsify's forward, loss, backward and Adam, under its bf16 autocast (where it is installed)
   sae_lens   SAELens's TopK training step, under bf16 autocast (where it is installed)
 Every step includes clipping or renormalisation as its library does it by default. The ways take turns, step by step,
 timed by CUDA events. Reported: median milliseconds per step, ratios to the product, times as fast as each peer, peak
-memory of each way.
+memory of each way. What does not fit into the GPU's memory is left out and named.
 
-    python benchmarks/sparse_kernels_on_a_gpu.py [--latents 131072 --ways product triton sparsify] [--json]
-Products of float32 numbers are TF32 (--precision high), which is what to train with on a GPU; highest for true float32.
+    python benchmarks/sparse_kernels_on_a_gpu.py [--rows 32768 --latents 131072 --ways triton sparsify] [--json]
+Torch may round operands of float32 products to 11 bits, as TF32 does (--precision high); highest for true float32.
 On a CPU, `--device cpu` only tries the script out: use it with small sizes, its times mean nothing.
 """
 
@@ -57,6 +58,17 @@ def ours(options: argparse.Namespace, x: torch.Tensor) -> Run:
 
 def triton(options: argparse.Namespace, x: torch.Tensor) -> Step:
     return ours(options, x).advance
+
+
+def exact(options: argparse.Namespace, x: torch.Tensor) -> Step:
+    run = ours(options, x)
+
+    def step(rows: torch.Tensor) -> None:
+        torch.set_float32_matmul_precision("highest")
+        run.advance(rows)
+        torch.set_float32_matmul_precision(options.precision)
+
+    return step
 
 
 def torch_only(options: argparse.Namespace, x: torch.Tensor) -> Step:
@@ -131,15 +143,15 @@ def sae_lens(options: argparse.Namespace, x: torch.Tensor) -> Step:
     return step
 
 
-WAYS = {"product": product, "triton": triton, "torch": torch_only, "dense": dense, "sparsify": sparsify,
-        "sae_lens": sae_lens}  # fmt: skip
+WAYS = {"product": product, "triton": triton, "exact": exact, "torch": torch_only, "dense": dense,
+        "sparsify": sparsify, "sae_lens": sae_lens}  # fmt: skip
 
 
 def present(device: torch.device, asked: list[str]) -> list[str]:
     """The ways that can be tried here, of those asked for; the floor always."""
     missing = {name for name in ("sparsify", "sae_lens") if find_spec(name) is None}
     if device.type != "cuda" or find_spec("triton") is None:
-        missing.add("triton")
+        missing |= {"triton", "exact"}
     return [name for name in WAYS if name not in missing and (name in asked or name == "product")]
 
 
@@ -163,15 +175,21 @@ def measure(options: argparse.Namespace, device: torch.device) -> dict[str, Any]
     peaks: dict[str, float] = {}
     for turn in range(options.rounds + options.warm_up):
         rows = x[(turn % 2) * options.rows :][: options.rows]
-        for name, step in ways.items():
+        for name in list(ways):
             if device.type == "cuda":
                 torch.cuda.reset_peak_memory_stats()
                 resident = torch.cuda.memory_allocated()
-            ms = timed_ms(step, rows)
+            try:
+                ms = timed_ms(ways[name], rows)
+            except torch.OutOfMemoryError:
+                del ways[name]
+                torch.cuda.empty_cache()
+                continue
             if turn >= options.warm_up:
                 times[name].append(ms)
                 if device.type == "cuda":  # beyond parameters and moments of all ways, which stay
                     peaks[name] = (torch.cuda.max_memory_allocated() - resident) / 2**20
+    too_large, times = [name for name in times if name not in ways], {name: times[name] for name in ways}
     ms = {name: statistics.median(found) for name, found in times.items()}
     best = ms.get("triton", ms.get("torch", float("nan")))
     return {
@@ -179,6 +197,7 @@ def measure(options: argparse.Namespace, device: torch.device) -> dict[str, Any]
         "over_product": {name: value / ms["product"] for name, value in ms.items()},
         "faster_than": {name: ms[name] / best for name in ("torch", "dense", "sparsify", "sae_lens") if name in ms},
         "step_mib": peaks,
+        "did_not_fit": too_large,
     }
 
 

@@ -68,15 +68,41 @@ def test_bags_and_rows_longer_than_one_block_are_summed_whole(kind):
         torch.testing.assert_close(found, expected)
 
 
-def test_errors_have_the_gradients_of_the_dense_ones():
-    at = support("ragged", 9, 7, 3)
-    given_, found = inputs(at, 5, torch.float64), []
+@pytest.mark.parametrize(("kind", "width"), [("ragged", 5), ("row", 5), ("row", 150)])
+def test_errors_have_the_gradients_of_the_dense_ones(kind, width):
+    at = support(kind, 9, 7, 3)
+    given_, found = inputs(at, width, torch.float64), []
     for module in (triton_sparse, reference):
         values, weight, constant = (given_[name].clone().requires_grad_() for name in ("values", "weight", "centre"))
         x_hat, error = module.reconstruct(values, weight, constant, given_["x"], at)
         found.append([x_hat, error, *torch.autograd.grad(x_hat.sin().sum() + 3 * error, [values, weight, constant])])
     for one, expected in zip(*found, strict=True):
         torch.testing.assert_close(one, expected)
+
+
+@pytest.mark.parametrize("kind", ["row", "ragged"])
+def test_where_torch_may_round_operands_results_are_as_exact_as_tf32(kind):
+    at = support(kind, 40, 30, 6)
+    given_, found = inputs(at, 140, torch.float32), []
+    given_["weight"] *= torch.logspace(-6, 6, 30, device=DEVICE).unsqueeze(1)
+    given_["x"] *= torch.logspace(-3, 3, 40, device=DEVICE).unsqueeze(1)
+    torch.set_float32_matmul_precision("high")
+    try:
+        for module, dtype in ((triton_sparse, torch.float32), (reference, torch.float64)):
+            leaves = {
+                name: given_[name].to(dtype, copy=True).requires_grad_() for name in ("values", "weight", "centre")
+            }
+            x_hat, error = module.reconstruct(*leaves.values(), given_["x"].to(dtype), at)
+            bias, x = given_["bias"].to(dtype).requires_grad_(), given_["x"].to(dtype)
+            u = module.preactivations(x, 0.0, leaves["weight"], bias, given_["values"].to(dtype), at)
+            gradients = torch.autograd.grad(error + (u * leaves["values"]).sum(), [*leaves.values(), bias])
+            found.append([x_hat, error, *gradients])
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    for one, expected in zip(*found, strict=True):
+        size = expected.abs().amax(-1, keepdim=True) if expected.ndim == 2 else expected.abs().amax()
+        assert bool(((one.double() - expected).abs() <= 2.0**-8 * size).all())
+        assert one.numel() < 1000 or not torch.equal(one, expected.float())
 
 
 def test_gradients_pass_the_finite_difference_check():

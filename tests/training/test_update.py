@@ -1,5 +1,8 @@
 """What follows the gradients: torch's way is compared with what it says, the compiled one with torch's."""
 
+import os
+from importlib.util import find_spec
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -14,8 +17,15 @@ from overtone.training.adam import Adam
 BETAS = (0.9, 0.999)
 
 
-@pytest.fixture(scope="module", params=["machine", "portable"])
+@pytest.fixture(scope="module", params=["machine", "portable", "triton"])
 def native(request):
+    """In C, or in Triton's interpreter."""
+    if request.param == "triton":
+        if find_spec("triton") is None or os.environ["TRITON_INTERPRET"] != "1":
+            pytest.skip("no interpreter of Triton here")
+        from overtone.dictionaries.kernels.triton_update import TritonUpdate
+
+        return TritonUpdate()
     try:
         return NativeUpdate(Native(*[MACHINE][: request.param == "machine"]).library)
     except BuildError as error:

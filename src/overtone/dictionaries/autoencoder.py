@@ -145,9 +145,9 @@ class Autoencoder(Dictionary, kind="dictionary.autoencoder"):
 
     def _choose_fast(self, centred: Tensor, beside: Mapping[str, Tensor]) -> Chosen | None:
         """What `choose` finds without company, by the kernels of training; None where they are no help: for little
-        work, where a gradient is wanted, and on accelerators."""
+        work, and where a gradient is wanted."""
         work = centred.numel() * self.n_latents
-        if centred.device.type != "cpu" or work < WORTH or len(centred) < FEW_ROWS:
+        if work < WORTH or len(centred) < FEW_ROWS:
             return None
         if torch.is_grad_enabled() and (centred.requires_grad or any(p.requires_grad for p in self.parameters())):
             return None

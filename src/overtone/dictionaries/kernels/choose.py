@@ -23,8 +23,8 @@ SPARSE = 1 / 16  # share of places that are active up to which finding them one 
 
 Select = Callable[[Tensor, Tensor, Tensor, Rule, bool], Chosen | None]
 """(centred states, weight, bias, rule, two-sided) -> nominated places, their pre-activations and, where the rule boosts
-scores, the boosts' head; or None where the kernel is not made for such sizes. All float32 on a CPU and contiguous, both
-products of the same shapes. Two-sided: scores are magnitudes."""
+scores, the boosts' head; or None where the kernel is not made for such sizes. All float32, contiguous and on one
+device, both products of the same shapes. Two-sided: scores are magnitudes."""
 
 
 @torch.no_grad()

@@ -1,9 +1,10 @@
 """Which kernels a device gets: the fastest ones that this machine has, under a name that the run's log repeats.
 
-    cuda   Triton's, where Triton is installed
+    cuda   Triton's, where Triton is installed and can build them
     cpu    compiled: C, built at first use where there is a compiler and the processor has wide registers
     else   torch alone; on a CPU that multiplies int8 or bf16 numbers fast with a selection in two stages
-OVERTONE_KERNELS=compiled, torch or plain forces a kind on a CPU (plain: torch, and each dictionary's own selection);
+OVERTONE_KERNELS=compiled, torch or plain forces a kind (plain: torch, and each dictionary's own selection; the first is
+for CPUs, and what there is elsewhere);
 OVERTONE_NOMINEES=int8, bf16 or single what they nominate with (left out: the fastest that there is; single: float32,
 with torch alone each dictionary's own selection).
 """
@@ -74,7 +75,7 @@ def kernels_for(device: torch.device | str) -> Kernels:
 
 @contextmanager
 def using(kind: str) -> Iterator[None]:
-    """Force a kind on a CPU while inside, as OVERTONE_KERNELS does."""
+    """Force a kind while inside, as OVERTONE_KERNELS does."""
     token = _FORCED.set(kind)
     try:
         yield
@@ -87,10 +88,10 @@ def _of_kind(device_type: str, kind: str) -> Kernels:
     if kind not in KERNELS:
         raise SettingError(f"OVERTONE_KERNELS={kind}: use one of {', '.join(KERNELS)}.")
     keep_freed()
-    if device_type == "cuda" and find_spec("triton") is not None:
-        from overtone.dictionaries.kernels import triton_sparse
+    if device_type == "cuda" and kind in ("auto", "compiled") and _triton_builds():
+        from overtone.dictionaries.kernels import triton_select, triton_sparse, triton_update
 
-        return Kernels("triton", *triton_sparse.FUNCTIONS)
+        return Kernels("triton", *triton_sparse.FUNCTIONS, triton_select.select, None, triton_update.TritonUpdate())
     if device_type == "cpu" and kind in ("auto", "compiled"):
         found = _compiled(forced=kind == "compiled")
         if found is not None:
@@ -100,6 +101,21 @@ def _of_kind(device_type: str, kind: str) -> Kernels:
         name, select = f"torch ({nominees[0].name} nominees)", Candidates(*nominees).select
         return Kernels(name, *sparse.FUNCTIONS, select)
     return Kernels("torch", *sparse.FUNCTIONS)
+
+
+def _triton_builds() -> bool:
+    """Whether Triton is here and, if there is a device to try it on, builds a kernel: it needs a C compiler."""
+    if find_spec("triton") is None:
+        return False
+    try:
+        from overtone.dictionaries.kernels.halves import halves_of
+
+        if torch.cuda.is_available():
+            halves_of(torch.ones(1, 1, device="cuda"))
+    except Exception as error:
+        log.warning("torch's own kernels run, which are slower: Triton cannot build kernels here: %s", error)
+        return False
+    return True
 
 
 def _few_bits(*, forced: bool) -> tuple[Kind, ...]:

@@ -1,18 +1,20 @@
-"""The kernels for GPUs, in Triton. Written from the three sums below; deterministic, no atomic additions.
+"""The sparse products for GPUs, in Triton. Written from the sums below; deterministic, no atomic additions.
 
 With places p = (row r_p, latent l_p) and values v_p, over a bag b of places (those of one row, or of one latent):
     bag sums       out_b = sum_{p in b} v_p source[index_p]      decode: bags are rows, index is the latent;
                                                                 weight gradients: bags are latents, index is the row
     their totals   total_b = sum_{p in b} v_p                   the bias gradient, from the same pass
     products       g_p = <states[r_p], weight[l_p]>             the gradient of the values
-Numbers are added in float32 (float64 for float64 inputs), whatever the dtype of states and weights.
+    towards        out_b + constant - target_b, its square and its products with the rows that out_b was made of
+Numbers are added in float32 (float64 for float64 inputs), whatever the dtype of states and weights. Time goes into
+reading rows here and there: where TF32 is allowed they are read as 16-bit numbers with as many bits (`halves.py`).
+Programs that run together take the same few columns of all rows, which then stay in the cache.
 
 Import this module only where Triton is installed (`dispatch.py` does). On a CPU it runs in Triton's interpreter if
 TRITON_INTERPRET=1 is set before Triton is first imported; the tests do that.
 """
 
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, no_type_check
 
 import torch
 import triton
@@ -20,13 +22,20 @@ import triton.language as tl
 from torch import Tensor
 
 from overtone.dictionaries.codes import Support
-from overtone.dictionaries.kernels.sparse import composed, differentiable
+from overtone.dictionaries.kernels import halves
+from overtone.dictionaries.kernels.launch import on
+from overtone.dictionaries.kernels.served import served
+from overtone.dictionaries.kernels.sparse import differentiable
 
-PLACES, SIDE = 16, 256  # a program holds at most so many places times so many columns: 32 numbers for each thread
+# A program holds at most so many places times so many columns, in so many warps. Few columns of all rows stay in the
+# cache; what one warp holds needs no barrier. All were chosen on an H100.
+PLACES, SIDE, WARPS = 2, 512, 2
+AT_ONCE_PLACES, AT_ONCE_SIDE = 64, 64
+TOWARDS_PLACES, TOWARDS_SIDE = 8, 128
 
 
 class Triton:
-    """The three products of `sparse.Products`. Results have the wider of the operands' dtypes."""
+    """The products of `sparse.Products`. Results have the wider of the operands' dtypes."""
 
     def bags(self, values: Tensor, weight: Tensor, at: Support) -> Tensor:
         """(rows, width): for each row, the sum over its places of value x weight row of the place's latent."""
@@ -43,7 +52,7 @@ class Triton:
         n, width = len(at.latents), weight.shape[1]
         found = weight.new_empty(n, dtype=torch.promote_types(states.dtype, weight.dtype))
         if n:
-            with _on(weight.device):
+            with on(weight.device):
                 _products_kernel[(triton.cdiv(n, PLACES),)](  # pyright: ignore[reportIndexIssue]
                     found, states.contiguous(), weight.contiguous(), at.rows, at.latents, n, width,
                     PLACES=PLACES, SIDE=min(SIDE, triton.next_power_of_2(width)), WIDE=_accumulator(found),
@@ -52,13 +61,39 @@ class Triton:
 
     def towards(
         self, values: Tensor, weight: Tensor, constant: Tensor, target: Tensor, at: Support
-    ) -> tuple[Tensor, Tensor, Tensor, None]:
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """See `Products`."""
-        return composed(self, values, weight, constant, target, at)
+        n_rows, n, width = at.n_rows, len(at.latents), weight.shape[1]
+        dtype = torch.promote_types(values.dtype, weight.dtype)
+        x_hat, missed = (values.new_empty(n_rows, width, dtype=dtype) for _ in range(2))
+        at_once = at.per_row is not None and at.per_row <= AT_ONCE_PLACES
+        places = max(8, triton.next_power_of_2(at.per_row or 1)) if at_once else TOWARDS_PLACES
+        side = min(AT_ONCE_SIDE if at_once else TOWARDS_SIDE, triton.next_power_of_2(width))
+        sides = triton.cdiv(width, side)
+        squares, products = (values.new_empty(sides, m, dtype=dtype) for m in (n_rows, n))
+        if n_rows:
+            source, scales = _source(weight)
+            with on(weight.device):
+                _towards_kernel[(n_rows, sides)](  # pyright: ignore[reportIndexIssue]
+                    x_hat, missed, squares, products, values.contiguous(), source, scales, at.latents, at.row_starts,
+                    constant.contiguous(), target.contiguous(), n_rows, n, width,
+                    SCALED=source is not scales, BY_ROW=constant.ndim == 2,
+                    AT_ONCE=at_once, PLACES=places, SIDE=side, WIDE=_accumulator(x_hat), num_warps=1,
+                )  # fmt: skip
+        return x_hat, missed, squares.sum(0), products.sum(0)
 
 
 TRITON = Triton()
 FUNCTIONS = preactivations, decode, reconstruct = differentiable(TRITON)
+
+
+def _source(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """What rows are read from, with the scales of these where they are halves; else twice the same."""
+    if halves.allowed() and served(rows):
+        found = halves.halves_of(rows)
+        return found.numbers, found.scales
+    rows = rows.contiguous()
+    return rows, rows
 
 
 def _bag_sums(
@@ -68,10 +103,12 @@ def _bag_sums(
     n_bags, width, dtype = len(starts), source.shape[1], torch.promote_types(values.dtype, source.dtype)
     sums, totals = source.new_empty(n_bags, width, dtype=dtype), source.new_empty(n_bags, dtype=dtype)
     side = min(SIDE, triton.next_power_of_2(width))
-    with _on(source.device):
+    source, scales = _source(source)
+    with on(source.device):
         _bag_sums_kernel[(n_bags, triton.cdiv(width, side))](  # pyright: ignore[reportIndexIssue]
-            sums, totals, values.contiguous(), source.contiguous(), index, starts, index if order is None else order,
-            n_bags, len(index), width, ORDERED=order is not None, PLACES=PLACES, SIDE=side, WIDE=_accumulator(sums),
+            sums, totals, values.contiguous(), source, scales, index, starts, index if order is None else order,
+            n_bags, len(index), width, ORDERED=order is not None, SCALED=source is not scales,
+            PLACES=PLACES, SIDE=side, WIDE=_accumulator(sums), num_warps=WARPS,
         )  # fmt: skip
     return sums, totals
 
@@ -80,15 +117,11 @@ def _accumulator(result: Tensor) -> Any:
     return tl.float64 if result.dtype == torch.float64 else tl.float32
 
 
-def _on(device: torch.device) -> AbstractContextManager[Any]:
-    """Triton launches on the current device, which need not be the tensors'."""
-    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
-
-
 @triton.jit
+@no_type_check
 def _bag_sums_kernel(
-    sums, totals, values, source, index, starts, order, n_bags, n, width,
-    ORDERED: tl.constexpr, PLACES: tl.constexpr, SIDE: tl.constexpr, WIDE: tl.constexpr,
+    sums, totals, values, source, scales, index, starts, order, n_bags, n, width,
+    ORDERED: tl.constexpr, SCALED: tl.constexpr, PLACES: tl.constexpr, SIDE: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
     """One program: one bag, SIDE columns; its places are taken PLACES at a time."""
     bag, side = tl.program_id(0), tl.program_id(1)
@@ -103,18 +136,21 @@ def _bag_sums_kernel(
         there = place < end
         where = tl.load(order + place, mask=there, other=0) if ORDERED else place
         value = tl.load(values + where, mask=there, other=0.0).to(WIDE)
+        total += value
         row = tl.load(index + place, mask=there, other=0).to(tl.int64)  # row * width can exceed 32 bits
+        if SCALED:
+            value *= tl.load(scales + row, mask=there, other=0.0)
         tile = tl.load(
             source + row[:, None] * width + column[None, :], mask=there[:, None] & inside[None, :], other=0.0
         )
         out += tl.sum(value[:, None] * tile.to(WIDE), axis=0)
-        total += value
     tl.store(sums + bag.to(tl.int64) * width + column, out, mask=inside)
     if side == 0:
         tl.store(totals + bag, tl.sum(total, axis=0))
 
 
 @triton.jit
+@no_type_check
 def _products_kernel(
     found, states, weight, rows, latents, n, width,
     PLACES: tl.constexpr, SIDE: tl.constexpr, WIDE: tl.constexpr,
@@ -132,3 +168,67 @@ def _products_kernel(
         right = tl.load(weight + latent[:, None] * width + column[None, :], mask=both, other=0.0)
         product += tl.sum(left.to(WIDE) * right.to(WIDE), axis=1)
     tl.store(found + place, product, mask=there)
+
+
+@triton.jit
+@no_type_check
+def _towards_kernel(
+    x_hat, missed, squares, products, values, source, scales, latents, starts, constant, target, n_rows, n, width,
+    SCALED: tl.constexpr, BY_ROW: tl.constexpr, AT_ONCE: tl.constexpr, PLACES: tl.constexpr, SIDE: tl.constexpr,
+    WIDE: tl.constexpr,
+):  # fmt: skip
+    """One program: one row, SIDE columns. AT_ONCE: its places are PLACES at most, whose numbers are read once."""
+    row, side = tl.program_id(0), tl.program_id(1)
+    column = side * SIDE + tl.arange(0, SIDE)
+    inside = column < width
+    here = row.to(tl.int64) * width + column
+    begin = tl.load(starts + row)
+    end = tl.load(starts + row + 1, mask=row + 1 < n_rows, other=n)
+    out = tl.zeros((SIDE,), WIDE)
+    if AT_ONCE:
+        place = begin + tl.arange(0, PLACES)
+        there = place < end
+        latent, value, scale = _places(values, scales, latents, place, there, SCALED, WIDE)
+        tile = tl.load(
+            source + latent[:, None] * width + column[None, :], mask=there[:, None] & inside[None, :], other=0.0
+        ).to(WIDE)
+        out += tl.sum((value * scale)[:, None] * tile, axis=0)
+    else:
+        for first in range(begin, end, PLACES):
+            place = first + tl.arange(0, PLACES)
+            there = place < end
+            latent, value, scale = _places(values, scales, latents, place, there, SCALED, WIDE)
+            tile = tl.load(
+                source + latent[:, None] * width + column[None, :], mask=there[:, None] & inside[None, :], other=0.0
+            ).to(WIDE)
+            out += tl.sum((value * scale)[:, None] * tile, axis=0)
+    out += tl.load(constant + (here if BY_ROW else column), mask=inside, other=0.0).to(WIDE)
+    error = tl.where(inside, out - tl.load(target + here, mask=inside, other=0.0).to(WIDE), 0.0)
+    tl.store(x_hat + here, out, mask=inside)
+    tl.store(missed + here, error, mask=inside)
+    tl.store(squares + side * n_rows + row, tl.sum(error * error, axis=0))
+    products += side.to(tl.int64) * n
+    if AT_ONCE:
+        tl.store(products + place, scale * tl.sum(tile * error[None, :], axis=1), mask=there)
+    else:
+        for first in range(begin, end, PLACES):
+            place = first + tl.arange(0, PLACES)
+            there = place < end
+            latent, value, scale = _places(values, scales, latents, place, there, SCALED, WIDE)
+            tile = tl.load(
+                source + latent[:, None] * width + column[None, :], mask=there[:, None] & inside[None, :], other=0.0
+            ).to(WIDE)
+            tl.store(products + place, scale * tl.sum(tile * error[None, :], axis=1), mask=there)
+
+
+@triton.jit
+@no_type_check
+def _places(values, scales, latents, place, there, SCALED: tl.constexpr, WIDE: tl.constexpr):
+    """Latents of some places, their values, and what the numbers of their rows are multiplied by."""
+    latent = tl.load(latents + place, mask=there, other=0).to(tl.int64)  # latent * width can exceed 32 bits
+    value = tl.load(values + place, mask=there, other=0.0).to(WIDE)
+    if SCALED:
+        scale = tl.load(scales + latent, mask=there, other=0.0).to(WIDE)
+    else:
+        scale = tl.full(value.shape, 1.0, WIDE)
+    return latent, value, scale

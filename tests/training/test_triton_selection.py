@@ -1,0 +1,161 @@
+"""Selection on a GPU chooses what float32 does, or TF32 where torch may use that: in Triton's interpreter on a CPU, or
+compiled on a GPU with TRITON_INTERPRET=0."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from choices import check, states_and_matrix
+from overtone.dictionaries.kernels import memory
+from overtone.dictionaries.selectors.base import Boost, Rule
+
+pytest.importorskip("triton", reason="Triton (a gigabyte) is not installed; `pip install overtone[kernels]`")
+
+from overtone.dictionaries.kernels import halves, triton_select
+from overtone.dictionaries.kernels.triton_update import TritonUpdate
+from overtone.dictionaries.kernels.update import Moments
+
+DEVICE = torch.device("cpu" if os.environ["TRITON_INTERPRET"] == "1" else "cuda")
+EXACT = {"highest": 1e-5, "high": 2.0**-10}  # of products, in shares of the lengths
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    """Several blocks of rows, of latents and of places even where there are few of them."""
+    sizes = {"BLOCK": 700, "SIDE": 64, "NARROW": 32, "LEAST": 16, "AGAIN": 4, "FLOORED": 64, "PLACES": 4, "WIDTH": 16}
+    for name, size in sizes.items():
+        monkeypatch.setattr(triton_select, name, size)
+    before = torch.get_float32_matmul_precision()
+    yield
+    torch.set_float32_matmul_precision(before)
+    memory.release()
+
+
+@pytest.fixture(params=list(EXACT))
+def precision(request):
+    torch.set_float32_matmul_precision(request.param)
+    return request.param
+
+
+def select(x, weight, bias, rule, two_sided=False):
+    """What the kernels choose, on the CPU again."""
+    there = {} if rule.shift is None else {"shift": rule.shift.to(DEVICE)}
+    if rule.boost is not None:
+        there["boost"] = Boost(rule.boost.states.to(DEVICE), rule.boost.weight.to(DEVICE), rule.boost.head)
+    found = triton_select.select(
+        x.to(DEVICE), weight.to(DEVICE), bias.to(DEVICE),
+        Rule(rule.k, rule.floor, hinted=rule.hinted, **there), two_sided,
+    )  # fmt: skip
+    if found is not None:
+        places = type(found.support)(
+            found.support.rows.cpu(), found.support.latents.cpu(), len(x), len(weight), found.support.per_row
+        )
+        found = type(found)(places, found.u.cpu(), {name: side.cpu() for name, side in found.sides.items()})
+    return found
+
+
+def boost(rows, width, latents):
+    states, weight, _ = states_and_matrix(rows + 1, width, latents)
+    return Boost(states[:rows], weight, "pull")
+
+
+@pytest.mark.parametrize("boosted", [False, True])
+@pytest.mark.parametrize("two_sided", [False, True])
+@pytest.mark.parametrize(
+    ("rows", "width", "latents", "k", "scale"), [(9, 24, 300, 5, 1.0), (2, 40, 64, 16, 1e4), (3, 7, 130, 1, 1e-3)]
+)
+def test_the_k_best_of_each_row(precision, two_sided, boosted, rows, width, latents, k, scale):
+    x, weight, bias = states_and_matrix(rows, width, latents, scale)
+    rule = Rule(k=k, boost=boost(rows, width, latents) if boosted else None)
+    found = select(x, weight, bias, rule, two_sided)
+    check(found, x, weight, bias, rule, two_sided, EXACT[precision])
+    assert bool((found.support.latents.view(rows, k).diff(dim=1) > 0).all()), "in order of latents"
+
+
+@pytest.mark.parametrize("two_sided", [False, True])
+def test_all_that_exceed_a_threshold(precision, two_sided):
+    x, weight, bias = states_and_matrix(9, 24, 300)
+    rule = Rule(floor=9.0, shift=torch.linspace(-1, 1, 300))
+    check(select(x, weight, bias, rule, two_sided), x, weight, bias, rule, two_sided, EXACT[precision])
+
+
+def test_what_leaves_more_than_lists_hold_is_declined():
+    x, weight, bias = states_and_matrix(9, 24, 300)
+    assert select(x, weight, bias + 1000, Rule(floor=9.0)) is None
+    assert select(x, weight, bias, Rule(k=triton_select.SIDE)) is None
+
+
+def test_of_equal_scores_the_first_latents_win_however_many_there_are(precision):
+    """Lists are too short for them, so that the row is searched; in the first row they are the best ones."""
+    x, weight, _ = states_and_matrix(4, 24, 300)
+    weight[5:295:2] = weight[5]
+    x[0] = weight[5]
+    found = select(x, weight, torch.zeros(300), Rule(k=6)).support.latents.view(4, 6)
+    assert found[0].tolist() == [5, 7, 9, 11, 13, 15]
+    x[1] = 0
+    found = select(x, weight, torch.zeros(300), Rule(k=6)).support.latents.view(4, 6)
+    assert found[1].tolist() == [0, 1, 2, 3, 4, 5]
+
+
+def test_where_torch_may_not_round_close_scores_are_told_apart():
+    """Two latents whose scores differ by less than 16-bit numbers show, hundreds of times."""
+    torch.set_float32_matmul_precision("highest")
+    x, weight, bias = states_and_matrix(40, 32, 100)
+    weight[1::2] = weight[::2] * (1 + 2e-5)
+    best = (x.double() @ weight.double().T + bias.double().repeat_interleave(2)[:100]).topk(4).indices.sort().values
+    found = select(x, weight, bias.repeat_interleave(2)[:100], Rule(k=4)).support.latents.view(40, 4)
+    assert torch.equal(found, best)
+
+
+def test_what_is_not_a_number_is_passed_on(precision):
+    x, weight, bias = states_and_matrix(3, 24, 300)
+    x[1, 4] = torch.nan
+    u = select(x, weight, bias, Rule(k=5)).u.view(3, 5)
+    assert u.isnan().all(1).tolist() == [False, True, False] and u.isnan().any(1).tolist() == [False, True, False]
+
+
+@pytest.mark.parametrize("size", [1e-20, 1.0, 3e37])
+def test_halves_keep_eleven_bits_of_rows_of_any_size(size):
+    rows = torch.linspace(-1, 1, 5 * 37, device=DEVICE).view(5, 37).sin() * size
+    rows[2] = 0
+    found = halves.halves_of(rows)
+    back = found.numbers.double() * found.scales.double().unsqueeze(1)
+    largest = rows.double().abs().amax(1, keepdim=True)
+    assert bool(((back - rows.double()).abs() <= 2.0**-11 * rows.double().abs() + 2.0**-39 * largest).all())
+    torch.testing.assert_close(found.lengths.double(), rows.double().norm(dim=1), rtol=1e-5, atol=0)
+
+
+def test_halves_of_a_parameter_are_kept_until_it_changes_and_renewed_by_its_update():
+    weight = torch.nn.Parameter(torch.randn(7, 30, device=DEVICE))
+    known = halves.halves_of(weight)
+    assert halves.halves_of(weight) is halves.halves_of(weight.detach()) is known
+    for unit in (True, False):
+        zeros = [torch.zeros_like(weight) for _ in range(2)]
+        one = Moments(weight, torch.randn_like(weight), *zeros, torch.zeros((), device=DEVICE), unit)
+        update = TritonUpdate()
+        update.norm([one])
+        update.adam([one], 0.1, (0.9, 0.999), None)
+        fresh = halves.halves_of(weight.detach().clone())
+        assert halves.halves_of(weight) is known
+        assert torch.equal(fresh.numbers, known.numbers) and torch.equal(fresh.scales, known.scales)
+        torch.testing.assert_close(fresh.lengths, known.lengths)
+    with torch.no_grad():
+        weight.mul_(2)
+    assert halves.halves_of(weight) is not known
+    address = weight.data_ptr()
+    del weight, one
+    assert address not in halves._KEPT
+
+
+def test_the_kernels_can_be_built_for_a_gpu():
+    """Types that the interpreter does not look at are right. It needs no GPU."""
+    script = Path(__file__).parent.parent / "build_for_a_gpu.py"
+    done = subprocess.run(
+        [sys.executable, script], capture_output=True, text=True, env={**os.environ, "TRITON_INTERPRET": "0"}
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "_rank_kernel" in done.stdout and "_adam_kernel" in done.stdout
