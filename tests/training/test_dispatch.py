@@ -1,5 +1,7 @@
 """Which kernels a device gets."""
 
+from importlib.util import find_spec
+
 import pytest
 import torch
 
@@ -94,6 +96,26 @@ def test_without_triton_an_accelerator_gets_plain_torch(monkeypatch):
     monkeypatch.setattr(dispatch, "find_spec", lambda name: None)
     kernels = dispatch.kernels_for("cuda:1")
     assert (kernels.name, kernels.decode) == ("torch", sparse.decode)
+
+
+@pytest.mark.skipif(find_spec("triton") is None, reason="Triton (a gigabyte) is not installed")
+def test_a_gpu_gets_torch_s_kernels_where_they_are_asked_for_or_triton_cannot_build_its_own(monkeypatch, caplog):
+    from overtone.dictionaries.kernels import halves
+
+    monkeypatch.setenv("OVERTONE_KERNELS", "torch")
+    assert dispatch.kernels_for("cuda").decode is sparse.decode
+    monkeypatch.setenv("OVERTONE_KERNELS", "auto")
+    assert dispatch.kernels_for("cuda").name == "triton"
+
+    def cannot(rows):
+        raise RuntimeError("no C compiler")
+
+    dispatch._of_kind.cache_clear()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch, "ones", lambda *shape, device: torch.zeros(shape))
+    monkeypatch.setattr(halves, "halves_of", cannot)
+    assert dispatch.kernels_for("cuda").decode is sparse.decode
+    assert "Triton cannot build kernels here: no C compiler" in caplog.text
 
 
 @pytest.mark.parametrize("make", [TopK, BatchTopK, AbsTopK])
