@@ -12,6 +12,7 @@ from overtone.core.tensor_files import Blocks, Readable
 from overtone.dictionaries.autoencoder import Autoencoder
 from overtone.dictionaries.dictionary import Dictionary
 from overtone.dictionaries.kernels import memory
+from overtone.dictionaries.kernels.waiting import Waiting, may_wait
 from overtone.dictionaries.maintainers.base import Observation
 from overtone.dictionaries.maintainers.firing import Firing
 from overtone.dictionaries.preset import Preset
@@ -66,13 +67,12 @@ class Run:
         given = Given(x, dead, progress, y, g, self.published(), self.all_latents, self.peaks)
         if self.divisible:
             given = replace(given, dense=takes_dense_way(self.model, given))
-        if self.divisible and given.dense:
-            passed = in_blocks(self.share, self.objectives, given, self.maintainers)
-        else:
-            passed = whole(self.share, self.objectives, given, self.maintainers)
+        go = in_blocks if self.divisible and given.dense else whole
+        with may_wait(self.adam.parameters.values() if self.share.alone else ()) as waiting:
+            passed = go(self.share, self.objectives, given, self.maintainers)
         self.share.reduce(self.adam.gradients())
         self._observe(passed, progress)
-        self._update(self.schedule.factor((self.tokens + len(x) / 2) / self.n_tokens))
+        self._update(self.schedule.factor((self.tokens + len(x) / 2) / self.n_tokens), waiting)
         self.tokens += len(x)
         self._latest = passed
 
@@ -93,8 +93,9 @@ class Run:
         for maintainer, tally in zip(self.maintainers, passed.tallies, strict=True):
             maintainer.observe(self.model, seen if tally is None else replace(seen, tally=tally))
 
-    def _update(self, factor: float) -> None:
-        self.adam.update(self.lr * factor, [maintainer.unit_rows(self.model) for maintainer in self.maintainers])
+    def _update(self, factor: float, waiting: Waiting) -> None:
+        unit = [maintainer.unit_rows(self.model) for maintainer in self.maintainers]
+        self.adam.update(self.lr * factor, unit, waiting)
         for maintainer in self.maintainers:
             maintainer.after_update(self.model)
         for maintainer in self.maintainers:

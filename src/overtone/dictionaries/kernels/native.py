@@ -44,6 +44,7 @@ _SIGNATURES = {
     "ot_decode": (None, [_P, _P, _P, _P, _I, _I, _I, _I, _I, _P]),
     "ot_products": (None, [_P, _P, _P, _P, _I, _I, _I, _I, _I, _P]),
     "ot_towards": (None, [_P, _P, _P, _P, _I, _I, _I, _I, _I, _P, _I, *[_P] * 5]),
+    "ot_weigh_by_latent": (ctypes.c_double, [_P, _P, _P, _P, _P, _I, _I, _I, _I, _P]),
     "ot_sum_by_latent": (None, [_P, _P, _P, _P, _P, _I, _I, _I, _I, _I, _P, _P]),
 }
 
@@ -239,6 +240,19 @@ class Native:
             ),
         )  # fmt: skip
         return out, totals
+
+    def weighed(self, values: Tensor, lengths: Tensor, at: Support) -> tuple[Tensor, float] | None:
+        """As in `sparse.Products`."""
+        if not served(values, lengths):
+            return None
+        order, rows, starts = at.by_latent
+        totals, n = torch.empty(at.n_latents), len(values)
+        pointers = [t.data_ptr() for t in (values, lengths, order, rows, starts)]
+        squares = threads.over(
+            at.n_latents, GRAIN,
+            lambda a, b: self.library.ot_weigh_by_latent(*pointers, at.n_latents, n, a, b, totals.data_ptr()),
+        )  # fmt: skip
+        return totals, sum(squares) ** 0.5
 
 
 def _pointer(tensor: Tensor | None) -> int | None:

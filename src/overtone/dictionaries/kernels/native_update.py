@@ -9,6 +9,7 @@ from torch import Tensor
 from overtone.dictionaries.kernels import threads
 from overtone.dictionaries.kernels.served import served
 from overtone.dictionaries.kernels.update import EPSILON, LEAST, Moments, Update
+from overtone.dictionaries.kernels.waiting import Sums
 
 ROWS, NUMBERS = 64, 2**14  # that are worth a thread
 
@@ -17,6 +18,7 @@ _SIGNATURES = {
     "ot_squares": (_D, [_P, _I]),
     "ot_along": (_D, [_P, _P, _I, _I, _I, _P]),
     "ot_to_length_one": (None, [_P, _I, _I, _I, _F]),
+    "ot_adam_of_sums": (None, [*[_P] * 8, *[_I] * 6, _P, _F, *[_D] * 5]),
     "ot_adam": (None, [*[_P] * 4, _I, _I, _I, _P, _F, *[_D] * 6]),
 }
 
@@ -59,8 +61,7 @@ class NativeUpdate(Update):
             self._adam(one, lr, betas, 1.0 if scale is None else float(scale))
 
     def _adam(self, one: Moments, lr: float, betas: tuple[float, float], factor: float) -> None:
-        step = int(one.step.add_(1))
-        size, root = lr / (1 - betas[0] ** step), (1 - betas[1] ** step) ** 0.5
+        size, root = _rates(one, lr, betas)
         tensors = [t.data_ptr() for t in (one.parameter, one.gradient, one.mean, one.square)]
         n, width, grain = one.parameter.numel(), 1, NUMBERS
         if one.along is not None:
@@ -73,6 +74,25 @@ class NativeUpdate(Update):
             ),
         )  # fmt: skip
 
+    def adam_of_sums(self, one: Moments, sums: Sums, lr: float, betas: tuple[float, float]) -> None:
+        """As in `Update`."""
+        if not served(one.parameter, one.mean, one.square):
+            super().adam_of_sums(one, sums, lr, betas)
+            return
+        size, root = _rates(one, lr, betas)
+        (n, width), at = one.parameter.shape, sums.at
+        tensors = [one.parameter, one.mean, one.square, sums.values, sums.states, *at.by_latent]
+        pointers = [t.data_ptr() for t in tensors]
+
+        def part(first: int, last: int) -> None:
+            room = torch.empty(width)
+            self.library.ot_adam_of_sums(
+                *pointers, n, len(sums.values), first, last, width, one.unit, room.data_ptr(), LEAST, *betas, size,
+                root, EPSILON,
+            )  # fmt: skip
+
+        threads.over(n, ROWS, part)
+
     def to_length_one(self, rows: Tensor) -> None:
         """As in `Update`."""
         if not served(rows):
@@ -80,6 +100,12 @@ class NativeUpdate(Update):
             return
         pointer, (n, width) = rows.data_ptr(), rows.shape
         threads.over(n, ROWS, lambda first, last: self.library.ot_to_length_one(pointer, first, last, width, LEAST))
+
+
+def _rates(one: Moments, lr: float, betas: tuple[float, float]) -> tuple[float, float]:
+    """The size of the next step, and what the root of squares is divided by."""
+    step = int(one.step.add_(1))
+    return lr / (1 - betas[0] ** step), (1 - betas[1] ** step) ** 0.5
 
 
 def _parted(everything: Sequence[Moments]) -> tuple[list[Moments], list[Moments]]:

@@ -1,32 +1,6 @@
 /* The products of a sparse training step, see sparse.py. */
 
-#include "vectors.h"
-
-#define CHUNK 16 /* vectors of a sum that stay in registers */
-
-/* sum (width) = sum over n places of value x the matrix row of the place; `index` and `order` name rows and values. */
-#define SUM_ROWS(INDEX, VALUE)                                                                                      \
-  int64_t i = 0;                                                                                                    \
-  for (; i + CHUNK * VL <= width; i += CHUNK * VL) {                                                                \
-    vf s[CHUNK];                                                                                                    \
-    _Pragma("GCC unroll 16") for (int c = 0; c < CHUNK; c++) s[c] = (vf){0};                                        \
-    for (int64_t j = from; j < to; j++) {                                                                           \
-      const float *row = matrix + (int64_t)(INDEX) * width + i;                                                     \
-      float v = (VALUE);                                                                                            \
-      _Pragma("GCC unroll 16") for (int c = 0; c < CHUNK; c++) s[c] += v * LOAD(row + c * VL);                      \
-    }                                                                                                               \
-    _Pragma("GCC unroll 16") for (int c = 0; c < CHUNK; c++) STORE(sum + i + c * VL, s[c]);                         \
-  }                                                                                                                 \
-  for (; i + VL <= width; i += VL) {                                                                                \
-    vf s = {0};                                                                                                     \
-    for (int64_t j = from; j < to; j++) s += (VALUE) * LOAD(matrix + (int64_t)(INDEX) * width + i);                 \
-    STORE(sum + i, s);                                                                                              \
-  }                                                                                                                 \
-  for (; i < width; i++) {                                                                                          \
-    float s = 0;                                                                                                    \
-    for (int64_t j = from; j < to; j++) s += (VALUE) * matrix[(int64_t)(INDEX) * width + i];                        \
-    sum[i] = s;                                                                                                     \
-  }
+#include "sums.h"
 
 /* out (rows first..last, width) = sum over each row's places of value x matrix row. The places of row r begin at
    starts[r] and end where the next row's begin, at n for the last of n_rows. */
@@ -35,7 +9,7 @@ void ot_decode(const float *values, const float *matrix, const int64_t *latents,
   for (int64_t r = first; r < last; r++) {
     float *sum = out + r * width;
     int64_t from = starts[r], to = r + 1 < n_rows ? starts[r + 1] : n;
-    SUM_ROWS(latents[j], values[j])
+    SUM_ROWS(latents[j], values[j], )
   }
 }
 
@@ -47,10 +21,27 @@ void ot_sum_by_latent(const float *values, const float *matrix, const int32_t *o
   for (int64_t l = first; l < last; l++) {
     float *sum = out + l * width, all = 0;
     int64_t from = starts[l], to = l + 1 < n_latents ? starts[l + 1] : n;
-    SUM_ROWS(rows[j], values[order[j]])
+    SUM_ROWS(rows[j], values[order[j]], )
     for (int64_t j = from; j < to; j++) all += values[order[j]];
     if (sums) sums[l] = all;
   }
+}
+
+/* sums (latents first..last) = sum of the values of each latent's places. Returns the sum over latents of the square of
+   what the length of ot_sum_by_latent's sum is at most: that of value x length of the place's row, without signs. */
+double ot_weigh_by_latent(const float *values, const float *lengths, const int32_t *order, const int32_t *rows,
+                          const int32_t *starts, int64_t n_latents, int64_t n, int64_t first, int64_t last, float *sums) {
+  double squares = 0;
+  for (int64_t l = first; l < last; l++) {
+    float all = 0;
+    double most = 0;
+    for (int64_t j = starts[l], to = l + 1 < n_latents ? starts[l + 1] : n; j < to; j++) {
+      float value = values[order[j]];
+      all += value, most += fabsf(value) * lengths[rows[j]];
+    }
+    sums[l] = all, squares += most * most;
+  }
+  return squares;
 }
 
 /* out = inner products of a state with the matrix rows of its places from..to. */

@@ -4,7 +4,8 @@ the number of active latents.
 Three products carry everything (`Products`): a decode sums decoder rows over the latents of each row; the gradient of
 values is an inner product per place; a weight gradient sums states over the rows of each latent, after one sort of the
 places by latent that decoder and encoder share. The squared error of a decode has a gradient that is known while it is
-made, so both can be had in one pass. No gradient is approximated or dropped.
+made, so both can be had in one pass. Weight gradients can wait for the update (`waiting.py`). None is approximated or
+dropped.
 """
 
 import warnings
@@ -18,6 +19,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn.functional import embedding_bag
 
 from overtone.dictionaries.codes import Support
+from overtone.dictionaries.kernels.waiting import Sums, waiting
 
 EACH = 6  # places of a latent from which it is faster to go by latents
 
@@ -44,6 +46,11 @@ class Products(Protocol):
         """(rows, width) `bags` plus a constant (width,) or (rows, width); by how much that is above a target (rows,
         width); (rows,) the sums of its squares; and its `products` with the weight, or None where they do not come for
         little."""
+        ...
+
+    def weighed(self, values: Tensor, lengths: Tensor, at: Support) -> tuple[Tensor, float] | None:
+        """What can be had of `sum_by_latent` without its sums, from the lengths (rows,) of the states: the (latents,)
+        totals, and what the Frobenius norm of the sums is at most. None where sums are not to wait for the update."""
         ...
 
 
@@ -91,16 +98,31 @@ class _PreActivations(torch.autograd.Function):
         at: Support,
     ) -> Tensor:  # fmt: skip
         ctx.save_for_backward(centred, weight)
-        ctx.kernels, ctx.at = kernels, at
+        ctx.kernels, ctx.at, ctx.waiting = kernels, at, waiting()
         return u.view_as(u)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         centred, weight = ctx.saved_tensors
-        of_weight, of_bias = ctx.kernels.sum_by_latent(grad.contiguous(), centred, ctx.at)
+        of_weight, of_bias = _sums(ctx, grad.contiguous(), centred, weight)
         of_centre = -_weighted(ctx.kernels, of_bias, weight) if ctx.needs_input_grad[2] else None
         return None, None, of_centre, of_weight if ctx.needs_input_grad[3] else None, of_bias, None, None
+
+
+def _sums(
+    ctx: Any, values: Tensor, states: Tensor, weight: Tensor, lengths: Tensor | None = None
+) -> tuple[Tensor | None, Tensor]:
+    """`sum_by_latent` as a gradient of a weight and of biases, the former None where it waits. lengths: (rows,) of the
+    states, where known."""
+    if ctx.waiting is not None and weight in ctx.waiting:
+        lengths = torch.linalg.vector_norm(states, dim=1) if lengths is None else lengths
+        found = ctx.kernels.weighed(values, lengths, ctx.at)
+        if found is not None:
+            totals, most = found
+            ctx.waiting.add(weight, Sums(ctx.kernels, values, states, ctx.at, most))
+            return None, totals
+    return ctx.kernels.sum_by_latent(values, states, ctx.at)
 
 
 def _weighted(kernels: Products, values: Tensor, weight: Tensor) -> Tensor:
@@ -116,7 +138,7 @@ class _Decode(torch.autograd.Function):
     def forward(ctx: Any, kernels: Products, values: Tensor, weight: Tensor, at: Support) -> Tensor:
         values = values.contiguous()
         ctx.save_for_backward(values, weight)
-        ctx.kernels, ctx.at = kernels, at
+        ctx.kernels, ctx.at, ctx.waiting, ctx.lengths = kernels, at, waiting(), None
         return kernels.bags(values, weight, at)
 
     @staticmethod
@@ -133,7 +155,8 @@ class _Reconstruct(torch.autograd.Function):
         values = values.contiguous()
         x_hat, missed, squares, products = kernels.towards(values, weight, constant, target, at)
         ctx.save_for_backward(values, weight, missed, products)
-        ctx.kernels, ctx.at, ctx.shape = kernels, at, constant.shape
+        ctx.kernels, ctx.at, ctx.waiting, ctx.shape = kernels, at, waiting(), constant.shape
+        ctx.lengths = squares.sqrt()
         ctx.set_materialize_grads(False)
         return x_hat, squares.sum()
 
@@ -143,6 +166,7 @@ class _Reconstruct(torch.autograd.Function):
         values, weight, missed, products = ctx.saved_tensors
         if of_x_hat is not None:
             grad = of_x_hat if of_error is None else torch.addcmul(of_x_hat, missed, 2 * of_error)
+            ctx.lengths = None
             of_values, of_weight = _of_decode(ctx, grad.contiguous(), values, weight)
             of_constant = grad.sum_to_size(ctx.shape) if ctx.needs_input_grad[3] else None
         elif of_error is not None:  # and nothing else: values are scaled instead of a (rows, width) matrix
@@ -162,7 +186,7 @@ def _of_decode(
     _, for_values, for_weight, *_ = ctx.needs_input_grad
     if for_values and products is None:
         products = ctx.kernels.products(grad, weight, ctx.at)
-    of_weight = ctx.kernels.sum_by_latent(values, grad, ctx.at)[0] if for_weight else None
+    of_weight = _sums(ctx, values, grad, weight, ctx.lengths)[0] if for_weight else None
     return products if for_values else None, of_weight
 
 
@@ -238,6 +262,9 @@ class Torch:
     ) -> tuple[Tensor, Tensor, Tensor, None]:
         """As in `Products`."""
         return composed(self, values, weight, constant, target, at)
+
+    def weighed(self, values: Tensor, lengths: Tensor, at: Support) -> None:
+        """As in `Products`: they do not wait."""
 
 
 TORCH = Torch()

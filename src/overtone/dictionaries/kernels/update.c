@@ -1,6 +1,6 @@
 /* What follows the gradients in a training step, with as few passes over memory as there can be, see update.py. */
 
-#include "vectors.h"
+#include "sums.h"
 
 #define BLOCK 4096 /* squares that are added up in float32 */
 
@@ -78,5 +78,33 @@ void ot_adam(float *p, const float *grad, float *mean, float *square, int64_t fi
     approach(square + from, width);
     renew(p + from, grad + from, mean + from, square + from, width, along[r], a);
     to_length_one(p + from, width, least);
+  }
+}
+
+typedef struct { /* three rows that will be needed, and how much of them was asked for */
+  const float *rows[3];
+  int64_t width, asked;
+} wish;
+
+/* Ask for a little more of them: all at once would hold up everything else. */
+static inline void ask(wish *w) {
+  for (int i = 0; i < 3; i++) __builtin_prefetch(w->rows[i] + w->asked);
+  w->asked = w->asked + 16 < w->width ? w->asked + 16 : 0;
+}
+
+/* ot_adam on latents first..last with the gradients that ot_sum_by_latent would make, each of which is used as soon as it
+   is made. unit: whether rows stay at length one. sum: room for a row. */
+void ot_adam_of_sums(float *p, float *mean, float *square, const float *values, const float *matrix,
+                     const int32_t *order, const int32_t *rows, const int32_t *starts, int64_t n_latents, int64_t n,
+                     int64_t first, int64_t last, int64_t width, int64_t unit, float *sum, float least, double beta1,
+                     double beta2, double size, double root, double epsilon) {
+  rates a = {1, (float)(1 - beta1), (float)beta2, (float)(1 - beta2), (float)size, (float)(1 / root), (float)epsilon};
+  for (int64_t l = first; l < last; l++) {
+    int64_t here = l * width, next = here + 2 * width, from = starts[l], to = l + 1 < n_latents ? starts[l + 1] : n;
+    wish w = {{p + next, mean + next, square + next}, width, 0};
+    SUM_ROWS(rows[j], values[order[j]], ask(&w))
+    for (i = (to - from) * (width / (CHUNK * VL)) * 16; i < width; i += 16) ask(&w);
+    renew(p + here, sum, mean + here, square + here, width, unit ? dot(sum, p + here, width) : 0, a);
+    if (unit) to_length_one(p + here, width, least);
   }
 }

@@ -12,6 +12,8 @@ from torch.linalg import vecdot
 from torch.nn.utils import get_total_norm
 from torch.optim.adam import adam
 
+from overtone.dictionaries.kernels.waiting import Sums
+
 BLOCK = 2**18  # numbers at a time on a CPU, so that their product stays in the cache
 LEAST = 1e-12  # rows that are shorter are divided by this
 EPSILON = 1e-8
@@ -61,6 +63,13 @@ class Update:
         for one in everything:
             if one.unit:
                 self.to_length_one(one.parameter)
+
+    @torch.no_grad()
+    def adam_of_sums(self, one: Moments, sums: Sums, lr: float, betas: tuple[float, float]) -> None:
+        """`adam` with a gradient that has waited, instead of that of the moments."""
+        one.gradient = sums.made()
+        self.norm([one])  # for what lies along unit rows
+        self.adam([one], lr, betas, None)
 
     @torch.no_grad()
     def to_length_one(self, rows: Tensor) -> None:

@@ -42,6 +42,8 @@ from overtone.training.surgery import per_latent
 class LatentShare:
     """A slice of the latents of a dictionary, which is cut down to it where it was made whole."""
 
+    alone = False
+
     def __init__(self, model: Autoencoder, world: World) -> None:
         """model: whole, or made inside `slices.making`. Raises CapabilityError if the dictionary has a part that cannot
         work on a slice, or too few latents."""

@@ -57,9 +57,11 @@ class Share(Protocol):
     first.
 
     model: what this process trains.
+    alone: there is no other process.
     """
 
     model: Autoencoder
+    alone: bool
 
     def accept(self, objectives: Sequence[Objective], maintainers: Sequence[Maintainer]) -> None:
         """Raise CapabilityError if one of them cannot work on what this process has."""
@@ -121,6 +123,7 @@ class Complete:
     """What a process answers that has all latents."""
 
     model: Autoencoder
+    alone = False
 
     def rows(self, given: Given) -> Rows:
         """All of them."""
@@ -168,6 +171,7 @@ class Alone(Complete):
     """Everything: there is one process."""
 
     model: Autoencoder
+    alone = True
 
     def accept(self, objectives: Sequence[Objective], maintainers: Sequence[Maintainer]) -> None:
         """All can."""
