@@ -97,8 +97,8 @@ def course(preset, clip, dead):
 @pytest.mark.parametrize("dead", [False, True])
 @pytest.mark.parametrize("clip", [1e9, 1e-3])
 def test_a_training_whose_gradients_wait_is_the_same(make, dead, clip, monkeypatch):
-    """Also where other terms look at the same parameters, and where gradients are shortened. To the bit, but where three
-    terms are added up in another order."""
+    """Also where other terms look at the same parameters, and where gradients are shortened. To the bit, but for the
+    order of three terms."""
     preset = make(LATENTS, k=4)
     with using("auto"):
         found = course(preset, clip, dead)

@@ -58,7 +58,9 @@ class Waiting:
 
     def alone(self, parameter: Tensor) -> Sums | None:
         """What waits, if it is all of the gradient and one term. What else waits is added to the gradient."""
-        terms = self.sums[id(parameter)]
+        terms = self.sums.get(id(parameter), [])
+        if not terms:
+            return None
         if len(terms) == 1 and parameter.grad is None:
             return terms[0]
         self.make(parameter)
