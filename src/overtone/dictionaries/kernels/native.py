@@ -241,10 +241,13 @@ class Native:
         )  # fmt: skip
         return out, totals
 
-    def weighed(self, values: Tensor, lengths: Tensor, at: Support) -> tuple[Tensor, float] | None:
+    def weighed(
+        self, values: Tensor, states: Tensor, lengths: Tensor | None, at: Support
+    ) -> tuple[Tensor, float] | None:
         """As in `sparse.Products`."""
-        if not served(values, lengths):
+        if not served(values, states):
             return None
+        lengths = torch.linalg.vector_norm(states, dim=1) if lengths is None else lengths
         order, rows, starts = at.by_latent
         totals, n = torch.empty(at.n_latents), len(values)
         pointers = [t.data_ptr() for t in (values, lengths, order, rows, starts)]

@@ -48,9 +48,12 @@ class Products(Protocol):
         little."""
         ...
 
-    def weighed(self, values: Tensor, lengths: Tensor, at: Support) -> tuple[Tensor, float] | None:
-        """What can be had of `sum_by_latent` without its sums, from the lengths (rows,) of the states: the (latents,)
-        totals, and what the Frobenius norm of the sums is at most. None where sums are not to wait for the update."""
+    def weighed(
+        self, values: Tensor, states: Tensor, lengths: Tensor | None, at: Support
+    ) -> tuple[Tensor, float] | None:
+        """What can be had of `sum_by_latent` without its sums: the (latents,) totals, and what the Frobenius norm of
+        the sums is at most. None where sums are not to wait for the update. lengths: (rows,) of the states, where
+        known."""
         ...
 
 
@@ -116,8 +119,7 @@ def _sums(
     """`sum_by_latent` as a gradient of a weight and of biases, the former None where it waits. lengths: (rows,) of the
     states, where known."""
     if ctx.waiting is not None and weight in ctx.waiting:
-        lengths = torch.linalg.vector_norm(states, dim=1) if lengths is None else lengths
-        found = ctx.kernels.weighed(values, lengths, ctx.at)
+        found = ctx.kernels.weighed(values, states, lengths, ctx.at)
         if found is not None:
             totals, most = found
             ctx.waiting.add(weight, Sums(ctx.kernels, values, states, ctx.at, most))
@@ -263,7 +265,7 @@ class Torch:
         """As in `Products`."""
         return composed(self, values, weight, constant, target, at)
 
-    def weighed(self, values: Tensor, lengths: Tensor, at: Support) -> None:
+    def weighed(self, values: Tensor, states: Tensor, lengths: Tensor | None, at: Support) -> None:
         """As in `Products`: they do not wait."""
 
 

@@ -82,7 +82,7 @@ class Triton:
                 )  # fmt: skip
         return x_hat, missed, squares.sum(0), products.sum(0)
 
-    def weighed(self, values: Tensor, lengths: Tensor, at: Support) -> None:
+    def weighed(self, values: Tensor, states: Tensor, lengths: Tensor | None, at: Support) -> None:
         """See `Products`: sums do not wait, since a host would have to."""
 
 
