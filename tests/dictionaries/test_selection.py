@@ -6,23 +6,29 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from overtone.core.errors import SettingError
-from overtone.dictionaries.selectors.rank import Rank, top_indices
+from overtone.dictionaries.selectors.rank import Rank, top_indices, top_mask
 from overtone.dictionaries.selectors.threshold import Threshold
 
 
-@settings(deadline=None, max_examples=60)
-@given(
-    rows=st.integers(1, 4),
-    eighths=st.integers(1, 12),
-    extra=st.integers(0, 7),
-    k=st.integers(1, 100),
-    seed=st.integers(0, 9),
-)
-def test_the_best_of_each_row_are_found_with_and_without_grouping(rows, eighths, extra, k, seed):
-    scores = torch.randn(rows, 8 * eighths + extra, generator=torch.Generator().manual_seed(seed))
-    k = min(k, scores.shape[1])
-    found = scores.gather(1, top_indices(scores, k)).sort(1).values
-    assert torch.equal(found, scores.topk(k, dim=1).values.flip(1))
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("even", [False, True])
+@settings(deadline=None, max_examples=40)
+@given(rows=st.integers(1, 4), latents=st.integers(1, 100), share=st.floats(0, 1), seed=st.integers(0, 9))
+def test_the_best_of_each_row_are_found_whether_or_not_scores_are_equal(dtype, even, rows, latents, share, seed):
+    scores = torch.randn(rows, latents, generator=torch.Generator().manual_seed(seed)).to(dtype)
+    scores = scores.round() if even else scores
+    k = max(1, round(share * latents))
+    places, mask = top_indices(scores, k), top_mask(scores, k)
+    expected = scores.topk(k, dim=1).values.flip(1)
+    assert torch.equal(scores.gather(1, places).sort(1).values, expected)
+    assert places.sort(1).values.diff(dim=1).gt(0).all() and places.dtype == torch.int64
+    assert mask.sum(1).tolist() == [k] * rows
+    assert torch.equal(scores[mask].view(rows, k).sort(1).values, expected)
+
+
+def test_what_is_no_number_ranks_first_as_torch_has_it():
+    scores = torch.tensor([[1.0, torch.nan, 3.0, 2.0]])
+    assert sorted(top_indices(scores, 2)[0].tolist()) == [1, 2] and top_mask(scores, 1).tolist()[0][1]
 
 
 def settled(rank, scores):

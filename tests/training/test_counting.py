@@ -6,6 +6,7 @@ import torch
 from overtone.core.catalogue import entries
 from overtone.core.seeds import torch_generator
 from overtone.dictionaries.kernels import candidates, dispatch
+from overtone.training import step as steps
 from overtone.training.counting import Counting
 from overtone.training.run import Run
 from overtone.training.schedules import Schedule
@@ -14,8 +15,10 @@ ROWS, LATENTS, WIDTH = 12000, 256, 16  # rows enough that memory for a block of 
 FUSED = ("abs_top_k", "batch_top_k", "matryoshka", "mutual_choice", "random_directions", "top_k")
 
 
-def cost_of(name, kernels, monkeypatch):
-    """The counts of a step that is not the first."""
+def cost_of(name, kernels, monkeypatch, dense_with=0):
+    """The counts of a step that is not the first. dense_with: 0 leaves products with the rows of few latents, which
+    auxiliary terms make, to the test about these."""
+    monkeypatch.setattr(steps, "DENSE_WITH", dense_with)
     monkeypatch.setenv("OVERTONE_KERNELS", kernels)
     dispatch._of_kind.cache_clear()
     preset = entries("dictionaries")[name].thing.example(n_latents=LATENTS, k=8)
@@ -66,6 +69,16 @@ def test_scores_with_lengths_and_budgets_of_columns_and_energies_need_no_large_m
     if not dispatch.kernels_for("cpu").name.startswith("compiled"):
         pytest.skip("no compiled kernels here")
     assert cost_of(name, "compiled", monkeypatch).matrices == 0
+
+
+def test_an_auxiliary_term_makes_products_with_the_rows_of_the_latents_it_asks_only(monkeypatch):
+    asked, was = [], steps.Step.decoded_from
+    monkeypatch.setattr(
+        steps.Step, "decoded_from", lambda step, latents, k: asked.append(len(latents)) or was(step, latents, k)
+    )
+    cost = cost_of("mutual_choice", "plain", monkeypatch, dense_with=6)
+    assert 0 < asked[-1] < LATENTS / 8
+    assert 1 + 4.9 * asked[-1] / LATENTS < cost.products < 1.05 + 5 * asked[-1] / LATENTS
 
 
 def test_a_dense_step_makes_five_products(monkeypatch):

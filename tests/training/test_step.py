@@ -70,8 +70,14 @@ def dense_loss(preset, model, x):
     return error + (rest - again).square().sum() / (rest - rest.mean(0)).square().sum() / 32
 
 
+@pytest.fixture(params=["sparse", "dense"])
+def auxiliary_way(request, monkeypatch):
+    """How dead latents are decoded: place by place, or by products with their rows."""
+    monkeypatch.setattr(steps, "DENSE_WITH", 0 if request.param == "sparse" else 6)
+
+
 @pytest.mark.parametrize("preset", PRESETS, ids=NAMES)
-def test_loss_and_gradients_equal_the_dense_ones(preset):
+def test_loss_and_gradients_equal_the_dense_ones(preset, auxiliary_way):
     model, x = model_and_states(preset)
     loss = loss_of(preset, forward(model, Given(x, DEAD, 0.5)))
     loss.backward()
@@ -98,7 +104,7 @@ def test_the_dense_pass_and_the_sparse_pass_of_a_rectifier_agree(monkeypatch):
 
 
 @pytest.mark.parametrize("preset", PRESETS[:4], ids=NAMES[:4])
-def test_the_auxiliary_loss_reaches_the_rows_of_dead_latents_and_only_those(preset):
+def test_the_auxiliary_loss_reaches_the_rows_of_dead_latents_and_only_those(preset, auxiliary_way):
     model, x = model_and_states(preset)
     auxiliary = preset.objectives()[1]
     auxiliary(forward(model, Given(x, DEAD, 0.5))).backward()

@@ -20,10 +20,12 @@ from overtone.dictionaries.codes import SparseCodes, Support, positions
 from overtone.dictionaries.encoders.base import Heads
 from overtone.dictionaries.kernels import dense
 from overtone.dictionaries.kernels.dispatch import Kernels, kernels_for
+from overtone.dictionaries.kernels.waiting import rows_of
 from overtone.dictionaries.objectives.reconstruction import squared_error
-from overtone.dictionaries.selectors.rank import top_indices
+from overtone.dictionaries.selectors.rank import top_indices, top_mask
 
 DENSE_FROM = 0.1  # share of active latents from which dense products are faster
+DENSE_WITH = 6  # times as many latents as are decoded of them, up to which dense products are faster
 PROBED = 64  # rows on which that share is measured
 
 
@@ -171,9 +173,11 @@ class Step(OfAllLatents):
     def decoded_from(self, latents: Tensor, k: int) -> Tensor:
         """(rows, width) decoding, without the constant, of the k best-scored of some latents in each row."""
         model = self.dictionary
+        if model.decoder.linear and len(latents) <= DENSE_WITH * k:
+            return self._decoded_densely(latents, k)
         weight, bias = model.encoder.affine(model.decoder)
         with torch.no_grad():
-            few = linear(self.centred, weight[latents], bias[latents])
+            few = dense.product(self.centred, weight[latents]).add_(bias[latents])
             heads = model.heads_of(few, lambda vector: vector[latents], {})
             best = top_indices(model.score(heads, lambda vector: vector[latents]), k)
             support = Support.from_indices(latents[best], model.n_latents)
@@ -184,6 +188,23 @@ class Step(OfAllLatents):
         if not model.decoder.linear:
             return model.decoder(support.codes(values), self.inputs) - model.decoder.constant(self.inputs)
         return self.kernels.decode(values, model.decoder.rows(), support)
+
+    def _decoded_densely(self, latents: Tensor, k: int) -> Tensor:
+        """`decoded_from` by dense products with the rows of these latents."""
+
+        def at(vector: Tensor) -> Tensor:
+            return vector.index_select(0, latents)
+
+        model = self.dictionary
+        weight, bias = model.encoder.affine(model.decoder)
+        u = dense.preactivations(self.centred, model.centre(), rows_of(weight, latents), at(bias))
+        heads = model.heads_of(u, at, {})
+        values = model.value(heads, at)
+        if k < len(latents):
+            with torch.no_grad():
+                chosen = top_mask(model.score(heads, at), k)
+            values = values * chosen
+        return dense.decode(values, rows_of(model.decoder.rows(), latents))
 
 
 def ending(dictionary: Autoencoder, given: Given, x_hat: Tensor) -> Step:

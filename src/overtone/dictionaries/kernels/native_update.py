@@ -18,7 +18,7 @@ _SIGNATURES = {
     "ot_squares": (_D, [_P, _I]),
     "ot_along": (_D, [_P, _P, _I, _I, _I, _P]),
     "ot_to_length_one": (None, [_P, _I, _I, _I, _F]),
-    "ot_adam_of_sums": (None, [*[_P] * 8, *[_I] * 6, _P, _F, *[_D] * 5]),
+    "ot_adam_of_sums": (None, [*[_P] * 8, *[_I] * 5, _P, _P, _I, _P, _F, *[_D] * 5]),
     "ot_adam": (None, [*[_P] * 4, _I, _I, _I, _P, _F, *[_D] * 6]),
 }
 
@@ -76,19 +76,23 @@ class NativeUpdate(Update):
 
     def adam_of_sums(self, one: Moments, sums: Sums, lr: float, betas: tuple[float, float]) -> None:
         """As in `Update`."""
-        if not served(one.parameter, one.mean, one.square):
+        if not served(one.parameter, one.mean, one.square, *([] if sums.more is None else [sums.more.gradient])):
             super().adam_of_sums(one, sums, lr, betas)
             return
         size, root = _rates(one, lr, betas)
         (n, width), at = one.parameter.shape, sums.at
         tensors = [one.parameter, one.mean, one.square, sums.values, sums.states, *at.by_latent]
         pointers = [t.data_ptr() for t in tensors]
+        where, more = torch.empty(0, dtype=torch.int32), torch.empty(0)
+        if sums.more is not None:
+            where, more = torch.full((n,), -1, dtype=torch.int32), sums.more.gradient
+            where[sums.more.latents] = torch.arange(len(more), dtype=torch.int32)
 
         def part(first: int, last: int) -> None:
             room = torch.empty(width)
             self.library.ot_adam_of_sums(
-                *pointers, n, len(sums.values), first, last, width, one.unit, room.data_ptr(), LEAST, *betas, size,
-                root, EPSILON,
+                *pointers, n, len(sums.values), first, last, width, more.data_ptr() or None, where.data_ptr() or None,
+                one.unit, room.data_ptr(), LEAST, *betas, size, root, EPSILON,
             )  # fmt: skip
 
         threads.over(n, ROWS, part)

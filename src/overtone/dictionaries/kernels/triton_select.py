@@ -6,8 +6,8 @@
     3  the k best of the list; of equal scores those of the first latents
 Where torch may not round operands of products (`torch.set_float32_matmul_precision` highest, its default), a score is
 known up to 2^-10 ||x|| ||w||, and the list has all places that may be among the k best; these few are scored once more,
-in float32, and ranked by that. The choice is then that of float32, but for rows in which more places than the list is
-long are that close to the k-th.
+in float32, and ranked by that. The choice is then that of float32, but for rows in which more than k / 2 + 64 places
+beside the k best are in doubt.
 
 A list that is too short, as where many scores are equal, is done without: the row's k-th score is then found bit by
 bit. No host waits for the device. With a floor instead of k, the list has all that exceeds it.
@@ -104,15 +104,9 @@ def _chosen(ours: _Operands, rows: slice, room: int) -> tuple[Tensor, Tensor, Te
     }  # fmt: skip
     with on(u.device):
         _collect_kernel[(n_rows,)](  # pyright: ignore[reportIndexIssue]
-            *scores,
-            ours.rule.floor,
-            **kind,
-            SAMPLED=SAMPLED,
-            BITS=BITS,
-            EVEN=n_latents % SIDE == 0,
-            SIDE=SIDE,
+            *scores, ours.rule.floor, **kind, SAMPLED=SAMPLED, BITS=BITS, EVEN=n_latents % SIDE == 0, SIDE=SIDE,
             num_warps=8,
-        )
+        )  # fmt: skip
         _rank_kernel[(n_rows,)](  # pyright: ignore[reportIndexIssue]
             latents, of_u, of_v, *scores, ours.bias, **kind, PLACES=places, NONE=NONE, SIDE=NARROW, num_warps=2
         )

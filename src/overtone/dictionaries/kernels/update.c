@@ -93,17 +93,20 @@ static inline void ask(wish *w) {
 }
 
 /* ot_adam on latents first..last with the gradients that ot_sum_by_latent would make, each of which is used as soon as it
-   is made. unit: whether rows stay at length one. sum: room for a row. */
+   is made. more: rows that are added to those of latents l with where[l] >= 0, or null. unit: whether rows stay at
+   length one. sum: room for a row. */
 void ot_adam_of_sums(float *p, float *mean, float *square, const float *values, const float *matrix,
                      const int32_t *order, const int32_t *rows, const int32_t *starts, int64_t n_latents, int64_t n,
-                     int64_t first, int64_t last, int64_t width, int64_t unit, float *sum, float least, double beta1,
-                     double beta2, double size, double root, double epsilon) {
+                     int64_t first, int64_t last, int64_t width, const float *more, const int32_t *where, int64_t unit,
+                     float *sum, float least, double beta1, double beta2, double size, double root, double epsilon) {
   rates a = {1, (float)(1 - beta1), (float)beta2, (float)(1 - beta2), (float)size, (float)(1 / root), (float)epsilon};
   for (int64_t l = first; l < last; l++) {
     int64_t here = l * width, next = here + 2 * width, from = starts[l], to = l + 1 < n_latents ? starts[l + 1] : n;
     wish w = {{p + next, mean + next, square + next}, width, 0};
     SUM_ROWS(rows[j], values[order[j]], ask(&w))
     for (i = (to - from) * (width / (CHUNK * VL)) * 16; i < width; i += 16) ask(&w);
+    if (more && where[l] >= 0)
+      for (i = 0; i < width; i++) sum[i] += more[(int64_t)where[l] * width + i];
     renew(p + here, sum, mean + here, square + here, width, unit ? dot(sum, p + here, width) : 0, a);
     if (unit) to_length_one(p + here, width, least);
   }

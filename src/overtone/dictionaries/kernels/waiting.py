@@ -8,10 +8,12 @@ the length of no sum exceeds: that of its terms. Where the bound does not tell, 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from overtone.dictionaries.codes import Support
 
@@ -20,51 +22,96 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
+class Rows:
+    """(latents, width), zeros but for some rows: (n,) latents, each once, and their (n, width) gradient."""
+
+    latents: Tensor
+    gradient: Tensor
+
+    @property
+    def most(self) -> float:
+        """Their norm."""
+        return float(torch.linalg.vector_norm(self.gradient))
+
+
+@dataclass(frozen=True, eq=False)
 class Sums:
-    """(latents, width): for each latent, the sum over its places of value x state of the place's row. most: the
-    Frobenius norm is no larger."""
+    """(latents, width): for each latent, the sum over its places of value x state of the place's row, and what `more`
+    has of it. most: the Frobenius norm is no larger."""
 
     products: "Products"
     values: Tensor
     states: Tensor
     at: Support
     most: float
+    more: Rows | None = None
 
     def made(self) -> Tensor:
         """The matrix."""
-        return self.products.sum_by_latent(self.values, self.states, self.at)[0]
+        made = self.products.sum_by_latent(self.values, self.states, self.at)[0]
+        return made if self.more is None else made.index_add_(0, self.more.latents, self.more.gradient)
 
 
 class Waiting:
-    """Sums by parameter, for those parameters whose gradients may wait."""
+    """Terms of gradients by parameter, for those parameters whose gradients may wait."""
 
     def __init__(self, parameters: Iterable[Tensor]) -> None:
-        self.sums: dict[int, list[Sums]] = {id(parameter): [] for parameter in parameters}
+        self.terms: dict[int, list[Sums | Rows]] = {id(parameter): [] for parameter in parameters}
 
     def __contains__(self, parameter: Tensor) -> bool:
         """Whether its gradient may wait."""
-        return id(parameter) in self.sums
+        return id(parameter) in self.terms
 
-    def add(self, parameter: Tensor, sums: Sums) -> None:
+    def add(self, parameter: Tensor, term: Sums | Rows) -> None:
         """One term more of its gradient."""
-        self.sums[id(parameter)].append(sums)
+        self.terms[id(parameter)].append(term)
 
     def make(self, parameter: Tensor) -> None:
         """Add what waits to the parameter's gradient."""
-        for sums in self.sums[id(parameter)]:
+        terms = self.terms[id(parameter)]
+        for sums in (term for term in terms if isinstance(term, Sums)):
             made = sums.made()
             parameter.grad = made if parameter.grad is None else parameter.grad + made
-        self.sums[id(parameter)].clear()
+        for rows in (term for term in terms if isinstance(term, Rows)):
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+            parameter.grad.index_add_(0, rows.latents, rows.gradient)
+        terms.clear()
 
     def alone(self, parameter: Tensor) -> Sums | None:
-        """What waits, if it is all of the gradient and one term. What else waits is added to the gradient."""
-        terms = self.sums.get(id(parameter), [])
+        """What waits, if it is all of the gradient, and sums with some rows at most. What else waits is added to the
+        gradient."""
+        terms = self.terms.get(id(parameter), [])
         if not terms:
             return None
-        if len(terms) == 1 and parameter.grad is None:
-            return terms[0]
-        self.make(parameter)
-        return None
+        sums = [term for term in terms if isinstance(term, Sums)]
+        rows = [term for term in terms if isinstance(term, Rows)]
+        if parameter.grad is not None or len(sums) != 1 or len(rows) > 1:
+            self.make(parameter)
+            return None
+        if rows:
+            terms[:] = [replace(sums[0], most=sums[0].most + rows[0].most, more=rows[0])]
+        return terms[0] if isinstance(terms[0], Sums) else None
+
+
+def rows_of(weight: Tensor, latents: Tensor) -> Tensor:
+    """(n, width) rows of a weight, of (n,) latents each of which is there once. Their gradient may wait."""
+    return _RowsOf.apply(weight, latents)
+
+
+class _RowsOf(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, latents: Tensor) -> Tensor:
+        ctx.latents, ctx.weight, ctx.waiting = latents, weight, waiting()
+        return weight.index_select(0, latents)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None]:
+        if ctx.waiting is not None and ctx.weight in ctx.waiting:
+            ctx.waiting.add(ctx.weight, Rows(ctx.latents, grad.contiguous()))
+            return None, None
+        return torch.zeros_like(ctx.weight).index_add_(0, ctx.latents, grad), None
 
 
 _WAITING: ContextVar[Waiting | None] = ContextVar("gradients that may wait", default=None)
