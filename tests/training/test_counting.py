@@ -76,7 +76,7 @@ def test_an_auxiliary_term_makes_products_with_the_rows_of_the_latents_it_asks_o
     monkeypatch.setattr(
         steps.Step, "decoded_from", lambda step, latents, k: asked.append(len(latents)) or was(step, latents, k)
     )
-    cost = cost_of("mutual_choice", "plain", monkeypatch, dense_with=6)
+    cost = cost_of("mutual_choice", "plain", monkeypatch, dense_with=5)
     assert 0 < asked[-1] < LATENTS / 8
     assert 1 + 4.9 * asked[-1] / LATENTS < cost.products < 1.05 + 5 * asked[-1] / LATENTS
 

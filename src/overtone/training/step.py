@@ -25,7 +25,7 @@ from overtone.dictionaries.objectives.reconstruction import squared_error
 from overtone.dictionaries.selectors.rank import top_indices, top_mask
 
 DENSE_FROM = 0.1  # share of active latents from which dense products are faster
-DENSE_WITH = 6  # times as many latents as are decoded of them, up to which dense products are faster
+DENSE_WITH = 5  # times as many latents as are decoded of them, up to which dense products are faster
 PROBED = 64  # rows on which that share is measured
 
 
