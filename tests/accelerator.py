@@ -252,14 +252,17 @@ def steered(device: str) -> dict:
 
 
 def told(folder: Path, device: str) -> list[float]:
-    """The figures of `overtone collect` and `overtone train` on a device."""
+    """The figures of `overtone collect`, `overtone train` and `overtone compare` on a device."""
     lines = [json.dumps({"text": f"Numbers: {n} {n + 1} {n + 2}"}) for n in range(40)]
     (folder / "texts.jsonl").write_text("\n".join(lines), encoding="utf-8")
     common = ["--device", device, "--json", "--quiet"]
     store = _said("collect", "--texts", folder / "texts.jsonl", "--sites", "residual.1", "--out", folder, *common)
     words = ["--store", store["store"], "--latents", 32, "--k", 4, "--tokens", 4000, "--out", folder / "made"]
     found = _said("train", "top_k", *words, *common)
-    return [found[name] for name in ("error", "l0", "dead_share")]
+    words = ["--activations", store["store"], "--n-latents", 32, "--k", 4, "--n-tokens", 4000, "--seeds", 1]
+    compared = _said("compare", "top_k", "pca", *words, "--out", folder / "compared", *common)
+    standings = {one["name"]: one["fvu"]["value"] for one in compared["standings"]}
+    return [*(found[name] for name in ("error", "l0", "dead_share")), standings["top_k"], standings["pca"]]
 
 
 def _said(*words) -> dict:

@@ -55,7 +55,7 @@ def test_a_model_on_an_accelerator_is_steered_and_read_as_on_the_cpu(found):
     assert there["numbers"] == pytest.approx(here["numbers"], rel=1e-3)
 
 
-def test_the_command_line_collects_and_trains_on_an_accelerator(found):
+def test_the_command_line_collects_trains_and_compares_on_an_accelerator(found):
     here, there = found["told"]
     assert there == pytest.approx(here, rel=1e-3) and 0 < here[0] < 1
 

@@ -54,6 +54,8 @@ class Options(Shell):
     """Repetitions; each splits the documents anew and starts from other values."""
     lr: float | None = None
     """Peak learning rate; by default each kind's own."""
+    device: str = "cpu"
+    """Where they are trained: cpu, cuda, cuda:1, ... (what is fitted as a whole is on the CPU)."""
     rounds: int = 50
     """Most rounds of kinds that are fitted in rounds over many rows (nmf, snmf, ica)."""
     out: Path = Path("runs/compare")
@@ -70,7 +72,7 @@ def run(options: Options) -> dict[str, Any]:
     found = lineup(
         _sample(options), n_latents=options.n_latents, ks=options.k, seeds=range(options.seeds), names=options.kinds,
         n_tokens=options.n_tokens, batch_rows=options.batch_rows, lr=options.lr, rounds=options.rounds,
-        keep=options.out / "trained",
+        keep=options.out / "trained", device=options.device,
     )  # fmt: skip
     data = found.to_dict()
     options.out.mkdir(parents=True, exist_ok=True)

@@ -1,5 +1,8 @@
 """Where tensors are computed."""
 
+import time
+from collections.abc import Callable
+
 from overtone.core.errors import SettingError
 
 
@@ -13,3 +16,9 @@ def usable(device: str) -> str:
         reason = str(error).split("\n")[0].split(". ")[0].rstrip(".")  # torch goes on with all devices that it knows
         raise SettingError(f"device={device!r} cannot be used here: {reason}. Use cpu.") from None
     return device
+
+
+def clock_of(device: str) -> Callable[[], float]:
+    """What tells how many seconds work on a device takes: processor time on a CPU, in which other work does not count;
+    the wall's elsewhere, since a processor does not work while it waits."""
+    return time.process_time if device == "cpu" else time.perf_counter

@@ -6,7 +6,6 @@ document, or the same rows again (then only initial values and the order of batc
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from overtone.core.batch import ActivationBatch, Where
+from overtone.core.devices import clock_of
 from overtone.core.errors import SettingError
 from overtone.core.report import Finding
 from overtone.core.sites import Site
@@ -60,7 +60,7 @@ class Sample:
 class Trial:
     """One dictionary of one seed. measures on the held-out rows: fvu, l0, dead_share (see evaluate/reconstruction),
     recovered and mmcs where truth is known (see evaluate/recovery, |cos| > 0.9), and what the caller adds; seconds:
-    processor time of its training."""
+    of its training, as `clock_of` its device has them."""
 
     name: str
     seed: int
@@ -186,17 +186,18 @@ def compare(
 def trial(
     name: str, preset: Preset, rows: Sample, seed: int, *, n_tokens: int, batch_rows: int = 512,
     lr: float | None = None, schedule: Schedule | None = None,
-    also: Callable[[Dictionary, Sample], Mapping[str, float]] | None = None,
+    also: Callable[[Dictionary, Sample], Mapping[str, float]] | None = None, device: str = "cpu",
 ) -> Trial:  # fmt: skip
-    """One preset trained on one seed's rows and measured; the arguments are those of `compare`."""
+    """One preset trained on one seed's rows, on a device, and measured; the arguments are those of `compare`."""
     from overtone.training.fit import Job, fit_many
 
-    started = time.process_time()
+    clock = clock_of(device)
+    started = clock()
     (one,) = fit_many(
         [Job(preset, lr=lr, name=name)], rows.source, n_tokens=n_tokens, batch_rows=batch_rows, seed=seed,
-        schedule=schedule, quiet=True,
+        schedule=schedule, quiet=True, device=device,
     )  # fmt: skip
-    seconds = time.process_time() - started
+    seconds = clock() - started
     return Trial(name, seed, one.dictionary, measured(one.dictionary, rows, also=also), seconds)
 
 

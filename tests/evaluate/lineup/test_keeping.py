@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import overtone.evaluate.lineup.lineup as module
+from overtone.core.errors import SettingError
 from overtone.evaluate.compare import Sample
 from overtone.evaluate.lineup import costs
 from overtone.evaluate.lineup.entrants import entrants
@@ -47,6 +48,25 @@ def run(keep, names=NAMES, of=sample, **changed):
 
 def numbers(found):
     return {one.name: (one.fvu, one.l0, one.dead_share, one.stability) for one in found.standings}
+
+
+def test_a_device_is_part_of_what_a_training_is_found_by_and_one_that_is_not_there_is_an_error(tmp_path):
+    (entrant, *_), _ = entrants(["top_k"], 16, 2, width=8, rounds=5, gradients=False)
+    orders = [Order(entrant, 0, "rows", 100, 10, None, device) for device in ("cpu", "cuda")]
+    assert Shelf(tmp_path).place(orders[0]) == Shelf(tmp_path).place(Order(entrant, 0, "rows", 100, 10, None))
+    assert Shelf(tmp_path).place(orders[0]) != Shelf(tmp_path).place(orders[1])
+    with pytest.raises(SettingError, match="cuda:77"):
+        run(tmp_path, device="cuda:77")
+
+
+def test_few_rows_held_out_are_enough():
+    found = module.lineup(
+        lambda seed: Sample(*torch.randn(70, 8).split([40, 30])),
+        names=("top_k",),
+        quiet=True,
+        **(SIZE | {"seeds": (0,)}),
+    )
+    assert [one.name for one in found.standings] == ["top_k"]
 
 
 def test_an_interrupted_lineup_goes_on_where_it_stopped_and_ends_the_same(tmp_path, trained):
@@ -108,7 +128,7 @@ def test_it_says_beforehand_what_it_will_cost_and_then_who_is_trained(tmp_path, 
 def test_expected_costs_count_updates_and_rounds(monkeypatch):
     """Under a clock that ticks at each look, an update or a fit is one tick, and so is measuring a 32nd of 100 rows."""
     ticks = itertools.count()
-    monkeypatch.setattr(costs.time, "process_time", lambda: float(next(ticks)))
+    monkeypatch.setattr(costs, "clock_of", lambda device: lambda: float(next(ticks)))
     rows = sample(0)
 
     def expected(name, n_tokens, rounds=50):

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from overtone.core.devices import usable
 from overtone.core.errors import OvertoneError, SettingError
 from overtone.core.progress import say, track_costs
 from overtone.core.report import finite
@@ -29,10 +30,10 @@ class Standing:
     """How one preset did with one budget. Each estimate is a mean over seeds with its interval.
 
     k: active latents asked for, None where the preset finds its own number; n_latents: fewer than the others' where
-    there cannot be as many; fvu: share of the variance of held-out rows
-    that is missed; l0: active latents per held-out row; dead_share: of latents that are active in no held-out row;
-    stability: mean cosine of matched atoms between seeds, None with one seed or without atoms; seconds: processor time
-    of one training; matmul_units: dense products rows x width x latents of one training step, None where training takes
+    there cannot be as many; fvu: share of the variance of held-out rows that is missed; l0: active latents per held-out
+    row; dead_share: of latents that are active in no held-out row; stability: mean cosine of matched atoms between
+    seeds, None with one seed or without atoms; seconds: of one training, of processor time on a CPU, by the wall's
+    clock elsewhere; matmul_units: dense products rows x width x latents of one training step, None where training takes
     no steps.
     """
 
@@ -67,21 +68,22 @@ class Lineup:
 def lineup(
     sample: Callable[[int], Sample], *, n_latents: int, ks: Sequence[int], seeds: Sequence[int], n_tokens: int,
     names: Sequence[str] = (), batch_rows: int = 512, lr: float | None = None, rounds: int = ROUNDS,
-    keep: str | Path | None = None, quiet: bool | None = None,
+    keep: str | Path | None = None, quiet: bool | None = None, device: str = "cpu",
 ) -> Lineup:  # fmt: skip
     """Train the presets of some names (none: all that can) at equal width on each seed's rows, once per budget.
 
-    sample: seed -> its rows, split by document; ks: budgets of active latents per row; n_tokens, batch_rows, lr: as for
-    `training.fit.fit_many`; rounds: as for `entrants`; keep: folder where every finished training is kept, and found
-    again by all that it depends on, so that an interrupted lineup goes on and another one shares what is the same
-    (None: nothing is kept). A preset that cannot be trained on these rows is left out, with the reason. Raises
-    SettingError for an unknown name or if nothing is left to compare.
+    sample: seed -> its rows, split by document; ks: budgets of active latents per row; n_tokens, batch_rows, lr,
+    device: as for `training.fit.fit_many`; rounds: as for `entrants`; keep: folder where every finished training is
+    kept, and found again by all that it depends on, so that an interrupted lineup goes on and another one shares what
+    is the same (None: nothing is kept). A preset that cannot be trained on these rows is left out, with the reason.
+    Raises SettingError for an unknown name, a device that cannot be used, or if nothing is left to compare.
     """
     require(bool(seeds) and bool(ks), f"{len(seeds)} seeds and {len(ks)} budgets k: give at least one of each.")
+    device = usable(device)
     samples = {seed: sample(seed) for seed in seeds}
     settings = {
         "n_latents": n_latents, "ks": list(ks), "seeds": list(seeds), "n_tokens": n_tokens, "batch_rows": batch_rows,
-        "lr": lr, "rounds": rounds,
+        "lr": lr, "rounds": rounds, "device": device,
     }  # fmt: skip
     plans, left_out = _plans(names, settings, samples[seeds[0]])
     with tempfile.TemporaryDirectory() as passing:
@@ -116,7 +118,7 @@ def _plans(names: Sequence[str], settings: Mapping[str, Any], rows: Sample) -> t
 
 def _orders(plans: list[Entrant], settings: Mapping[str, Any], samples: Mapping[int, Sample]) -> list[Order]:
     """One training per plan and seed, seed by seed, so that an early end leaves something of everyone."""
-    shared = [settings[name] for name in ("n_tokens", "batch_rows", "lr")]
+    shared = [settings[name] for name in ("n_tokens", "batch_rows", "lr", "device")]
     prints = {seed: fingerprint(rows) for seed, rows in samples.items()}
     return [Order(plan, seed, prints[seed], *shared) for seed in samples for plan in plans]
 
@@ -131,9 +133,9 @@ def _train(
     costs, failed = _expected(missing, samples)
     able = [order for order in missing if order.entrant not in failed]
     if able:
-        total = sum(costs[order.entrant] for order in able)
-        say(f"{len(able)} trainings to do: about {_length(total)} on one core", quiet=quiet)
-    options = {name: settings[name] for name in ("n_tokens", "batch_rows", "lr")}
+        total, where = _length(sum(costs[order.entrant] for order in able)), settings["device"]
+        say(f"{len(able)} trainings to do: about {total} on {'one core' if where == 'cpu' else where}", quiet=quiet)
+    options = {name: settings[name] for name in ("n_tokens", "batch_rows", "lr", "device")}
     for order in track_costs(able, lambda o: f"comparing {o.label}", lambda o: costs[o.entrant], quiet=quiet):
         if order.entrant in failed:
             continue

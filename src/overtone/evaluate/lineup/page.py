@@ -37,7 +37,7 @@ COLUMNS = (
     Column("l0", "active latents", "per held-out row, logarithmic; the line is what was asked for", True, short),
     Column("dead_share", "dead latents", "of latents: active in no held-out row", True, percent),
     Column("stability", "stability", "mean cosine of matched atoms between seeds", False, short),
-    Column("seconds", "seconds", "processor time of one training, logarithmic", True, short),
+    Column("seconds", "seconds", "of one training, logarithmic", True, short),
     Column("matmul_units", "dense products", "of one training step; its encoder product is 1", True, short),
 )  # fmt: skip
 ENOUGH = 300  # updates after which kinds whose price is steered to a number of active latents are near it

@@ -17,8 +17,8 @@ from overtone.evaluate.lineup.entrants import Entrant
 
 @dataclass(frozen=True)
 class Order:
-    """One training of a lineup: who, on which seed's rows (their `fingerprint`), and how; n_tokens, batch_rows, lr as
-    for `lineup`."""
+    """One training of a lineup: who, on which seed's rows (their `fingerprint`), and how; n_tokens, batch_rows, lr,
+    device as for `lineup`."""
 
     entrant: Entrant
     seed: int
@@ -26,6 +26,7 @@ class Order:
     n_tokens: int
     batch_rows: int
     lr: float | None
+    device: str = "cpu"
 
     @property
     def label(self) -> str:
@@ -37,10 +38,11 @@ class Order:
     def identity(self) -> dict[str, Any]:
         """All that its outcome depends on, as plain data."""
         preset = self.entrant.preset
-        return {
+        found = {
             "preset": preset.name, "settings": preset.to_dict(), "seed": self.seed, "rows": self.rows,
             "n_tokens": self.n_tokens, "batch_rows": self.batch_rows, "lr": self.lr, "version": library_version(),
         }  # fmt: skip
+        return found if self.device == "cpu" else {**found, "device": self.device}
 
 
 class Shelf:
