@@ -18,6 +18,7 @@ from overtone.dictionaries.presets.batch_top_k import BatchTopK
 from overtone.dictionaries.presets.g_sae import GSAE
 from overtone.dictionaries.presets.mp_sae import MPSAE
 from overtone.dictionaries.presets.top_k import TopK
+from overtone.training import step as steps
 from overtone.training.run import Run
 from overtone.training.schedules import Schedule
 
@@ -106,6 +107,19 @@ def test_a_training_whose_gradients_wait_is_the_same(make, dead, clip, monkeypat
         expected = course(preset, clip, dead)
     for name, tensor in expected.items():
         torch.testing.assert_close(found[name], tensor, rtol=1e-4 if make is MPSAE else 0, atol=1e-5 * (make is MPSAE))
+
+
+@pytest.mark.parametrize("kind", ["auto", "torch", "plain"])
+@pytest.mark.parametrize("clip", [1e9, 1e-3])
+def test_gradients_of_some_rows_join_the_others_wherever_these_are_made(kind, clip, monkeypatch):
+    """AuxK by dense products with the rows of dead latents, and place by place."""
+    found = []
+    for dense_with in (5, 0):
+        monkeypatch.setattr(steps, "DENSE_WITH", dense_with)
+        with using(kind):
+            found.append(course(TopK(LATENTS, k=4), clip, dead=True))
+    for name, tensor in found[1].items():
+        torch.testing.assert_close(found[0][name], tensor, rtol=1e-3, atol=1e-5)
 
 
 def test_a_step_whose_gradients_are_short_makes_no_matrix_of_them(native, monkeypatch):
