@@ -182,7 +182,7 @@ def used(dictionary, folder: Path) -> list[Tensor | str]:
     x = states()
     beside = ({"g": x.cos()},) if dictionary.origin["preset"] == "g_sae" else ()
     codes = dictionary.encode(x, *beside)
-    found = [codes.dense(), dictionary.decode(codes, x)]
+    found = [codes.dense(), dictionary.decode(codes.to("cpu"), x)]
     if dictionary.capabilities.linear_decoder:
         found += [dictionary.atoms() * dictionary.atom_norms()[:, None]]
     with suppress(CapabilityError):

@@ -109,14 +109,19 @@ class Dictionary(Part):
             )
         if not len(x):
             raise DataError("there are no rows to encode. Check the positions that select them.")
-        like = next((p for p in [*self.parameters(), *self.buffers()] if p.is_floating_point()), x)
+        like = self._one_of_its_tensors(x)
         return require_finite(x, "states").to(dtype=like.dtype, device=like.device)
 
+    def _one_of_its_tensors(self, other: Tensor) -> Tensor:
+        """A floating tensor of this dictionary, or another one where it has none."""
+        return next((p for p in [*self.parameters(), *self.buffers()] if p.is_floating_point()), other)
+
     def checked_codes(self, codes: SparseCodes) -> SparseCodes:
-        """`codes` unchanged. Raises ShapeError if they have another number of latents."""
+        """`codes` on the dictionary's device. Raises ShapeError if they have another number of latents."""
         if codes.n_latents != self.n_latents:
             raise ShapeError(
                 f"these codes have {codes.n_latents} latents, this dictionary {self.n_latents}. Decode codes with the "
                 "dictionary that encoded them."
             )
-        return codes
+        device = self._one_of_its_tensors(codes.values).device
+        return codes if codes.values.device == device else codes.to(device)
