@@ -1,9 +1,9 @@
 """Rows as numbers of 16 bits with a power of two for each: 11 significant bits, as many as TF32 keeps, in half the
 bytes.
 
-Used where torch may round float32 operands of matrix products (`torch.set_float32_matmul_precision` high or medium).
-A row's largest number comes to lie between 2^14 and 2^15, so that what is 2^28 times smaller still has all of its bits
-and what is smaller yet is wrong by less than 2^-39 of the largest.
+They nominate; where torch may round float32 operands of matrix products (`torch.set_float32_matmul_precision` high or
+medium) they also are what is multiplied. A row's largest number comes to lie between 2^14 and 2^15, so that what is
+2^28 times smaller still has all of its bits and what is smaller yet is wrong by less than 2^-39 of the largest.
 
 Those of parameters are kept until these change; who changes them can renew what is kept while they are at hand.
 

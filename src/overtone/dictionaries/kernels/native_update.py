@@ -8,7 +8,7 @@ from torch import Tensor
 
 from overtone.dictionaries.kernels import threads
 from overtone.dictionaries.kernels.served import served
-from overtone.dictionaries.kernels.update import EPSILON, LEAST, Moments, Update
+from overtone.dictionaries.kernels.update import EPSILON, LEAST, Moments, Update, parted
 from overtone.dictionaries.kernels.waiting import Sums
 
 ROWS, NUMBERS = 64, 2**14  # that are worth a thread
@@ -34,7 +34,7 @@ class NativeUpdate(Update):
 
     def norm(self, everything: Sequence[Moments]) -> Tensor:
         """As in `Update`, but that gradients stay as they are and `along` is kept."""
-        mine, others = _parted(everything)
+        mine, others = parted(everything, _is_mine)
         squares = sum(self._along(one) if one.unit else self._squares(one.gradient) for one in mine)
         found = torch.tensor(squares, dtype=torch.float64).sqrt()
         return torch.hypot(found, super().norm(others).double()) if others else found
@@ -54,7 +54,7 @@ class NativeUpdate(Update):
 
     def adam(self, everything: Sequence[Moments], lr: float, betas: tuple[float, float], scale: Tensor | None) -> None:
         """As in `Update`."""
-        mine, others = _parted(everything)
+        mine, others = parted(everything, _is_mine)
         if others:
             super().adam(others, lr, betas, scale)
         for one in mine:
@@ -112,7 +112,6 @@ def _rates(one: Moments, lr: float, betas: tuple[float, float]) -> tuple[float, 
     return lr / (1 - betas[0] ** step), (1 - betas[1] ** step) ** 0.5
 
 
-def _parted(everything: Sequence[Moments]) -> tuple[list[Moments], list[Moments]]:
-    """Those that the library can work on, and the others."""
-    mine = [one for one in everything if served(one.parameter, one.gradient, one.mean, one.square)]
-    return mine, [one for one in everything if not any(one is other for other in mine)]
+def _is_mine(one: Moments) -> bool:
+    """Whether the library can work on it."""
+    return served(one.parameter, one.gradient, one.mean, one.square)

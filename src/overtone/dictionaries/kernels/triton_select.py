@@ -342,25 +342,16 @@ def _search(
     found = tl.full((), 0, tl.int64)
     for i in range(0, 32):  # the k-th score, bit by bit
         trial = found + (tl.full((), 1, tl.int64) << (31 - i))
-        reach = 0
-        for first in range(0, n_latents, SIDE):
-            column = first + lane
-            inside = column < n_latents
-            score, wrong = _scores(
-                u, v, column, inside, of_row, of_row_v, 0.0, 0.0, scales_w, scales_d, lengths_w, lengths_d, added,
-                TWO_SIDED, BOOSTED, False,
-            )  # fmt: skip
-            reach += tl.sum((inside & (score >= _number(trial))).to(tl.int32), axis=0)
-        found = tl.where(reach >= K, trial, found)
-    level, above = _number(found), 0
-    for first in range(0, n_latents, SIDE):
-        column = first + lane
-        inside = column < n_latents
-        score, wrong = _scores(
-            u, v, column, inside, of_row, of_row_v, 0.0, 0.0, scales_w, scales_d, lengths_w, lengths_d, added,
-            TWO_SIDED, BOOSTED, False,
+        reach = _reaching(
+            _number(trial), u, v, of_row, of_row_v, scales_w, scales_d, lengths_w, lengths_d, added, n_latents,
+            TWO_SIDED, BOOSTED, SIDE,
         )  # fmt: skip
-        above += tl.sum((inside & (score > level)).to(tl.int32), axis=0)
+        found = tl.where(reach >= K, trial, found)
+    level = _number(found)
+    above = _reaching(
+        _number(found + 1), u, v, of_row, of_row_v, scales_w, scales_d, lengths_w, lengths_d, added, n_latents,
+        TWO_SIDED, BOOSTED, SIDE,
+    )  # fmt: skip
     taken, equals = 0, 0
     for first in range(0, n_latents, SIDE):
         column = first + lane
@@ -376,6 +367,25 @@ def _search(
         _put(chosen, of_u, of_v, place, column, wins, wins, u, v, of_row, of_row_v, scales_w, scales_d, bias, BOOSTED)
         taken += tl.sum(one, axis=0)
         equals += tl.sum(equal, axis=0)
+
+
+@triton.jit
+@no_type_check
+def _reaching(
+    least, u, v, of_row, of_row_v, scales_w, scales_d, lengths_w, lengths_d, added, n_latents,
+    TWO_SIDED: tl.constexpr, BOOSTED: tl.constexpr, SIDE: tl.constexpr,
+):  # fmt: skip
+    """How many of all scores of a row are not less than a number."""
+    count = 0
+    for first in range(0, n_latents, SIDE):
+        column = first + tl.arange(0, SIDE)
+        inside = column < n_latents
+        score, wrong = _scores(
+            u, v, column, inside, of_row, of_row_v, 0.0, 0.0, scales_w, scales_d, lengths_w, lengths_d, added,
+            TWO_SIDED, BOOSTED, False,
+        )  # fmt: skip
+        count += tl.sum((inside & (score >= least)).to(tl.int32), axis=0)
+    return count
 
 
 @triton.jit

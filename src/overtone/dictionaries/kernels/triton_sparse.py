@@ -191,20 +191,15 @@ def _towards_kernel(
     if AT_ONCE:
         place = begin + tl.arange(0, PLACES)
         there = place < end
-        latent, value, scale = _places(values, scales, latents, place, there, SCALED, WIDE)
-        tile = tl.load(
-            source + latent[:, None] * width + column[None, :], mask=there[:, None] & inside[None, :], other=0.0
-        ).to(WIDE)
-        out += tl.sum((value * scale)[:, None] * tile, axis=0)
+        weight, scale, tile = _rows(values, source, scales, latents, place, there, column, inside, width, SCALED, WIDE)
+        out += tl.sum(weight[:, None] * tile, axis=0)
     else:
         for first in range(begin, end, PLACES):
             place = first + tl.arange(0, PLACES)
-            there = place < end
-            latent, value, scale = _places(values, scales, latents, place, there, SCALED, WIDE)
-            tile = tl.load(
-                source + latent[:, None] * width + column[None, :], mask=there[:, None] & inside[None, :], other=0.0
-            ).to(WIDE)
-            out += tl.sum((value * scale)[:, None] * tile, axis=0)
+            weight, scale, tile = _rows(
+                values, source, scales, latents, place, place < end, column, inside, width, SCALED, WIDE
+            )
+            out += tl.sum(weight[:, None] * tile, axis=0)
     out += tl.load(constant + (here if BY_ROW else column), mask=inside, other=0.0).to(WIDE)
     error = tl.where(inside, out - tl.load(target + here, mask=inside, other=0.0).to(WIDE), 0.0)
     tl.store(x_hat + here, out, mask=inside)
@@ -216,22 +211,25 @@ def _towards_kernel(
     else:
         for first in range(begin, end, PLACES):
             place = first + tl.arange(0, PLACES)
-            there = place < end
-            latent, value, scale = _places(values, scales, latents, place, there, SCALED, WIDE)
-            tile = tl.load(
-                source + latent[:, None] * width + column[None, :], mask=there[:, None] & inside[None, :], other=0.0
-            ).to(WIDE)
-            tl.store(products + place, scale * tl.sum(tile * error[None, :], axis=1), mask=there)
+            weight, scale, tile = _rows(
+                values, source, scales, latents, place, place < end, column, inside, width, SCALED, WIDE
+            )
+            tl.store(products + place, scale * tl.sum(tile * error[None, :], axis=1), mask=place < end)
 
 
 @triton.jit
 @no_type_check
-def _places(values, scales, latents, place, there, SCALED: tl.constexpr, WIDE: tl.constexpr):
-    """Latents of some places, their values, and what the numbers of their rows are multiplied by."""
+def _rows(
+    values, source, scales, latents, place, there, column, inside, width, SCALED: tl.constexpr, WIDE: tl.constexpr
+):
+    """Rows of some places: what their numbers are multiplied by in a sum and in products, and the numbers."""
     latent = tl.load(latents + place, mask=there, other=0).to(tl.int64)  # latent * width can exceed 32 bits
     value = tl.load(values + place, mask=there, other=0.0).to(WIDE)
     if SCALED:
         scale = tl.load(scales + latent, mask=there, other=0.0).to(WIDE)
     else:
         scale = tl.full(value.shape, 1.0, WIDE)
-    return latent, value, scale
+    numbers = tl.load(
+        source + latent[:, None] * width + column[None, :], mask=there[:, None] & inside[None, :], other=0.0
+    )
+    return value * scale, scale, numbers.to(WIDE)

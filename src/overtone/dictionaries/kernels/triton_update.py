@@ -18,7 +18,7 @@ from overtone.dictionaries.kernels import halves
 from overtone.dictionaries.kernels.halves import powers
 from overtone.dictionaries.kernels.launch import on
 from overtone.dictionaries.kernels.served import served
-from overtone.dictionaries.kernels.update import EPSILON, LEAST, Moments, Update
+from overtone.dictionaries.kernels.update import EPSILON, LEAST, Moments, Update, parted
 
 WIDEST = 2**14  # numbers of a row that one program holds
 SIDE = 4096  # numbers of a row at a time where none need be held
@@ -30,7 +30,7 @@ class TritonUpdate(Update):
     @torch.no_grad()
     def norm(self, everything: Sequence[Moments]) -> Tensor:
         """As in `Update`, but that gradients stay as they are and `along` is kept."""
-        mine, others = _parted(everything)
+        mine, others = parted(everything, _is_mine)
         squares = [_squares(one).sum(dtype=torch.float64) for one in mine]
         squares += [super().norm(others).double().square()] if others else []
         return torch.stack(squares).sum().sqrt().float() if squares else torch.zeros(())
@@ -38,7 +38,7 @@ class TritonUpdate(Update):
     @torch.no_grad()
     def adam(self, everything: Sequence[Moments], lr: float, betas: tuple[float, float], scale: Tensor | None) -> None:
         """As in `Update`."""
-        mine, others = _parted(everything)
+        mine, others = parted(everything, _is_mine)
         if others:
             super().adam(others, lr, betas, scale)
         if not mine:
@@ -52,13 +52,8 @@ class TritonUpdate(Update):
             _adam(one, of_one, betas, scale)
 
 
-def _parted(everything: Sequence[Moments]) -> tuple[list[Moments], list[Moments]]:
-    """Those that the kernels can work on, and the others."""
-    mine = [one for one in everything if _is_mine(one)]
-    return mine, [one for one in everything if not any(one is other for other in mine)]
-
-
 def _is_mine(one: Moments) -> bool:
+    """Whether the kernels can work on it."""
     return (
         one.parameter.ndim == 2
         and 0 < one.parameter.shape[1] <= WIDEST

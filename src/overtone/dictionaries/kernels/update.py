@@ -3,7 +3,7 @@
 Source of Adam: Kingma and Ba 2014, arXiv 1412.6980.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -32,6 +32,14 @@ class Moments:
     step: Tensor
     unit: bool = False
     along: Tensor | None = None
+
+
+def parted(everything: Sequence[Moments], is_mine: Callable[[Moments], bool]) -> tuple[list[Moments], list[Moments]]:
+    """Those that some kernels can work on, and the others."""
+    mine, others = [], list[Moments]()
+    for one in everything:
+        (mine if is_mine(one) else others).append(one)
+    return mine, others
 
 
 class Update:
