@@ -11,6 +11,10 @@ import torch
 
 from choices import check, states_and_matrix
 from overtone.dictionaries.kernels import memory
+from overtone.dictionaries.kernels.choose import choose_alone
+from overtone.dictionaries.presets.abs_top_k import AbsTopK
+from overtone.dictionaries.presets.batch_top_k import BatchTopK
+from overtone.dictionaries.presets.top_k import TopK
 from overtone.dictionaries.selectors.base import Boost, Rule
 
 pytest.importorskip("triton", reason="Triton (a gigabyte) is not installed; `pip install overtone[kernels]`")
@@ -159,3 +163,25 @@ def test_the_kernels_can_be_built_for_a_gpu():
     )
     assert done.returncode == 0, done.stderr[-2000:]
     assert "_rank_kernel" in done.stdout and "_adam_kernel" in done.stdout
+
+
+@pytest.mark.parametrize("make", [TopK, AbsTopK, BatchTopK])
+def test_codes_of_states_alone_are_those_of_the_dictionary_itself(precision, make):
+    model = make(300, k=6).build(24, torch.Generator().manual_seed(0)).eval().to(DEVICE)
+    states = states_and_matrix(9, 24, 300)[0].to(DEVICE)
+    if make is BatchTopK:
+        model.selection.theta.fill_(1.5)
+    found = choose_alone(model, states, {}, triton_select.select)
+    expected = model.choose(states, company=False)
+    chosen, others = (
+        set(zip(c.support.rows.tolist(), c.support.latents.tolist(), strict=True)) for c in (found, expected)
+    )
+    assert len(chosen) >= 9 and len(chosen ^ others) <= (0 if precision == "highest" else 4)
+    if chosen == others:
+        torch.testing.assert_close(found.u, at_the_same(expected, found), rtol=0, atol=10 * EXACT[precision])
+
+
+def at_the_same(expected, found):
+    """The pre-activations of one choice in the order of another one of the same places."""
+    places = [c.support.rows * c.support.n_latents + c.support.latents for c in (expected, found)]
+    return expected.u[places[0].argsort()][places[1].argsort().argsort()]
