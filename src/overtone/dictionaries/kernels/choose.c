@@ -15,16 +15,19 @@
    Scores may be boosted: u (1 + |v|), v the product of other rows with other weights. Both products are bounded, and
    where u in float32 rules a score out, v is not made. */
 
-#include "tiles.h"
+#include "amx.h"
 
-/* Which kinds of nomination this library has: 1, plus 2 for bf16, plus 4 for int8. And the level of its vectors. */
+/* Which kinds of nomination this library has and this process may use, a bit for each. And the level of its vectors. */
 int64_t ot_kinds(void) {
-  int64_t kinds = 1;
+  int64_t kinds = 1 << SINGLE;
 #ifdef HAS_BF16
-  kinds += 2;
+  kinds += 1 << BF16;
 #endif
 #ifdef HAS_INT8
-  kinds += 4;
+  kinds += 1 << INT8;
+#endif
+#ifdef HAS_AMX
+  if (amx_allowed()) kinds += (1 << (AMX + BF16)) + (1 << (AMX + INT8));
 #endif
   return kinds;
 }
@@ -52,6 +55,8 @@ int64_t ot_padded(int64_t latents) { return panels_of(latents) * NR; }
 #define SURE 9.0f   /* deviations within which what rounding takes away lies */
 #define MANY 192    /* rows from which on most of a panel's weights will be needed in float32 */
 #define LARGE (2 * 1024 * 1024) /* bytes that are worth reading once more for each panel of weights */
+#define WAITING 160             /* marks per row, beside those of a panel, that may wait until they are scored */
+#define APART 8                 /* tiles of one product that are made before those of the boosts' */
 
 /* Uniform in (-1/2, 1/2), after Steele, Lea and Flood 2014 (splitmix). */
 static inline float uniform(uint64_t *state) {
@@ -110,9 +115,10 @@ void ot_pack(int64_t kind, const float *weight, int64_t latents, int64_t width, 
         for (int64_t q = 0; q < depth; q++) panel[q * NR + j] = 0;
         continue;
       }
-      facts found = pack_row(kind, weight + i * width, grid, width, 1, panel + j, NR);
+      facts found = pack_row(kind, weight + i * width, grid, width, 1, latent_place(panel, j));
+      for (int64_t q = depth_of(digits_of(kind), width); q < depth; q++) panel[q * NR + j] = 0;
       n->scale[j] = found.scale, n->length[j] = found.length, n->error[j] = found.error, n->begin[j] = -found.sum;
-      if (kind == INT8) n->length[j] += found.error, n->error[j] = n->length[j] * coarse(&found, n->length[j]);
+      if (digits_of(kind) == INT8) n->length[j] += found.error, n->error[j] = n->length[j] * coarse(&found, n->length[j]);
     }
   }
 }
@@ -180,8 +186,11 @@ typedef struct { /* working memory for one block of rows */
   uint32_t *marks; /* by row: which latents of a panel may exceed the limit */
   float *scores;   /* (rows, NR) of a panel, where they are exact */
   float *upper;    /* (rows, NR) of a panel: what boosts do not exceed */
-  int32_t *some, *marked; /* rows with marks, and once for each mark, by latent */
-  float *found, *found_boost, margin;
+  int32_t *some, *marked;  /* rows with marks; of each mark its row, by latent */
+  int32_t *starts, *kept;  /* of latents, from the first one with marks that wait: where these begin, how many remain */
+  float *found, *of_boost; /* of each mark: score; what its boost does not exceed, later its boost */
+  int64_t most;            /* marks that there is room for */
+  float margin;
   int64_t *again, n_again; /* rows that are put off */
   uint8_t *times;          /* how often each row was */
   int64_t n_scored;
@@ -284,7 +293,7 @@ static inline float limit_of(const problem *p, const scratch *s, float least) {
 #if defined(__AVX512F__)
 /* Products of a row with half a panel, plus `more`. */
 ALWAYS __m512 unpacked(int kind, const factors_of *row, const norms_of *norms, int h, vf acc, __m512 more) {
-  if (kind != INT8) return _mm512_add_ps((__m512)acc, more);
+  if (digits_of(kind) != INT8) return _mm512_add_ps((__m512)acc, more);
   __m512 product = _mm512_cvtepi32_ps(_mm512_sub_epi32((__m512i)acc, _mm512_set1_epi32(row->sum)));
   return _mm512_fmadd_ps(product, _mm512_mul_ps(_mm512_set1_ps(row->scale), _mm512_loadu_ps(norms->scale + h * VL)),
                          more);
@@ -298,9 +307,9 @@ ALWAYS __m512 at_most(int kind, const factors_of *row, const norms_of *norms, in
 }
 #endif
 
-/* Mark which scores of a tile's rows with a panel may exceed their limits. */
-ALWAYS void sift(int kind, int is_boosted, const problem *p, scratch *s, int64_t row, int64_t first,
-                 const vf of_score[MR][2], const vf of_boost[MR][2]) {
+/* Mark which scores of `rows` rows with a panel may exceed their limits. */
+ALWAYS void sift(int kind, int is_boosted, const problem *p, scratch *s, int64_t row, int rows, int64_t first,
+                 const vf (*of_score)[2], const vf (*of_boost)[2]) {
   const float *limits = s->limit + row;
   float *restrict scores = s->scores + row * NR, *restrict upper = s->upper + row * NR;
   uint32_t *restrict marks = s->marks + row;
@@ -311,7 +320,7 @@ ALWAYS void sift(int kind, int is_boosted, const problem *p, scratch *s, int64_t
   __m512 bias[2] = {_mm512_loadu_ps(s->bias + first), _mm512_loadu_ps(s->bias + first + VL)};
   __m512i sign = _mm512_set1_epi32(p->two_sided ? 0x7FFFFFFF : -1);
 #pragma GCC unroll 4
-  for (int r = 0; r < MR; r++) {
+  for (int r = 0; r < rows; r++) {
 #pragma GCC unroll 2
     for (int h = 0; h < 2; h++) {
       __m512 u = unpacked(kind, factors + r, norms, h, of_score[r][h], bias[h]);
@@ -330,7 +339,7 @@ ALWAYS void sift(int kind, int is_boosted, const problem *p, scratch *s, int64_t
   }
 #else
   (void)kind;
-  for (int r = 0; r < MR; r++) {
+  for (int r = 0; r < rows; r++) {
     marks[r] = 0;
     for (int j = 0; j < NR; j++) {
       float v = of_score[r][j / VL][j % VL] + s->bias[first + j], most = sided(p, v);
@@ -345,8 +354,10 @@ ALWAYS void sift(int kind, int is_boosted, const problem *p, scratch *s, int64_t
 #endif
 }
 
-/* Sort the marked rows of a panel by latent: those of latent j are s->marked[starts[j]] up to starts[j + 1]. */
-static inline void by_latent(const scratch *s, int64_t rows, int32_t starts[NR + 1]) {
+/* Sort the marked rows of a panel by latent, behind those of the latents before it, of which there are `before` with marks
+   that wait: those of latent j are s->marked[starts[j]] up to starts[j + 1]. */
+ALWAYS void by_latent(int is_boosted, const scratch *s, int64_t rows, int64_t before) {
+  int32_t *starts = s->starts + before;
   int64_t n = 0;
   int32_t counts[NR] = {0}, *some = s->some; /* rows with marks */
 #if defined(__AVX512F__)
@@ -366,22 +377,27 @@ static inline void by_latent(const scratch *s, int64_t rows, int32_t starts[NR +
 #endif
   for (int64_t i = 0; i < n; i++)
     for (uint32_t left = s->marks[some[i]]; left; left &= left - 1) counts[__builtin_ctz(left)]++;
-  starts[0] = 0;
+  if (!before) starts[0] = 0;
   for (int j = 0; j < NR; j++) starts[j + 1] = starts[j] + counts[j], counts[j] = starts[j];
   for (int64_t i = 0; i < n; i++)
-    for (uint32_t left = s->marks[some[i]]; left; left &= left - 1) s->marked[counts[__builtin_ctz(left)]++] = some[i];
+    for (uint32_t left = s->marks[some[i]]; left; left &= left - 1) {
+      int j = __builtin_ctz(left), at = counts[j]++;
+      s->marked[at] = some[i];
+      if (is_boosted) s->of_boost[at] = s->upper[some[i] * NR + j];
+    }
 }
 
-/* Keep of the marked rows of a latent those whose score the pre-activations found do not rule out. Returns how many. */
-static inline int64_t still_marked(const problem *p, const scratch *s, int32_t *rows, int64_t n, int lane) {
-  int64_t kept = 0;
-  for (int64_t i = 0; i < n; i++) {
-    int64_t row = rows[i];
-    float score = sided(p, s->found[i]), upper = score > 0 ? boosted(score, s->upper[row * NR + lane]) : score;
-    rows[kept] = (int32_t)row, s->found[kept] = s->found[i];
-    kept += upper + SLACK * fabsf(upper) > s->least[row];
+/* Keep of latent j's marks those whose score the pre-activations found do not rule out. */
+static inline void keep(const problem *p, scratch *s, int64_t j) {
+  int32_t *rows = s->marked + s->starts[j], kept = 0;
+  float *found = s->found + s->starts[j], *upper = s->of_boost + s->starts[j];
+  for (int32_t i = 0; i < s->kept[j]; i++) {
+    int32_t row = rows[i];
+    float score = sided(p, found[i]), most = score > 0 ? boosted(score, upper[i]) : score;
+    rows[kept] = row, found[kept] = found[i];
+    kept += most + SLACK * fabsf(most) > s->least[row];
   }
-  return kept;
+  s->kept[j] = kept;
 }
 
 static inline list list_of(const problem *p, const scratch *s, int64_t row) {
@@ -402,28 +418,23 @@ static inline void enter(const problem *p, scratch *s, int64_t row, int64_t late
   s->limit[row] = limit_of(p, s, s->least[row]);
 }
 
-/* Score what is marked of a panel and enter it in the rows' lists. */
-ALWAYS void take(int kind, int is_boosted, const problem *p, scratch *s, int64_t rows, int64_t first) {
-  int32_t starts[NR + 1];
-  by_latent(s, rows, starts);
-  for (int j = 0; j < NR; j++) {
-    int32_t *these = s->marked + starts[j];
-    int64_t n = starts[j + 1] - starts[j];
-    if (kind == SINGLE) {
-      for (int64_t i = 0; i < n; i++) {
-        int64_t row = these[i], at = row * NR + j;
-        enter(p, s, row, first + j, s->scores[at], is_boosted ? s->upper[at] : 0);
-      }
-      continue;
-    }
-    exact_scores(p, s->numbers, these, n, first + j, s->found), s->n_scored += n;
-    if (is_boosted) {
-      n = still_marked(p, s, these, n, j);
-      exact_boosts(p, s->numbers, these, n, first + j, s->found_boost), s->n_scored += n;
-    }
-    for (int64_t i = 0; i < n; i++)
-      enter(p, s, these[i], first + j, s->found[i], is_boosted ? s->found_boost[i] : 0);
+/* Score the marks of `n` latents from `first` on and enter them in the rows' lists. Each kind of rows is read by itself,
+   so that it stays in the cache. */
+ALWAYS void take(int kind, int is_boosted, const problem *p, scratch *s, int64_t first, int64_t n) {
+  for (int64_t j = 0; j < n; j++) {
+    int32_t start = s->starts[j], here = s->kept[j] = s->starts[j + 1] - start;
+    for (int32_t i = start; kind == SINGLE && i < start + here; i++) s->found[i] = s->scores[s->marked[i] * NR + j];
+    if (kind == SINGLE) continue;
+    exact_scores(p, s->numbers, s->marked + start, here, first + j, s->found + start), s->n_scored += here;
+    if (is_boosted) keep(p, s, j);
   }
+  for (int64_t j = 0; kind != SINGLE && is_boosted && j < n; j++) {
+    int32_t start = s->starts[j], here = s->kept[j];
+    exact_boosts(p, s->numbers, s->marked + start, here, first + j, s->of_boost + start), s->n_scored += here;
+  }
+  for (int64_t j = 0; j < n; j++)
+    for (int32_t i = s->starts[j]; i < s->starts[j] + s->kept[j]; i++)
+      enter(p, s, s->marked[i], first + j, s->found[i], is_boosted ? s->of_boost[i] : 0);
 }
 
 /* A row whose places did not fit, or that is not finite: all latents in float32. `work` holds as many places, and keys. */
@@ -447,12 +458,12 @@ static list whole_row(const problem *p, int64_t row, void *work) {
 /* Rows that pass the weights together: all blocks about alike, with some room for rows that were put off. */
 static int64_t block_of(const problem *p, int64_t rows) {
   int64_t cells = depth_of(p->kind, p->width) * (int64_t)sizeof(cell), lists = p->room * (int64_t)sizeof(place);
-  int64_t most = 170 * MR;
+  int64_t tall = tall_of(p->kind), most = p->kind & AMX ? 16 * GROUP : 170 * MR; /* whose states stay in the cache */
   if (most > LARGE / cells) most = LARGE / cells;
   if (most > 8 * LARGE / lists) most = 8 * LARGE / lists;
-  most = most < MR ? MR : most;
+  most = most < tall ? tall : most;
   int64_t blocks = rows > most ? (rows + most - 1) / most : 1, each = (rows + blocks - 1) / blocks;
-  return (each + each / 128 + MR) / MR * MR;
+  return (each + each / 128 + tall) / tall * tall;
 }
 
 /* Lay working memory out from an address on; returns how many bytes it takes. */
@@ -471,8 +482,12 @@ static int64_t lay_out(scratch *s, const problem *p, int64_t n_rows, int64_t blo
   PART(s->bias, 4 * (size_t)p->padded), PART(s->work, (sizeof(place) + 4) * (size_t)p->latents + 4 * VL);
   PART(s->keys, 4 * (room + VL)), PART(s->lengths, 4 * rows);
   PART(s->least, 4 * rows), PART(s->limit, 4 * rows), PART(s->scores, 4 * rows * NR);
-  PART(s->marks, 4 * (rows + 16)), PART(s->some, 4 * (rows + 16)), PART(s->marked, 4 * rows * NR);
-  PART(s->found, 4 * rows), PART(s->found_boost, 4 * rows), PART(s->again, 8 * (size_t)n_rows);
+  PART(s->marks, 4 * (rows + 16)), PART(s->some, 4 * (rows + 16));
+  s->most = (int64_t)rows * (p->kind & AMX ? NR + WAITING : NR);
+  PART(s->marked, 4 * s->most), PART(s->found, 4 * s->most), PART(s->starts, 4 * (p->padded + 1));
+  PART(s->kept, 4 * p->padded);
+  if (p->boosted) PART(s->of_boost, 4 * s->most);
+  PART(s->again, 8 * (size_t)n_rows);
   PART(s->numbers, 8 * rows), PART(s->times, (size_t)n_rows);
 #undef PART
   return (int64_t)(at - start);
@@ -486,12 +501,12 @@ static void shorten(const problem *p, scratch *s, int which, int64_t rows, int64
   float sure = 1.005f * (SURE + 1e-4f * sqrtf((float)p->width)); /* with what is rounded on the way */
   memset(f->cells, 0, sizeof(cell) * (size_t)(block * depth));
   for (int64_t r = 0; r < rows; r++) {
-    cell *cells = f->cells + (r / MR) * depth * MR + r % MR;
-    facts found = pack_row(p->kind, p->of[which].x + s->numbers[r] * p->width, p->of[which].grid, p->width, 0, cells, MR);
+    place_of_row to = row_place(p->kind, f->cells, depth, r);
+    facts found = pack_row(p->kind, p->of[which].x + s->numbers[r] * p->width, p->of[which].grid, p->width, 0, to);
     factors_of *row = f->factors + r;
     row->scale = found.scale, row->sum = found.sum;
     if (plain) plain[r] = found.plain;
-    if (p->kind == INT8) { /* sqrt(a + b) <= (a + b + c) / (2 sqrt(c)), and c is near to a + b */
+    if (digits_of(p->kind) == INT8) { /* sqrt(a + b) <= (a + b + c) / (2 sqrt(c)), and c is near to a + b */
       float here = coarse(&found, found.length), about = 2 * (here < 1e-4f ? here : 1e-4f);
       row->of_error = found.length * sure / (2 * sqrtf(12 * about));
       row->of_length = row->of_error * (here + about) + rounding * found.length + 1e-30f;
@@ -514,7 +529,7 @@ static void begin(const problem *p, scratch *s, int64_t rows, int64_t block, con
     s->least[r] = !p->k ? p->floor : start == -INFINITY ? start : start * s->lengths[r];
     s->limit[r] = limit_of(p, s, s->least[r]);
   }
-  for (int64_t r = rows; r % MR; r++) { /* nothing is marked in what is missing of the last tile */
+  for (int64_t r = rows; r % tall_of(p->kind); r++) { /* nothing is marked in what is missing of the last tile */
     s->limit[r] = INFINITY;
     for (int which = 0; which <= p->boosted; which++) s->of[which].factors[r] = (factors_of){0};
   }
@@ -528,50 +543,86 @@ static inline void approach(const problem *p, int which, int64_t panel, int64_t 
   for (int64_t i = part * near; i < (part + 1) * near && i < end; i += 64) __builtin_prefetch(weights + i, 0, 2);
 }
 
-/* One of the products of a tile: rows g * MR and on, panel q. */
-ALWAYS void tile_of(int kind, const problem *p, const scratch *s, int which, int64_t g, int64_t q, vf acc[MR][2]) {
+/* One of the products of a tile: rows g * tall and on, panel q. */
+ALWAYS void tile_of(int kind, const problem *p, const scratch *s, int which, int64_t g, int64_t q, vf (*acc)[2]) {
   int64_t depth = depth_of(kind, p->width);
   const product *a = p->of + which;
-  tile(kind, s->of[which].cells + g * depth * MR, a->packed + q * depth * NR, depth, a->norms[q].begin, acc);
+  const cell *rows = s->of[which].cells + g * depth * tall_of(kind), *panel = a->packed + q * depth * NR;
+#ifdef HAS_AMX
+  if (kind & AMX) {
+    amx_tile(kind, rows, panel, depth, a->norms[q].begin, acc);
+    return;
+  }
+#endif
+  tile(kind, rows, panel, depth, a->norms[q].begin, acc);
 }
 
-/* Fill the lists of a block of rows. */
+/* Mark what may exceed limits in `tiles` tiles of panel q, g and on: all products with one matrix, then those with the
+   other, whose panel pushes that of the first from the cache. */
+ALWAYS void mark(int kind, int is_boosted, const problem *p, scratch *s, int64_t g, int64_t q, int64_t tiles) {
+  int64_t tall = tall_of(kind);
+  vf of_score[APART][GROUP][2], of_boost[GROUP][2];
+  for (int64_t i = 0; i < tiles; i++) tile_of(kind, p, s, 0, g + i, q, of_score[i]);
+  for (int64_t i = 0; i < tiles; i++) {
+    if (is_boosted) tile_of(kind, p, s, 1, g + i, q, of_boost);
+    sift(kind, is_boosted, p, s, (g + i) * tall, (int)tall, q * NR, of_score[i], is_boosted ? of_boost : of_score[i]);
+  }
+}
+
+/* Fill the lists of a block of rows: marks are scored after each panel, whose weights are asked for meanwhile. */
 ALWAYS void nominate_as(int kind, int is_boosted, const problem *p, scratch *s, int64_t rows) {
   int64_t groups = (rows + MR - 1) / MR, panels = panels_of(p->latents);
   for (int64_t q = 0; q < panels; q++) {
     for (int64_t g = 0; g < groups; g++) {
-      vf of_score[MR][2], of_boost[MR][2];
       if (kind != SINGLE && rows >= MANY) approach(p, 0, q, g, groups);
       if (kind != SINGLE && rows >= MANY && is_boosted) approach(p, 1, q, g, groups);
-      tile_of(kind, p, s, 0, g, q, of_score);
-      if (is_boosted) tile_of(kind, p, s, 1, g, q, of_boost);
-      sift(kind, is_boosted, p, s, g * MR, q * NR, of_score, is_boosted ? of_boost : of_score);
+      mark(kind, is_boosted, p, s, g, q, 1);
     }
-    take(kind, is_boosted, p, s, rows, q * NR);
+    by_latent(is_boosted, s, rows, 0);
+    take(kind, is_boosted, p, s, q * NR, NR);
   }
 }
 
-ALWAYS void nominate_kind(int kind, const problem *p, scratch *s, int64_t rows) {
-  if (p->boosted)
-    nominate_as(kind, 1, p, s, rows);
-  else
-    nominate_as(kind, 0, p, s, rows);
+#ifdef HAS_AMX
+/* The same, but marks are scored as late as there is room, since products take less time than that. */
+ALWAYS void amx_nominate_as(int kind, int is_boosted, const problem *p, scratch *s, int64_t rows) {
+  int64_t groups = (rows + GROUP - 1) / GROUP, panels = panels_of(p->latents), first = 0;
+  shapes before;
+  amx_begin(&before);
+  for (int64_t q = 0; q < panels; q++) {
+    for (int64_t g = 0; g < groups; g += APART)
+      mark(kind, is_boosted, p, s, g, q, groups - g < APART ? groups - g : APART);
+    by_latent(is_boosted, s, rows, (q - first) * NR);
+    if (q + 1 < panels && s->starts[(q + 1 - first) * NR] + rows * NR <= s->most) continue;
+    take(kind, is_boosted, p, s, first * NR, (q + 1 - first) * NR);
+    first = q + 1;
+  }
+  amx_end(&before);
 }
+#endif
+
+/* One of these, made for a kind, and for boosted scores or others. */
+#define NOMINATE(how, kind)      \
+  if (p->boosted)                \
+    how(kind, 1, p, s, rows);    \
+  else                           \
+    how(kind, 0, p, s, rows);    \
+  break
 
 static void nominate(const problem *p, scratch *s, int64_t rows) {
+  switch (p->kind) {
 #ifdef HAS_INT8
-  if (p->kind == INT8) {
-    nominate_kind(INT8, p, s, rows);
-    return;
-  }
+  case INT8: NOMINATE(nominate_as, INT8);
 #endif
 #ifdef HAS_BF16
-  if (p->kind == BF16) {
-    nominate_kind(BF16, p, s, rows);
-    return;
-  }
+  case BF16: NOMINATE(nominate_as, BF16);
 #endif
-  nominate_kind(SINGLE, p, s, rows);
+#ifdef HAS_AMX
+  case AMX + INT8: NOMINATE(amx_nominate_as, AMX + INT8);
+  case AMX + BF16: NOMINATE(amx_nominate_as, AMX + BF16);
+#endif
+  default: NOMINATE(nominate_as, SINGLE);
+  }
 }
 
 typedef struct { /* where the choice goes; n of `size` places are filled */
@@ -624,7 +675,7 @@ static int choose_block(const problem *p, scratch *s, int64_t n, int64_t block, 
 
 /* Choose for all rows. Those that were put off join the next block. */
 static int choose_all(const problem *p, scratch *s, int64_t rows, int64_t block, usual *known, output *o) {
-  int64_t few = block < 4 * MR ? block : 4 * MR;
+  int64_t tall = tall_of(p->kind), few = block < 4 * tall ? block : 4 * tall;
   int fits = 1;
   for (int64_t next = 0, before; fits && (next < rows || s->n_again);) {
     int64_t n = 0, most = p->k && known->seen < SEEN ? few : block; /* without limits much has to be scored */

@@ -29,6 +29,7 @@ ROOM = 1024  # places of a row's list where no k bounds them, or an eighth of th
 WIDEST = 2**16  # states for int8, whose sums have 32 bits
 FEW = 1 / 16  # share of latents to score in float32 up to which int8 is faster than bf16
 GRAIN = 64  # rows or latents that are worth a thread
+AMX = 4  # what a kind of the library has more where matrix registers make the products
 
 _I, _P, _F = ctypes.c_int64, ctypes.c_void_p, ctypes.c_float
 _SIGNATURES = {
@@ -45,7 +46,8 @@ _SIGNATURES = {
     "ot_products": (None, [_P, _P, _P, _P, _I, _I, _I, _I, _I, _P]),
     "ot_towards": (None, [_P, _P, _P, _P, _I, _I, _I, _I, _I, _P, _I, *[_P] * 5]),
     "ot_weigh_by_latent": (ctypes.c_double, [_P, _P, _P, _P, _P, _I, _I, _I, _I, _P]),
-    "ot_sum_by_latent": (None, [_P, _P, _P, _P, _P, _I, _I, _I, _I, _I, _P, _P]),
+    "ot_sums_room": (_I, [_I] * 3),
+    "ot_sum_by_latent": (None, [*[_P] * 5, *[_I] * 6, _P, _P, _P]),
 }
 
 
@@ -90,7 +92,11 @@ class Native:
             function = getattr(self.library, name)
             function.restype, function.argtypes = result, arguments
         self.level, has = int(self.library.ot_level()), int(self.library.ot_kinds())
-        self.kinds = [i for i, name in enumerate(NOMINEES) if has >> i & 1 and nominees in (None, name)]
+        fastest = {}
+        for kind in range(has.bit_length()):
+            if has >> kind & 1 and nominees in (None, _digits(kind)):
+                fastest[_digits(kind)] = kind
+        self.kinds = [fastest[name] for name in NOMINEES if name in fastest]
         if not self.kinds:
             raise BuildError(f"this processor has no instructions for {nominees} products")
         self.drawn = 0  # grids, from whose number the noise of the next one follows
@@ -103,7 +109,8 @@ class Native:
     @property
     def name(self) -> str:
         """For logs."""
-        nominees = f", {NOMINEES[self.kinds[-1]]} nominees" if self.kinds[-1] else ""
+        fastest = self.kinds[-1]
+        nominees = f", {_digits(fastest)} nominees{' by AMX' if fastest & AMX else ''}" if fastest else ""
         return f"compiled ({LEVELS[self.level]}{nominees})"
 
     # ------------------------------------------------------------------------------------------------------ selection
@@ -145,7 +152,7 @@ class Native:
         whole, scored = torch.stack([p[4] for p in parts]).sum(0).tolist()
         self.whole_rows, self.scored, kept.size = self.whole_rows + whole, self.scored + scored, int(1.2 * len(u))
         kept.hints[by] = parts[0][5]
-        if kept.packed.kind == 2:
+        if _digits(kept.packed.kind) == "int8":
             products = 1 if rule.boost is None else 2
             kept.rest.weigh(scored / len(centred) > products * (FEW * n_latents + 3 * len(u) / len(centred)))
         sides = {} if rule.boost is None else {rule.boost.head: boosts}
@@ -233,12 +240,14 @@ class Native:
         width, n = states.shape[1], len(values)
         out, totals = memory.take(at.n_latents, width), torch.empty(at.n_latents)
         pointers = [t.data_ptr() for t in (values, states, order, rows, starts)]
-        threads.over(
-            at.n_latents, GRAIN,
-            lambda a, b: self.library.ot_sum_by_latent(
-                *pointers, at.n_latents, n, a, b, width, out.data_ptr(), totals.data_ptr()
-            ),
-        )  # fmt: skip
+        results = out.data_ptr(), totals.data_ptr()
+
+        def part(first: int, last: int) -> None:
+            room = memory.take(self.library.ot_sums_room(len(states), width, n))
+            sizes = at.n_latents, n, first, last, len(states), width
+            self.library.ot_sum_by_latent(*pointers, *sizes, room.data_ptr(), *results)
+
+        threads.over(at.n_latents, GRAIN, part)
         return out, totals
 
     def weighed(
@@ -256,6 +265,11 @@ class Native:
             lambda a, b: self.library.ot_weigh_by_latent(*pointers, at.n_latents, n, a, b, totals.data_ptr()),
         )  # fmt: skip
         return totals, sum(squares) ** 0.5
+
+
+def _digits(kind: int) -> str:
+    """What a kind of the library nominates with."""
+    return NOMINEES[kind & ~AMX]
 
 
 def _pointer(tensor: Tensor | None) -> int | None:

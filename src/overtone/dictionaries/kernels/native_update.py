@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from overtone.dictionaries.kernels import threads
+from overtone.dictionaries.kernels import memory, threads
 from overtone.dictionaries.kernels.served import served
 from overtone.dictionaries.kernels.update import EPSILON, LEAST, Moments, Update, parted
 from overtone.dictionaries.kernels.waiting import Sums
@@ -18,7 +18,8 @@ _SIGNATURES = {
     "ot_squares": (_D, [_P, _I]),
     "ot_along": (_D, [_P, _P, _I, _I, _I, _P]),
     "ot_to_length_one": (None, [_P, _I, _I, _I, _F]),
-    "ot_adam_of_sums": (None, [*[_P] * 8, *[_I] * 5, _P, _P, _I, _P, _F, *[_D] * 5]),
+    "ot_adam_room": (_I, [_I] * 4),
+    "ot_adam_of_sums": (None, [*[_P] * 8, *[_I] * 6, _P, _P, _I, _P, _F, *[_D] * 5]),
     "ot_adam": (None, [*[_P] * 4, _I, _I, _I, _P, _F, *[_D] * 6]),
 }
 
@@ -89,9 +90,10 @@ class NativeUpdate(Update):
             where[sums.more.latents] = torch.arange(len(more), dtype=torch.int32)
 
         def part(first: int, last: int) -> None:
-            room = torch.empty(width)
+            n_rows, places = len(sums.states), len(sums.values)
+            room = memory.take(self.library.ot_adam_room(n_rows, width, last - first, places))
             self.library.ot_adam_of_sums(
-                *pointers, n, len(sums.values), first, last, width, more.data_ptr() or None, where.data_ptr() or None,
+                *pointers, n, places, first, last, n_rows, width, more.data_ptr() or None, where.data_ptr() or None,
                 one.unit, room.data_ptr(), LEAST, *betas, size, root, EPSILON,
             )  # fmt: skip
 

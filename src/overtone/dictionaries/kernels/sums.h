@@ -3,6 +3,8 @@
 #ifndef SUMS_H
 #define SUMS_H
 
+#include <unistd.h>
+
 #include "vectors.h"
 
 #define CHUNK 16 /* vectors of a sum that stay in registers */
@@ -32,5 +34,78 @@
     for (int64_t j = from; j < to; j++) s += (VALUE) * matrix[(int64_t)(INDEX) * width + i];                        \
     sum[i] = s;                                                                                                     \
   }
+
+#define SLICE 64 /* columns of a matrix that are packed together, where rows are taken from it in any order */
+
+typedef struct { /* places by latent: numbers of values, rows of the matrix, where each latent's begin */
+  const int32_t *order, *rows, *starts;
+  int64_t n_latents, n;
+} by_latent_of;
+
+static inline int64_t start_at(const by_latent_of *at, int64_t latent) {
+  return latent < at->n_latents ? at->starts[latent] : at->n;
+}
+
+/* Bytes of the second cache, 0 if not known. */
+static inline int64_t second_cache(void) {
+#ifdef _SC_LEVEL2_CACHE_SIZE
+  return sysconf(_SC_LEVEL2_CACHE_SIZE);
+#else
+  return 0;
+#endif
+}
+
+/* Whether sums by latent are faster slice by slice: one fits the second cache, the matrix does not, and each row is taken
+   from it often. */
+static inline int sliced(int64_t n_rows, int64_t width, int64_t places) {
+  int64_t cache = second_cache() / 2;
+  return n_rows * SLICE * 4 <= cache && n_rows * width * 4 > cache && places >= 8 * n_rows;
+}
+
+static inline int64_t slices_of(int64_t width) { return (width + SLICE - 1) / SLICE; }
+
+/* Numbers of working memory for that. */
+static inline int64_t slice_room(int64_t n_rows, int64_t width, int64_t places) {
+  return n_rows * slices_of(width) * SLICE + places;
+}
+
+/* Put a matrix slice by slice into working memory, what is beyond its width being 0. */
+static void pack_slices(const float *matrix, int64_t n_rows, int64_t width, float *room) {
+  for (int64_t r = 0; r < n_rows; r++)
+    for (int64_t i = 0; i < width; i += SLICE) {
+      int64_t columns = width - i < SLICE ? width - i : SLICE;
+      float *to = room + (i * n_rows + r * SLICE);
+      memcpy(to, matrix + r * width + i, 4 * (size_t)columns);
+      memset(to + columns, 0, 4 * (size_t)(SLICE - columns));
+    }
+}
+
+/* out (latents first..last) = the sums that SUM_ROWS makes, number for number, slice by slice. room: of slice_room for
+   these latents' places, with what pack_slices left there. */
+static void sum_slices(const float *values, const by_latent_of *at, int64_t first, int64_t last, int64_t n_rows,
+                       int64_t width, float *out, float *room) {
+  float *in_order = room + n_rows * slices_of(width) * SLICE;
+  int64_t begin = start_at(at, first), end = start_at(at, last);
+  for (int64_t j = begin; j < end; j++) in_order[j - begin] = values[at->order[j]];
+  for (int64_t i = 0; i < width; i += SLICE) {
+    const float *slice = room + i * n_rows;
+    int64_t columns = width - i < SLICE ? width - i : SLICE;
+    for (int64_t l = first; l < last; l++) {
+      float part[SLICE], *to = columns == SLICE ? out + (l - first) * width + i : part;
+      vf s[SLICE / VL];
+#pragma GCC unroll 16
+      for (int c = 0; c < SLICE / VL; c++) s[c] = (vf){0};
+      for (int64_t j = at->starts[l], stop = start_at(at, l + 1); j < stop; j++) {
+        const float *row = slice + (int64_t)at->rows[j] * SLICE;
+        float v = in_order[j - begin];
+#pragma GCC unroll 16
+        for (int c = 0; c < SLICE / VL; c++) s[c] += v * LOAD(row + c * VL);
+      }
+#pragma GCC unroll 16
+      for (int c = 0; c < SLICE / VL; c++) STORE(to + c * VL, s[c]);
+      if (to == part) memcpy(out + (l - first) * width + i, part, 4 * (size_t)columns);
+    }
+  }
+}
 
 #endif

@@ -22,14 +22,35 @@
 #define NR (2 * VL) /* latents in a tile, and in a panel of packed weights */
 #define ALWAYS static inline __attribute__((always_inline))
 
-enum { SINGLE = 0, BF16 = 1, INT8 = 2 };
+/* A kind is one of these, plus AMX if matrix registers make the products. */
+enum { SINGLE = 0, BF16 = 1, INT8 = 2, AMX = 4 };
+#define GROUP 32 /* rows in a tile then */
+
+static inline int digits_of(int64_t kind) { return (int)(kind & ~AMX); }
+static inline int64_t tall_of(int64_t kind) { return kind & AMX ? GROUP : MR; }
 
 typedef uint32_t cell; /* numbers that follow each other along the width */
 
 static inline int64_t depth_of(int64_t kind, int64_t width) {
-  int64_t numbers = kind == INT8 ? 4 : kind == BF16 ? 2 : 1;
-  return (width + numbers - 1) / numbers;
+  int64_t numbers = digits_of(kind) == INT8 ? 4 : digits_of(kind) == BF16 ? 2 : 1, cells = (width + numbers - 1) / numbers;
+  return kind & AMX ? (cells + 15) / 16 * 16 : cells;
 }
+
+typedef struct { /* where the cells of a row are: `step` apart, and 16 of them `hop` from the next 16 */
+  cell *cells;
+  int64_t step, hop;
+} place_of_row;
+
+static inline cell *cells_at(place_of_row to, int64_t i) { return to.cells + i / 16 * to.hop; }
+
+/* Row r of some, of `depth` cells each. */
+static inline place_of_row row_place(int64_t kind, cell *rows, int64_t depth, int64_t r) {
+  if (kind & AMX) return (place_of_row){rows + r / 16 * 16 * depth + r % 16 * 16, 1, 256};
+  return (place_of_row){rows + r / MR * MR * depth + r % MR, MR, 16 * MR};
+}
+
+/* Latent r of a panel. */
+static inline place_of_row latent_place(cell *panel, int64_t r) { return (place_of_row){panel + r, NR, 16 * NR}; }
 
 typedef struct { /* of a row: step between numbers; lengths as it was, times factors, rounded (not int8), and the most
                     that rounding took away */
@@ -38,7 +59,7 @@ typedef struct { /* of a row: step between numbers; lengths as it was, times fac
 } facts;
 
 #ifdef HAS_BF16
-static facts pack_bf16(const float *row, int64_t width, cell *out, int64_t step) {
+static facts pack_bf16(const float *row, int64_t width, place_of_row to) {
   vf of_rounded = {0}, of_error = {0}, of_length = {0};
   for (int64_t i = 0; i < width; i += 32) {
     int64_t left = width - i;
@@ -53,7 +74,8 @@ static facts pack_bf16(const float *row, int64_t width, cell *out, int64_t step)
     cell cells[16];
     _mm512_storeu_si512(cells, both);
     int64_t n = left >= 32 ? 16 : (left + 1) / 2;
-    for (int64_t j = 0; j < n; j++) out[(i / 2 + j) * step] = cells[j];
+    cell *out = cells_at(to, i / 2);
+    for (int64_t j = 0; j < n; j++) out[j * to.step] = cells[j];
   }
   float length = sqrtf(total(of_length));
   return (facts){1, length, length, sqrtf(total(of_rounded)), sqrtf(total(of_error)), 0};
@@ -63,7 +85,7 @@ static facts pack_bf16(const float *row, int64_t width, cell *out, int64_t step)
 #ifdef HAS_INT8
 /* own, other: the dithers of these rows and of those they meet. raised: add 128 to each number. */
 static facts pack_int8(const float *row, const float *factors, const float *own, const float *other, int64_t width,
-                       int raised, cell *out, int64_t step) {
+                       int raised, place_of_row to) {
   __m512 most = _mm512_setzero_ps();
   for (int64_t i = 0; i < width; i += 16) {
     __m512 x = _mm512_mul_ps(_mm512_maskz_loadu_ps(lanes(width - i), row + i),
@@ -93,10 +115,11 @@ static facts pack_int8(const float *row, const float *factors, const float *own,
       _mm_storeu_si128((__m128i *)(bytes + j), _mm512_cvtsepi32_epi8(rounded));
     }
     int64_t n = width - i >= 64 ? 16 : (width - i + 3) / 4;
+    cell *out = cells_at(to, i / 4);
     for (int64_t j = 0; j < n; j++) {
       cell numbers;
       memcpy(&numbers, bytes + 4 * j, 4);
-      out[(i / 4 + j) * step] = raised ? numbers ^ 0x80808080u : numbers;
+      out[j * to.step] = raised ? numbers ^ 0x80808080u : numbers;
     }
   }
   int32_t more = (int32_t)rintf(total(cross)), all = raised ? 0 : 128 * _mm512_reduce_add_epi32(sum);
@@ -106,20 +129,19 @@ static facts pack_int8(const float *row, const float *factors, const float *own,
 }
 #endif
 
-/* Write a row as cells that lie `step` cells apart, what is beyond the width being zero. A row that is not finite has a
-   length that is not. grid: see ot_grid. */
-static facts pack_row(int64_t kind, const float *row, const float *grid, int64_t width, int is_weight, cell *out,
-                      int64_t step) {
+/* Write a row as cells, what is beyond the width being zero. A row that is not finite has a length that is not. grid: see
+   ot_grid. */
+static facts pack_row(int64_t kind, const float *row, const float *grid, int64_t width, int is_weight, place_of_row to) {
 #ifdef HAS_INT8
-  if (kind == INT8)
+  if (digits_of(kind) == INT8)
     return pack_int8(row, grid + is_weight * width, grid + (2 + is_weight) * width, grid + (3 - is_weight) * width,
-                     width, is_weight, out, step);
+                     width, is_weight, to);
 #endif
 #ifdef HAS_BF16
-  if (kind == BF16) return pack_bf16(row, width, out, step);
+  if (digits_of(kind) == BF16) return pack_bf16(row, width, to);
 #endif
   (void)kind, (void)grid, (void)is_weight;
-  for (int64_t i = 0; i < width; i++) memcpy(out + i * step, row + i, 4);
+  for (int64_t i = 0; i < width; i++) memcpy(to.cells + i * to.step, row + i, 4);
   float length = sqrtf(dot(row, row, width));
   return (facts){1, length, length, 0, 0, 0};
 }

@@ -92,21 +92,46 @@ static inline void ask(wish *w) {
   w->asked = w->asked + 16 < w->width ? w->asked + 16 : 0;
 }
 
+#define TOGETHER_LATENTS (1 << 20) /* numbers of sums that are made before they are used, where slice by slice is faster */
+
+static inline int64_t together(int64_t latents, int64_t width) {
+  int64_t most = TOGETHER_LATENTS / width + 1;
+  return latents < most ? latents : most;
+}
+
+/* Numbers of working memory of ot_adam_of_sums for some latents and their places. */
+int64_t ot_adam_room(int64_t n_rows, int64_t width, int64_t latents, int64_t places) {
+  if (!sliced(n_rows, width, places)) return width;
+  return slice_room(n_rows, width, places) + together(latents, width) * width;
+}
+
 /* ot_adam on latents first..last with the gradients that ot_sum_by_latent would make, each of which is used as soon as it
    is made. more: rows that are added to those of latents l with where[l] >= 0, or null. unit: whether rows stay at
-   length one. sum: room for a row. */
+   length one. room: of ot_adam_room. */
 void ot_adam_of_sums(float *p, float *mean, float *square, const float *values, const float *matrix,
                      const int32_t *order, const int32_t *rows, const int32_t *starts, int64_t n_latents, int64_t n,
-                     int64_t first, int64_t last, int64_t width, const float *more, const int32_t *where, int64_t unit,
-                     float *sum, float least, double beta1, double beta2, double size, double root, double epsilon) {
+                     int64_t first, int64_t last, int64_t n_rows, int64_t width, const float *more,
+                     const int32_t *where, int64_t unit, float *room, float least, double beta1, double beta2,
+                     double size, double root, double epsilon) {
   rates a = {1, (float)(1 - beta1), (float)beta2, (float)(1 - beta2), (float)size, (float)(1 / root), (float)epsilon};
+  by_latent_of at = {order, rows, starts, n_latents, n};
+  int by_slice = sliced(n_rows, width, start_at(&at, last) - start_at(&at, first));
+  int64_t group = by_slice ? together(last - first, width) : 1;
+  float *slices = room + group * width;
+  if (by_slice) pack_slices(matrix, n_rows, width, slices);
   for (int64_t l = first; l < last; l++) {
-    int64_t here = l * width, next = here + 2 * width, from = starts[l], to = l + 1 < n_latents ? starts[l + 1] : n;
+    int64_t here = l * width, next = here + 2 * width, from = start_at(&at, l), to = start_at(&at, l + 1);
+    float *sum = room + (l - first) % group * width;
     wish w = {{p + next, mean + next, square + next}, width, 0};
-    SUM_ROWS(rows[j], values[order[j]], ask(&w))
-    for (i = (to - from) * (width / (CHUNK * VL)) * 16; i < width; i += 16) ask(&w);
-    if (more && where[l] >= 0)
-      for (i = 0; i < width; i++) sum[i] += more[(int64_t)where[l] * width + i];
+    if (by_slice) {
+      int64_t end = last - l < group ? last : l + group;
+      if (sum == room) sum_slices(values, &at, l, end, n_rows, width, room, slices);
+      for (int64_t i = 0; i < width; i += 16) ask(&w);
+    } else {
+      SUM_ROWS(rows[j], values[order[j]], ask(&w))
+      for (i = (to - from) * (width / (CHUNK * VL)) * 16; i < width; i += 16) ask(&w);
+    }
+    for (int64_t i = 0; more && where[l] >= 0 && i < width; i++) sum[i] += more[(int64_t)where[l] * width + i];
     renew(p + here, sum, mean + here, square + here, width, unit ? dot(sum, p + here, width) : 0, a);
     if (unit) to_length_one(p + here, width, least);
   }
