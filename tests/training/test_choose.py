@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import choices
+import matrix_registers
 from choices import states_and_matrix
 from overtone.core.seeds import torch_generator
 from overtone.dictionaries.autoencoder import linear_autoencoder
@@ -19,7 +20,7 @@ from overtone.dictionaries.kernels.candidates import Candidates
 from overtone.dictionaries.kernels.choose import choose
 from overtone.dictionaries.kernels.compiler import BuildError
 from overtone.dictionaries.kernels.dispatch import KINDS
-from overtone.dictionaries.kernels.native import FEW, MACHINE, Native
+from overtone.dictionaries.kernels.native import FEW, MACHINE, Native, digits
 from overtone.dictionaries.kernels.nominees import NOMINEES
 from overtone.dictionaries.kernels.rounded_bf16 import BF16
 from overtone.dictionaries.kernels.rounded_int8 import INT8
@@ -37,7 +38,8 @@ from overtone.dictionaries.selectors.base import Boost, Rule
 from overtone.dictionaries.selectors.rank import Rank
 
 BUILDS = {
-    "int8": (MACHINE,), "bf16": (MACHINE,), "single": (MACHINE,), "avx2": ("-mavx2", "-mfma"), "portable": (),
+    "int8": (MACHINE,), "int8, other registers": None, "bf16": (MACHINE,), "bf16, other registers": None,
+    "single": (MACHINE,), "avx2": ("-mavx2", "-mfma"), "portable": (),
 }  # fmt: skip
 TORCH = {"torch int8": (INT8,), "torch bf16": (BF16,), "torch": KINDS}
 SELECTS = [*BUILDS, *TORCH]
@@ -49,10 +51,15 @@ def library(build):
     """The kernels for some compiler options; skips where this machine has no compiler or cannot run them."""
     if build == "avx2" and torch.backends.cpu.get_cpu_capability() not in ("AVX2", "AVX512"):
         pytest.skip("this processor has no AVX2")
+    digits, _, other = build.partition(", ")
     try:
-        return Native(*BUILDS[build], nominees=build if build in NOMINEES else None)
+        options = BUILDS[build] or matrix_registers.otherwise()
+        found = Native(*options, nominees=digits if digits in NOMINEES else None)
     except BuildError as error:
         pytest.skip(f"no compiled kernels here: {error}")
+    if other and bool(found.amx) == matrix_registers.here():
+        pytest.skip("this processor's registers are too narrow")
+    return found
 
 
 @cache
@@ -160,7 +167,7 @@ def test_multiplied_scores_are_chosen_exactly_where_float32_is_exact_and_a_boost
     assert torch.equal(plain.support.latents, found.support.latents) and torch.equal(plain.u, found.u)
 
 
-@pytest.mark.parametrize("build", ["int8", "bf16", "portable"])
+@pytest.mark.parametrize("build", ["int8", "int8, other registers", "bf16", "portable"])
 @pytest.mark.parametrize("threads", [2, 3])
 def test_the_number_of_threads_changes_no_bit(build, threads):
     x, weight, bias = states_and_matrix(700, 33, 300)
@@ -303,12 +310,30 @@ def above(scores, floor, two_sided):
     return ((scores.abs() if two_sided else scores) > floor).flatten().nonzero().view(-1)
 
 
-def test_all_kinds_of_nomination_give_the_same_bits():
+@pytest.mark.parametrize("other", ["bf16", "int8, other registers", "bf16, other registers"])
+def test_all_kinds_of_nomination_give_the_same_bits(other):
     x, weight, bias = states_and_matrix(500, 96, 1024)
     x[:, 7] *= 300
-    found = [select(build, x, weight, bias, Rule(k=12), False) for build in ("int8", "bf16")]
+    found = [select(build, x, weight, bias, Rule(k=12), False) for build in ("int8", other)]
     assert torch.equal(found[0].support.latents, found[1].support.latents)
     assert torch.equal(found[0].u, found[1].u)
+
+
+@pytest.mark.parametrize("rule", [Rule(k=12), Rule(floor=0.5)])
+def test_marks_that_wait_for_more_than_there_is_room_are_scored_in_between(rule):
+    """With matrix registers; in the first block, which has no limits, everything is marked."""
+    build = "int8" if matrix_registers.here() else "int8, other registers"
+    native, (x, weight, bias) = library(build), states_and_matrix(1100, 64, 3000)
+    for _ in range(2):
+        check(native.select(x, weight, bias, rule, False), x, weight, bias, rule, False)
+
+
+def test_matrix_registers_are_left_as_they_were():
+    """torch's products use them too, and may remember how they had set them."""
+    native, (x, weight, bias) = library("int8"), states_and_matrix(300, 64, 512)
+    halves, before = x.bfloat16(), x.bfloat16() @ weight.bfloat16().T
+    native.select(x, weight, bias, Rule(k=5), False)
+    assert torch.equal(halves @ weight.bfloat16().T, before)
 
 
 def test_few_scores_are_made_in_float32_even_where_coordinates_are_extreme():
@@ -321,7 +346,7 @@ def test_few_scores_are_made_in_float32_even_where_coordinates_are_extreme():
         assert 12 * len(x) <= native.scored - before < FEW * x.shape[0] * len(weight)
 
 
-@pytest.mark.parametrize("build", ["int8", "torch int8"])
+@pytest.mark.parametrize("build", ["int8", "int8, other registers", "torch int8"])
 @pytest.mark.parametrize("two_sided", [False, True])
 def test_nothing_is_missed_where_all_coordinates_are_rounded_the_same_way(build, two_sided):
     generator = torch.Generator().manual_seed(0)
@@ -335,9 +360,8 @@ def test_nothing_is_missed_where_all_coordinates_are_rounded_the_same_way(build,
 
 
 def test_what_int8_bounds_exceed_products_by_is_nine_deviations_of_uniform_noise():
-    generator, native = torch.Generator().manual_seed(0), library("int8")
-    if native.kinds != [2]:
-        pytest.skip("no int8 products here")
+    library("int8")  # or this is skipped
+    generator, native = torch.Generator().manual_seed(0), Native(MACHINE, nominees="int8")  # the same noise each time
     part = torch.randint(0, 100, (400,), generator=generator) + 0.5
     part[0] = 126.5  # steps are 1, and all others are halfway between two of them
     x, weight = torch.cat([part, part]).unsqueeze(0), torch.cat([part, -part]).expand(1024, 800).contiguous()
@@ -354,7 +378,7 @@ def test_what_int8_bounds_exceed_products_by_is_nine_deviations_of_uniform_noise
     assert 0.85 < float(deviations.std()) < 1.15, "noise that is not taken out again has 1.4 or 1.7"
 
 
-@pytest.mark.parametrize("build", ["int8", "torch int8"])
+@pytest.mark.parametrize("build", ["int8", "int8, other registers", "torch int8"])
 @pytest.mark.parametrize("width", [512, 1024])
 def test_int8_nominates_few_more_than_are_chosen_of_wide_rows(build, width):
     x, weight, bias = states_and_matrix(1000, width, 4096)
@@ -367,23 +391,25 @@ def test_int8_nominates_few_more_than_are_chosen_of_wide_rows(build, width):
 
 
 def test_int8_rests_where_its_bounds_tell_little_and_comes_back():
-    if library("int8").kinds != [2] or library("bf16").kinds != [1]:
-        pytest.skip("no int8 and bf16 products here")
+    library("int8"), library("bf16")  # or this is skipped
     native, (x, weight, bias) = Native(MACHINE), states_and_matrix(200, 96, 1024)
     good, weight[:] = weight.clone(), weight[0]  # all latents are equal but for their biases
     kinds = []
     for _ in range(2 + 16 + 2):
         check(native.select(x, weight, bias, Rule(k=5), False), x, weight, bias, Rule(k=5), False)
-        kinds.append(native.kept[weight].packed.kind)
+        kinds.append(digits(native.kept[weight].packed.kind))
     weight[:] = good
     for _ in range(31):
         native.select(x, weight, bias, Rule(k=5), False)
-        kinds.append(native.kept[weight].packed.kind)
-    assert kinds == [2] + 16 * [1] + [2] + 32 * [1] + [2], "a longer rest after the second time; then it serves again"
+        kinds.append(digits(native.kept[weight].packed.kind))
+    resting = [16 * ["bf16"], 32 * ["bf16"]]
+    assert kinds == ["int8", *resting[0], "int8", *resting[1], "int8"], (
+        "a longer rest after the second time; then it serves again"
+    )
     assert native.whole_rows == 0
 
 
-@pytest.mark.parametrize("build", ["int8", "portable"])
+@pytest.mark.parametrize("build", ["int8", "int8, other registers", "portable"])
 def test_rows_with_more_places_than_room_are_computed_as_a_whole_and_counted(build, monkeypatch):
     monkeypatch.setattr(native_module, "ROOM", 128)
     native, (x, weight, bias) = library(build), states_and_matrix(20, 8, 2000)

@@ -154,6 +154,5 @@ def _compiled(*, forced: bool) -> Kernels | None:
         return None
     if native.level == 0 and not forced:
         return None
-    return Kernels(
-        native.name, *native.functions, native.select, NativeProduct(native.library), NativeUpdate(native.library)
-    )  # fmt: skip
+    product, update = NativeProduct(native.library, native.amx), NativeUpdate(native.library)
+    return Kernels(native.name, *native.functions, native.select, product, update)

@@ -94,8 +94,8 @@ class Native:
         self.level, has = int(self.library.ot_level()), int(self.library.ot_kinds())
         fastest = {}
         for kind in range(has.bit_length()):
-            if has >> kind & 1 and nominees in (None, _digits(kind)):
-                fastest[_digits(kind)] = kind
+            if has >> kind & 1 and nominees in (None, digits(kind)):
+                fastest[digits(kind)] = kind
         self.kinds = [fastest[name] for name in NOMINEES if name in fastest]
         if not self.kinds:
             raise BuildError(f"this processor has no instructions for {nominees} products")
@@ -107,10 +107,15 @@ class Native:
         self.preactivations, self.decode, self.reconstruct = self.functions
 
     @property
+    def amx(self) -> int:
+        """AMX, if matrix registers nominate, else 0."""
+        return self.kinds[-1] & AMX
+
+    @property
     def name(self) -> str:
         """For logs."""
         fastest = self.kinds[-1]
-        nominees = f", {_digits(fastest)} nominees{' by AMX' if fastest & AMX else ''}" if fastest else ""
+        nominees = f", {digits(fastest)} nominees{' by AMX' if self.amx else ''}" if fastest else ""
         return f"compiled ({LEVELS[self.level]}{nominees})"
 
     # ------------------------------------------------------------------------------------------------------ selection
@@ -152,7 +157,7 @@ class Native:
         whole, scored = torch.stack([p[4] for p in parts]).sum(0).tolist()
         self.whole_rows, self.scored, kept.size = self.whole_rows + whole, self.scored + scored, int(1.2 * len(u))
         kept.hints[by] = parts[0][5]
-        if _digits(kept.packed.kind) == "int8":
+        if digits(kept.packed.kind) == "int8":
             products = 1 if rule.boost is None else 2
             kept.rest.weigh(scored / len(centred) > products * (FEW * n_latents + 3 * len(u) / len(centred)))
         sides = {} if rule.boost is None else {rule.boost.head: boosts}
@@ -267,7 +272,7 @@ class Native:
         return totals, sum(squares) ** 0.5
 
 
-def _digits(kind: int) -> str:
+def digits(kind: int) -> str:
     """What a kind of the library nominates with."""
     return NOMINEES[kind & ~AMX]
 

@@ -15,11 +15,11 @@ _I, _P = ctypes.c_int64, ctypes.c_void_p
 
 
 class NativeProduct:
-    """The product in a compiled library of the kernels."""
+    """The product in a compiled library of the kernels. kind: AMX, where matrix registers may be used, or 0."""
 
-    def __init__(self, library: ctypes.CDLL) -> None:
-        self._product = library.ot_product
-        self._product.restype, self._product.argtypes = _I, [_P, _I, _I, _P, _I, _I, _I, _I, _I, _P, _I, _I]
+    def __init__(self, library: ctypes.CDLL, kind: int = 0) -> None:
+        self._product, self._kind = library.ot_product, kind
+        self._product.restype, self._product.argtypes = _I, [_P, _I, _I, _P, _I, _I, _I, _I, _I, _P, _I, _I, _I]
 
     def serves(self, *tensors: Tensor) -> bool:
         """Whether it can compute with such matrices."""
@@ -49,7 +49,7 @@ class NativeProduct:
     def _part(self, a: Tensor, b: Tensor, out: Tensor, add: bool) -> None:
         sizes = len(a), len(b), a.shape[1]
         failed = self._product(
-            a.data_ptr(), *a.stride(), b.data_ptr(), *b.stride(), *sizes, out.data_ptr(), out.stride(0), add
+            a.data_ptr(), *a.stride(), b.data_ptr(), *b.stride(), *sizes, out.data_ptr(), out.stride(0), add, self._kind
         )
         if failed:
             raise MemoryError("no memory for the packed parts of a product.")

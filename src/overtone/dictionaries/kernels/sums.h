@@ -29,10 +29,11 @@
     for (int64_t j = from; j < to; j++) s += (VALUE) * LOAD(matrix + (int64_t)(INDEX) * width + i);                 \
     STORE(sum + i, s);                                                                                              \
   }                                                                                                                 \
-  for (; i < width; i++) {                                                                                          \
-    float s = 0;                                                                                                    \
-    for (int64_t j = from; j < to; j++) s += (VALUE) * matrix[(int64_t)(INDEX) * width + i];                        \
-    sum[i] = s;                                                                                                     \
+  if (i < width) {                                                                                                  \
+    vf s = {0};                                                                                                     \
+    for (int64_t j = from; j < to; j++)                                                                             \
+      s += (VALUE) * some(matrix + (int64_t)(INDEX) * width + i, width - i);                                        \
+    memcpy(sum + i, &s, 4 * (size_t)(width - i));                                                                   \
   }
 
 #define SLICE 64 /* columns of a matrix that are packed together, where rows are taken from it in any order */
@@ -48,7 +49,9 @@ static inline int64_t start_at(const by_latent_of *at, int64_t latent) {
 
 /* Bytes of the second cache, 0 if not known. */
 static inline int64_t second_cache(void) {
-#ifdef _SC_LEVEL2_CACHE_SIZE
+#if defined(SECOND_CACHE)
+  return SECOND_CACHE;
+#elif defined(_SC_LEVEL2_CACHE_SIZE)
   return sysconf(_SC_LEVEL2_CACHE_SIZE);
 #else
   return 0;

@@ -92,7 +92,9 @@ static inline void ask(wish *w) {
   w->asked = w->asked + 16 < w->width ? w->asked + 16 : 0;
 }
 
+#ifndef TOGETHER_LATENTS
 #define TOGETHER_LATENTS (1 << 20) /* numbers of sums that are made before they are used, where slice by slice is faster */
+#endif
 
 static inline int64_t together(int64_t latents, int64_t width) {
   int64_t most = TOGETHER_LATENTS / width + 1;

@@ -1,0 +1,84 @@
+"""Sums by latent that are made slice by slice are those made row by row, to the bit, and so are updates by them."""
+
+import pytest
+import torch
+
+from overtone.dictionaries.codes import Support
+from overtone.dictionaries.kernels.compiler import BuildError
+from overtone.dictionaries.kernels.native import MACHINE, Native
+from overtone.dictionaries.kernels.native_update import NativeUpdate
+from overtone.dictionaries.kernels.update import Moments
+from overtone.dictionaries.kernels.waiting import Rows, Sums
+
+ROWS, LATENTS, K = 70, 45, 9
+CACHE = f"-DSECOND_CACHE={2 * 4 * 64 * ROWS}"  # just enough for a slice of so many rows
+FEW = "-DTOGETHER_LATENTS=1000"  # numbers of sums that are made before they are used
+
+
+@pytest.fixture(scope="module", params=[MACHINE, "-O3"])
+def both(request):
+    """Kernels that take slices where they are told that the cache is so small, and those that never do."""
+    try:
+        return Native(request.param, CACHE, FEW), Native(request.param, "-DSECOND_CACHE=0")
+    except BuildError as error:
+        pytest.skip(f"no compiled kernels here: {error}")
+
+
+def places(width, seed=0):
+    draw = torch.Generator().manual_seed(seed)
+    latents = torch.rand(ROWS, LATENTS, generator=draw).topk(K, dim=1).indices.sort(dim=1).values
+    latents[latents == 7] = 8  # a latent without places, and some that are there twice
+    at = Support.from_indices(latents, LATENTS)
+    return torch.randn(ROWS * K, generator=draw), torch.randn(ROWS, width, generator=draw), at
+
+
+@pytest.fixture(params=[1, 2])
+def threads(request):
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("width", [65, 100, 128, 300])
+def test_they_are_the_same_sums(both, threads, width):
+    values, states, at = places(width)
+    (sliced, totals), (plain, expected) = (native.sum_by_latent(values, states, at) for native in both)
+    assert (
+        both[0].library.ot_sums_room(ROWS, width, ROWS * K) > 0 == both[1].library.ot_sums_room(ROWS, width, ROWS * K)
+    )
+    assert torch.equal(sliced, plain) and torch.equal(totals, expected)
+    truth = torch.zeros(LATENTS, width, dtype=torch.float64)
+    truth.index_add_(0, at.latents, values.double().unsqueeze(1) * states.double()[at.rows])
+    torch.testing.assert_close(sliced.double(), truth, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("unit", [False, True])
+@pytest.mark.parametrize("width", [100, 128])
+def test_updates_by_them_are_the_same(both, threads, unit, width):
+    values, states, at = places(width)
+    more = Rows(torch.tensor([3, 7, 40]), torch.ones(3, width))
+    found = []
+    for native in both:
+        draw = torch.Generator().manual_seed(1)
+        parameter = torch.nn.functional.normalize(torch.randn(LATENTS, width, generator=draw), dim=1)
+        mean, square = torch.zeros(LATENTS, width), torch.zeros(LATENTS, width)
+        one = Moments(parameter, torch.empty(0), mean, square, torch.tensor(0.0))
+        one.unit = unit
+        for rows in (None, more):
+            sums = Sums(native, values, states, at, 1.0, rows)
+            NativeUpdate(native.library).adam_of_sums(one, sums, 1e-2, (0.9, 0.999))
+        found.append((one.parameter, one.mean, one.square))
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("rows", "width", "n", "why"),
+    [
+        (ROWS, 64, 10**4, "all of it fits"),
+        (ROWS + 1, 100, 10**4, "not even a slice fits"),
+        (ROWS, 100, ROWS, "few places"),
+    ],
+)
+def test_where_they_would_take_longer_there_are_no_slices(both, rows, width, n, why):
+    assert both[0].library.ot_sums_room(rows, width, n) == 0, why
