@@ -1,27 +1,41 @@
 """Sums by latent that are made slice by slice are those made row by row, to the bit, and so are updates by them."""
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 
 from overtone.dictionaries.codes import Support
+from overtone.dictionaries.kernels import trial
 from overtone.dictionaries.kernels.compiler import BuildError
 from overtone.dictionaries.kernels.native import MACHINE, Native
 from overtone.dictionaries.kernels.native_update import NativeUpdate
+from overtone.dictionaries.kernels.trial import TRIES, Slices
 from overtone.dictionaries.kernels.update import Moments
 from overtone.dictionaries.kernels.waiting import Rows, Sums
 
 ROWS, LATENTS, K = 70, 45, 9
-CACHE = f"-DSECOND_CACHE={2 * 4 * 64 * ROWS}"  # just enough for a slice of so many rows
+CACHE = f"-DSECOND_CACHE={4 * 64 * ROWS}"  # just enough for a slice of so many rows
 FEW = "-DTOGETHER_LATENTS=1000"  # numbers of sums that are made before they are used
 
 
 @pytest.fixture(scope="module", params=[MACHINE, "-O3"])
-def both(request):
-    """Kernels that take slices where they are told that the cache is so small, and those that never do."""
+def kernels(request):
+    """Kernels that may take slices, as they are told that the cache is so small."""
     try:
-        return Native(request.param, CACHE, FEW), Native(request.param, "-DSECOND_CACHE=0")
+        return Native(request.param, CACHE, FEW)
     except BuildError as error:
         pytest.skip(f"no compiled kernels here: {error}")
+
+
+class Always:
+    """One way, whichever is faster."""
+
+    def __init__(self, by_slice):
+        self.by_slice = by_slice
+
+    def way(self, use, n_rows, width, places):
+        return nullcontext(self.by_slice)
 
 
 def places(width, seed=0):
@@ -41,12 +55,13 @@ def threads(request):
 
 
 @pytest.mark.parametrize("width", [65, 100, 128, 300])
-def test_they_are_the_same_sums(both, threads, width):
+def test_they_are_the_same_sums(kernels, threads, width, monkeypatch):
     values, states, at = places(width)
-    (sliced, totals), (plain, expected) = (native.sum_by_latent(values, states, at) for native in both)
-    assert (
-        both[0].library.ot_sums_room(ROWS, width, ROWS * K) > 0 == both[1].library.ot_sums_room(ROWS, width, ROWS * K)
-    )
+    found = []
+    for by_slice in (True, False):
+        monkeypatch.setattr(kernels, "slices", Always(by_slice))
+        found.append(kernels.sum_by_latent(values, states, at))
+    (sliced, totals), (plain, expected) = found
     assert torch.equal(sliced, plain) and torch.equal(totals, expected)
     truth = torch.zeros(LATENTS, width, dtype=torch.float64)
     truth.index_add_(0, at.latents, values.double().unsqueeze(1) * states.double()[at.rows])
@@ -55,30 +70,43 @@ def test_they_are_the_same_sums(both, threads, width):
 
 @pytest.mark.parametrize("unit", [False, True])
 @pytest.mark.parametrize("width", [100, 128])
-def test_updates_by_them_are_the_same(both, threads, unit, width):
+def test_updates_by_them_are_the_same(kernels, threads, unit, width):
     values, states, at = places(width)
     more = Rows(torch.tensor([3, 7, 40]), torch.ones(3, width))
     found = []
-    for native in both:
-        draw = torch.Generator().manual_seed(1)
+    for by_slice in (True, False):
+        update, draw = NativeUpdate(kernels.library), torch.Generator().manual_seed(1)
+        update.slices = Always(by_slice)
         parameter = torch.nn.functional.normalize(torch.randn(LATENTS, width, generator=draw), dim=1)
         mean, square = torch.zeros(LATENTS, width), torch.zeros(LATENTS, width)
         one = Moments(parameter, torch.empty(0), mean, square, torch.tensor(0.0))
         one.unit = unit
         for rows in (None, more):
-            sums = Sums(native, values, states, at, 1.0, rows)
-            NativeUpdate(native.library).adam_of_sums(one, sums, 1e-2, (0.9, 0.999))
+            update.adam_of_sums(one, Sums(kernels, values, states, at, 1.0, rows), 1e-2, (0.9, 0.999))
         found.append((one.parameter, one.mean, one.square))
     assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
 
 
 @pytest.mark.parametrize(
     ("rows", "width", "n", "why"),
-    [
-        (ROWS, 64, 10**4, "all of it fits"),
-        (ROWS + 1, 100, 10**4, "not even a slice fits"),
-        (ROWS, 100, ROWS, "few places"),
-    ],
+    [(ROWS, 64, 10**4, "all of it fits"), (ROWS + 1, 100, 10**4, "no slice fits"), (ROWS, 100, ROWS, "few places")],
 )
-def test_where_they_would_take_longer_there_are_no_slices(both, rows, width, n, why):
-    assert both[0].library.ot_sums_room(rows, width, n) == 0, why
+def test_where_they_would_take_longer_they_are_not_tried(kernels, rows, width, n, why):
+    assert kernels.slices.possible(ROWS, 100, 10**4)
+    with kernels.slices.way("use", rows, width, n) as by_slice:
+        assert not by_slice, why
+    assert not kernels.slices.trials
+
+
+def test_both_ways_are_tried_in_turns_and_then_the_faster_one_is_taken(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(trial, "perf_counter", lambda: now[0])
+    for slower in (False, True):
+        slices, taken = Slices(lambda *sizes: 1), []
+        for _ in range(2 * TRIES + 3):
+            with slices.way("use", 1, 2, 3) as way:
+                taken.append(way)
+                now[0] += 2.0 if way == slower else 1.0
+        assert taken == [False, True] * TRIES + [not slower] * 3
+        with slices.way("use", 2, 2, 3) as way:
+            assert not way, "other sizes are tried anew"

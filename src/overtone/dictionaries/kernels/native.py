@@ -21,6 +21,7 @@ from overtone.dictionaries.kernels import compiler, memory, sparse, threads
 from overtone.dictionaries.kernels.compiler import BuildError
 from overtone.dictionaries.kernels.nominees import NOMINEES, Rest
 from overtone.dictionaries.kernels.served import served
+from overtone.dictionaries.kernels.trial import Slices
 from overtone.dictionaries.selectors.base import Boost, Rule
 
 LEVELS = ("portable C", "AVX2", "AVX-512")
@@ -46,6 +47,7 @@ _SIGNATURES = {
     "ot_products": (None, [_P, _P, _P, _P, _I, _I, _I, _I, _I, _P]),
     "ot_towards": (None, [_P, _P, _P, _P, _I, _I, _I, _I, _I, _P, _I, *[_P] * 5]),
     "ot_weigh_by_latent": (ctypes.c_double, [_P, _P, _P, _P, _P, _I, _I, _I, _I, _P]),
+    "ot_may_be_sliced": (_I, [_I] * 3),
     "ot_sums_room": (_I, [_I] * 3),
     "ot_sum_by_latent": (None, [*[_P] * 5, *[_I] * 6, _P, _P, _P]),
 }
@@ -103,6 +105,7 @@ class Native:
         self.whole_rows, self.scored = 0, 0  # rows computed as a whole, and products made in float32, since the start
         self.kept = WeakTensorKeyDictionary()
         memory.ON_RELEASE.append(self.kept.clear)
+        self.slices = Slices(self.library.ot_may_be_sliced)
         self.functions = sparse.differentiable(self)
         self.preactivations, self.decode, self.reconstruct = self.functions
 
@@ -248,11 +251,12 @@ class Native:
         results = out.data_ptr(), totals.data_ptr()
 
         def part(first: int, last: int) -> None:
-            room = memory.take(self.library.ot_sums_room(len(states), width, n))
+            room = memory.take(self.library.ot_sums_room(len(states), width, n)) if by_slice else None
             sizes = at.n_latents, n, first, last, len(states), width
-            self.library.ot_sum_by_latent(*pointers, *sizes, room.data_ptr(), *results)
+            self.library.ot_sum_by_latent(*pointers, *sizes, _pointer(room), *results)
 
-        threads.over(at.n_latents, GRAIN, part)
+        with self.slices.way("sums", len(states), width, n) as by_slice:
+            threads.over(at.n_latents, GRAIN, part)
         return out, totals
 
     def weighed(

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from overtone.dictionaries.kernels import memory, threads
 from overtone.dictionaries.kernels.served import served
+from overtone.dictionaries.kernels.trial import Slices
 from overtone.dictionaries.kernels.update import EPSILON, LEAST, Moments, Update, parted
 from overtone.dictionaries.kernels.waiting import Sums
 
@@ -18,8 +19,9 @@ _SIGNATURES = {
     "ot_squares": (_D, [_P, _I]),
     "ot_along": (_D, [_P, _P, _I, _I, _I, _P]),
     "ot_to_length_one": (None, [_P, _I, _I, _I, _F]),
-    "ot_adam_room": (_I, [_I] * 4),
-    "ot_adam_of_sums": (None, [*[_P] * 8, *[_I] * 6, _P, _P, _I, _P, _F, *[_D] * 5]),
+    "ot_may_be_sliced": (_I, [_I] * 3),
+    "ot_adam_room": (_I, [_I] * 5),
+    "ot_adam_of_sums": (None, [*[_P] * 8, *[_I] * 6, _P, _P, _I, _P, _I, _F, *[_D] * 5]),
     "ot_adam": (None, [*[_P] * 4, _I, _I, _I, _P, _F, *[_D] * 6]),
 }
 
@@ -32,6 +34,7 @@ class NativeUpdate(Update):
             function = getattr(library, name)
             function.restype, function.argtypes = result, arguments
         self.library = library
+        self.slices = Slices(library.ot_may_be_sliced)
 
     def norm(self, everything: Sequence[Moments]) -> Tensor:
         """As in `Update`, but that gradients stay as they are and `along` is kept."""
@@ -90,14 +93,15 @@ class NativeUpdate(Update):
             where[sums.more.latents] = torch.arange(len(more), dtype=torch.int32)
 
         def part(first: int, last: int) -> None:
-            n_rows, places = len(sums.states), len(sums.values)
-            room = memory.take(self.library.ot_adam_room(n_rows, width, last - first, places))
+            room = memory.take(self.library.ot_adam_room(n_rows, width, last - first, places, by_slice))
             self.library.ot_adam_of_sums(
                 *pointers, n, places, first, last, n_rows, width, more.data_ptr() or None, where.data_ptr() or None,
-                one.unit, room.data_ptr(), LEAST, *betas, size, root, EPSILON,
+                one.unit, room.data_ptr(), by_slice, LEAST, *betas, size, root, EPSILON,
             )  # fmt: skip
 
-        threads.over(n, ROWS, part)
+        n_rows, places = len(sums.states), len(sums.values)
+        with self.slices.way("unit" if one.unit else "free", n_rows, width, places) as by_slice:
+            threads.over(n, ROWS, part)
 
     def to_length_one(self, rows: Tensor) -> None:
         """As in `Update`."""

@@ -58,10 +58,10 @@ static inline int64_t second_cache(void) {
 #endif
 }
 
-/* Whether sums by latent are faster slice by slice: one fits the second cache, the matrix does not, and each row is taken
-   from it often. */
-static inline int sliced(int64_t n_rows, int64_t width, int64_t places) {
-  int64_t cache = second_cache() / 2;
+/* Whether sums by latent may be faster slice by slice: one fits the second cache, the matrix does not, and each row is
+   taken from it often. */
+static inline int may_be_sliced(int64_t n_rows, int64_t width, int64_t places) {
+  int64_t cache = second_cache();
   return n_rows * SLICE * 4 <= cache && n_rows * width * 4 > cache && places >= 8 * n_rows;
 }
 
