@@ -32,8 +32,8 @@ class Trial:
 
 
 class Slices:
-    """Whether sums by latent are made slice by slice; see `sums.h`. possible: of (rows, width, places), whether it may be
-    faster."""
+    """Whether sums by latent are made slice by slice; see `sums.h`. possible: of (rows, width, places), whether that is
+    worth a trial."""
 
     def __init__(self, possible: Callable[[int, int, int], int]) -> None:
         self.possible = possible
