@@ -57,11 +57,20 @@ def test_the_length_of_the_code_is_the_nearest_that_a_prefix_reaches():
     reached = lengths.gather(1, found[:, None] - 1)[:, 0]
     assert (found >= 1).all() and (found <= positive.clamp(min=1)).all()
     below, above = target <= lengths[:, 0], target >= lengths[:, -1]
-    assert (found[below] == 1).all() and (found[above] == positive[above]).all()
+    assert (found[below] == 1).all()
+    torch.testing.assert_close(reached[above], lengths[above, -1])  # the last scores may be too small to be seen
     inside = ~below & ~above
     place = (lengths < target[:, None]).sum(1)[inside]
     gap = lengths[inside].gather(1, place[:, None])[:, 0] - lengths[inside].gather(1, place[:, None] - 1)[:, 0]
     assert inside.sum() > 50 and ((reached - target).abs()[inside] <= gap / 2 + 1e-6).all()
+
+
+def test_scores_that_are_lost_in_rounding_add_no_latents():
+    """Noise behind what a state is made of lengthens the code by less than float32 tells apart, whatever the machine."""
+    generator = torch.Generator().manual_seed(0)
+    true = 1 + torch.rand(2000, 3, generator=generator)
+    scores = torch.cat([true, 1e-5 * torch.rand(2000, 40, generator=generator)], dim=1)
+    assert (counts(scores, true) == 3).all()
 
 
 def test_rows_without_positive_scores_keep_one_latent_of_value_zero():

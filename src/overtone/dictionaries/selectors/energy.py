@@ -12,6 +12,7 @@ from overtone.dictionaries.selectors.rank import top_indices
 
 SAMPLE = 16  # rows that say about how many latents the others need
 SPARE = 1.3  # times as many as the neediest of them are looked at first
+ALIKE = 1e-6  # share of a state's length by which lengths may differ from rounding alone
 SHOWN = 1024  # scores of a sampled row that slices of the latents show each other
 
 
@@ -112,7 +113,9 @@ class Energy(Selection, kind="selection.energy"):
 
 
 def _counts(best: Tensor, states: Tensor) -> Tensor:
-    """(rows,) how many of the best scores, in falling order, are kept."""
-    lengths = best.cumsum(1).sqrt()
-    nearest = (lengths - states.norm(dim=1, keepdim=True)).abs().argmin(1)
+    """(rows,) how many of the best scores, in falling order, are kept: as few as there are among lengths that differ by
+    rounding alone, or noise would add latents."""
+    lengths, needed = best.cumsum(1).sqrt(), states.norm(dim=1, keepdim=True)
+    gaps = (lengths - needed).abs()
+    nearest = (gaps <= gaps.amin(1, keepdim=True) + ALIKE * needed).byte().argmax(1)
     return torch.minimum(nearest + 1, (best > 0).sum(1).clamp(min=1))
