@@ -14,7 +14,7 @@
 #define ASK_FOR 0x1023 /* arch_prctl's ARCH_REQ_XCOMP_PERM: for this process and all threads it has or will have */
 #define MATRICES 18    /* the part of a thread's state that these registers are */
 
-static int amx_allowed(void) { return syscall(SYS_arch_prctl, ASK_FOR, MATRICES) == 0; }
+static inline int amx_allowed(void) { return syscall(SYS_arch_prctl, ASK_FOR, MATRICES) == 0; }
 
 typedef struct { /* what _tile_loadconfig reads: sizes of eight registers */
   uint8_t palette, start, none[14];

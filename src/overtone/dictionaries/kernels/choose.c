@@ -101,26 +101,38 @@ typedef struct { /* of the rows of a panel of weights, 0 where none is */
   int32_t begin[NR];           /* what int8 products begin with */
 } norms_of;
 
-/* Pack the weights' panels first <= p < last. norms (4 x padded latents): by panel, see above. */
-void ot_pack(int64_t kind, const float *weight, int64_t latents, int64_t width, const float *grid, int64_t first,
-             int64_t last, void *packed, norms_of *norms) {
+/* Cells (count, depth) of latents, one after the other, as part of a panel. */
+static void turn_cells(const cell *from, int64_t count, int64_t depth, cell *panel) {
+  int64_t q = 0;
+#if defined(__AVX512F__)
+  for (; count == NR && q + 16 <= depth; q += 16)
+    for (int64_t j = 0; j < NR; j += 16)
+      transpose16((const float *)(from + j * depth + q), depth, 16, (float *)(panel + q * NR + j), NR, 16);
+#endif
+  for (; q < depth; q++)
+    for (int64_t j = 0; j < NR; j++) panel[q * NR + j] = j < count ? from[j * depth + q] : 0;
+}
+
+/* Pack the weights' panels first <= p < last. norms (4 x padded latents): by panel, see above. Returns 0, or -1 without
+   memory. */
+int64_t ot_pack(int64_t kind, const float *weight, int64_t latents, int64_t width, const float *grid, int64_t first,
+                int64_t last, void *packed, norms_of *norms) {
   int64_t depth = depth_of(kind, width);
+  cell *cells = calloc((size_t)(NR * depth), sizeof(cell)); /* of rows; what is beyond the width stays 0 */
+  if (!cells) return -1;
   for (int64_t p = first; p < last; p++) {
-    cell *panel = (cell *)packed + p * depth * NR;
+    int64_t count = latents - p * NR < NR ? latents - p * NR : NR;
     norms_of *n = norms + p;
     memset(n, 0, sizeof(norms_of));
-    for (int64_t j = 0; j < NR; j++) {
-      int64_t i = p * NR + j;
-      if (i >= latents) {
-        for (int64_t q = 0; q < depth; q++) panel[q * NR + j] = 0;
-        continue;
-      }
-      facts found = pack_row(kind, weight + i * width, grid, width, 1, latent_place(panel, j));
-      for (int64_t q = depth_of(digits_of(kind), width); q < depth; q++) panel[q * NR + j] = 0;
+    for (int64_t j = 0; j < count; j++) {
+      facts found = pack_row(kind, weight + (p * NR + j) * width, grid, width, 1, (place_of_row){cells + j * depth, 1, 16});
       n->scale[j] = found.scale, n->length[j] = found.length, n->error[j] = found.error, n->begin[j] = -found.sum;
       if (digits_of(kind) == INT8) n->length[j] += found.error, n->error[j] = n->length[j] * coarse(&found, n->length[j]);
     }
+    turn_cells(cells, count, depth, (cell *)packed + p * depth * NR);
   }
+  free(cells);
+  return 0;
 }
 
 /* ------------------------------------------------------------------------------------------------------- selection */

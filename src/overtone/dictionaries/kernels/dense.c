@@ -11,43 +11,6 @@
 #define WIDE 512      /* columns whose numbers are packed together: a multiple of NR */
 #define TALL (8 * MR) /* rows that are packed together: where a is transposed they share cache lines */
 
-#if defined(__AVX512F__)
-/* Transpose 16 rows of 16 numbers, `stride` apart; rows beyond `live` are 0, and of each result, `step` apart, the first
-   `count` numbers are written. */
-static inline void transpose16(const float *from, int64_t stride, int64_t live, float *to, int64_t step, int64_t count) {
-  __m512 r[16], t[16];
-  __mmask16 written = lanes(count);
-#pragma GCC unroll 16
-  for (int i = 0; i < 16; i++) r[i] = i < live ? _mm512_loadu_ps(from + i * stride) : _mm512_setzero_ps();
-#pragma GCC unroll 8
-  for (int i = 0; i < 8; i++) {
-    t[2 * i] = _mm512_unpacklo_ps(r[2 * i], r[2 * i + 1]);
-    t[2 * i + 1] = _mm512_unpackhi_ps(r[2 * i], r[2 * i + 1]);
-  }
-#pragma GCC unroll 4
-  for (int i = 0; i < 4; i++) {
-    r[4 * i] = _mm512_shuffle_ps(t[4 * i], t[4 * i + 2], 0x44);
-    r[4 * i + 1] = _mm512_shuffle_ps(t[4 * i], t[4 * i + 2], 0xEE);
-    r[4 * i + 2] = _mm512_shuffle_ps(t[4 * i + 1], t[4 * i + 3], 0x44);
-    r[4 * i + 3] = _mm512_shuffle_ps(t[4 * i + 1], t[4 * i + 3], 0xEE);
-  }
-#pragma GCC unroll 4
-  for (int i = 0; i < 4; i++) {
-    t[i] = _mm512_shuffle_f32x4(r[i], r[4 + i], 0x88);
-    t[4 + i] = _mm512_shuffle_f32x4(r[i], r[4 + i], 0xDD);
-    t[8 + i] = _mm512_shuffle_f32x4(r[8 + i], r[12 + i], 0x88);
-    t[12 + i] = _mm512_shuffle_f32x4(r[8 + i], r[12 + i], 0xDD);
-  }
-#pragma GCC unroll 4
-  for (int i = 0; i < 4; i++) {
-    _mm512_mask_storeu_ps(to + i * step, written, _mm512_shuffle_f32x4(t[i], t[8 + i], 0x88));
-    _mm512_mask_storeu_ps(to + (8 + i) * step, written, _mm512_shuffle_f32x4(t[i], t[8 + i], 0xDD));
-    _mm512_mask_storeu_ps(to + (4 + i) * step, written, _mm512_shuffle_f32x4(t[4 + i], t[12 + i], 0x88));
-    _mm512_mask_storeu_ps(to + (12 + i) * step, written, _mm512_shuffle_f32x4(t[4 + i], t[12 + i], 0xDD));
-  }
-}
-#endif
-
 /* Pack `count` rows of a matrix, from `first` on, `depth` numbers of each from `from` on, into panels of `group` rows:
    to[panel][q][row]. Missing rows are 0. */
 static void pack(const float *matrix, int64_t by_row, int64_t by_column, int64_t first, int64_t count, int64_t from,

@@ -40,7 +40,7 @@ _SIGNATURES = {
     "ot_panels": (_I, [_I]),
     "ot_padded": (_I, [_I]),
     "ot_grid": (None, [_P, _I, _P, _I, _I, ctypes.c_uint64, _P]),
-    "ot_pack": (None, [_I, _P, _I, _I, _P, _I, _I, _P, _P]),
+    "ot_pack": (_I, [_I, _P, _I, _I, _P, _I, _I, _P, _P]),
     "ot_work_bytes": (_I, [_I] * 6),
     "ot_choose": (_I, [_I, _I, _I, _I, *[_P] * 12, _I, _F, _I, _I, _I, *[_P] * 7]),
     "ot_decode": (None, [_P, _P, _P, _P, _I, _I, _I, _I, _I, _P]),
@@ -198,10 +198,12 @@ class Native:
         )
 
         def part(first: int, last: int) -> None:
-            self.library.ot_pack(
+            failed = self.library.ot_pack(
                 kind, weight.data_ptr(), n_latents, width, packed.grid.data_ptr(), first, last, packed.cells.data_ptr(),
                 packed.norms.data_ptr(),
             )  # fmt: skip
+            if failed:
+                raise MemoryError("no memory for a panel of packed weights.")
 
         threads.over(self.library.ot_panels(n_latents), GRAIN, part)
 

@@ -41,16 +41,24 @@ typedef struct { /* where the cells of a row are: `step` apart, and 16 of them `
   int64_t step, hop;
 } place_of_row;
 
-static inline cell *cells_at(place_of_row to, int64_t i) { return to.cells + i / 16 * to.hop; }
-
 /* Row r of some, of `depth` cells each. */
 static inline place_of_row row_place(int64_t kind, cell *rows, int64_t depth, int64_t r) {
   if (kind & AMX) return (place_of_row){rows + r / 16 * 16 * depth + r % 16 * 16, 1, 256};
   return (place_of_row){rows + r / MR * MR * depth + r % MR, MR, 16 * MR};
 }
 
-/* Latent r of a panel. */
-static inline place_of_row latent_place(cell *panel, int64_t r) { return (place_of_row){panel + r, NR, 16 * NR}; }
+#if defined(__AVX512F__)
+/* Write n of 16 cells. */
+static inline void put_cells(place_of_row to, int64_t i, __m512i cells, int64_t n) {
+  cell *out = to.cells + i / 16 * to.hop, each[16];
+  if (to.step == 1) {
+    _mm512_mask_storeu_epi32(out, lanes(n), cells);
+    return;
+  }
+  _mm512_storeu_si512(each, cells);
+  for (int64_t j = 0; j < n; j++) out[j * to.step] = each[j];
+}
+#endif
 
 typedef struct { /* of a row: step between numbers; lengths as it was, times factors, rounded (not int8), and the most
                     that rounding took away */
@@ -71,11 +79,7 @@ static facts pack_bf16(const float *row, int64_t width, place_of_row to) {
     of_rounded += ra * ra + rb * rb;
     of_error += ea * ea + eb * eb;
     of_length += (vf)a * (vf)a + (vf)b * (vf)b;
-    cell cells[16];
-    _mm512_storeu_si512(cells, both);
-    int64_t n = left >= 32 ? 16 : (left + 1) / 2;
-    cell *out = cells_at(to, i / 2);
-    for (int64_t j = 0; j < n; j++) out[j * to.step] = cells[j];
+    put_cells(to, i / 2, both, left >= 32 ? 16 : (left + 1) / 2);
   }
   float length = sqrtf(total(of_length));
   return (facts){1, length, length, sqrtf(total(of_rounded)), sqrtf(total(of_error)), 0};
@@ -114,13 +118,8 @@ static facts pack_int8(const float *row, const float *factors, const float *own,
       sum = _mm512_add_epi32(sum, rounded);
       _mm_storeu_si128((__m128i *)(bytes + j), _mm512_cvtsepi32_epi8(rounded));
     }
-    int64_t n = width - i >= 64 ? 16 : (width - i + 3) / 4;
-    cell *out = cells_at(to, i / 4);
-    for (int64_t j = 0; j < n; j++) {
-      cell numbers;
-      memcpy(&numbers, bytes + 4 * j, 4);
-      out[j * to.step] = raised ? numbers ^ 0x80808080u : numbers;
-    }
+    __m512i cells = _mm512_xor_si512(_mm512_loadu_si512(bytes), _mm512_set1_epi8(raised ? (char)0x80 : 0));
+    put_cells(to, i / 4, cells, width - i >= 64 ? 16 : (width - i + 3) / 4);
   }
   int32_t more = (int32_t)rintf(total(cross)), all = raised ? 0 : 128 * _mm512_reduce_add_epi32(sum);
   float length = left ? sqrtf(total(of_length)) : largest * sqrtf((float)width);
