@@ -66,7 +66,7 @@ def test_the_length_of_the_code_is_the_nearest_that_a_prefix_reaches():
 
 
 def test_scores_that_are_lost_in_rounding_add_no_latents():
-    """Noise behind what a state is made of lengthens the code by less than float32 tells apart, whatever the machine."""
+    """Noise behind what a state is made of lengthens the code by less than float32 tells apart, on any machine."""
     generator = torch.Generator().manual_seed(0)
     true = 1 + torch.rand(2000, 3, generator=generator)
     scores = torch.cat([true, 1e-5 * torch.rand(2000, 40, generator=generator)], dim=1)

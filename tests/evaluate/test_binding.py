@@ -14,7 +14,8 @@ N = 12
 
 @pytest.fixture
 def made():
-    """Planted pairs, of which those bind that share no feature with others that do, rows, and a dictionary whose weights are the truth."""
+    """Planted pairs, of which those bind that share no feature with others that do; rows; and a dictionary whose
+    weights are the truth."""
     planted = plant_pairs(N, N, 8, strength=1.0, max_cosine=0.01, seed=0)
     dictionary = PolySAE(N, k=3, square=N, cube=N).build(N, torch.Generator().manual_seed(0))
     decoder, mix, taken = dictionary.decoder, torch.eye(N), set()
