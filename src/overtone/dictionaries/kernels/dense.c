@@ -70,11 +70,9 @@ static inline void put(vf (*sums)[2], float *out, int64_t step, int64_t rows, in
 #define STEP 32 /* numbers along k in a register */
 #define PLANES 3
 #define BLOCK_OF (PLANES * 2 * 16 * STEP) /* numbers of a step */
-#ifndef AMX_TALL
-#define AMX_TALL 64
+#define AMX_TALL 64 /* rows, numbers along k and columns that are split together: those of the columns stay in the cache */
 #define AMX_DEPTH 512
 #define AMX_WIDE 256
-#endif
 
 /* The next bf16 of 32 numbers, which lose it. What is not finite becomes NaN. */
 ALWAYS __m512i next_parts(__m512 *low, __m512 *high) {
