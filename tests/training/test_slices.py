@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from overtone.dictionaries.codes import Support
-from overtone.dictionaries.kernels import trial
+from overtone.dictionaries.kernels import memory, trial
 from overtone.dictionaries.kernels.compiler import BuildError
 from overtone.dictionaries.kernels.native import MACHINE, Native
 from overtone.dictionaries.kernels.native_update import NativeUpdate
@@ -66,6 +66,18 @@ def test_they_are_the_same_sums(kernels, threads, width, monkeypatch):
     truth = torch.zeros(LATENTS, width, dtype=torch.float64)
     truth.index_add_(0, at.latents, values.double().unsqueeze(1) * states.double()[at.rows])
     torch.testing.assert_close(sliced.double(), truth, rtol=1e-5, atol=1e-5)
+
+
+def test_the_number_of_places_does_not_change_what_memory_is_kept(kernels, monkeypatch):
+    monkeypatch.setattr(kernels, "slices", Always(True))
+    monkeypatch.setattr(memory, "SMALL", 0)
+    values, states, at = places(100)
+    kernels.sum_by_latent(values, states, at)
+    before = set(memory._local.pool.kept)
+    for n in (100, 300, 500):
+        some = at.taken(torch.arange(n))
+        kernels.sum_by_latent(values[:n], states, some)
+    assert set(memory._local.pool.kept) == before
 
 
 @pytest.mark.parametrize("unit", [False, True])

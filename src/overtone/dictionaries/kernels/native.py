@@ -48,7 +48,7 @@ _SIGNATURES = {
     "ot_towards": (None, [_P, _P, _P, _P, _I, _I, _I, _I, _I, _P, _I, *[_P] * 5]),
     "ot_weigh_by_latent": (ctypes.c_double, [_P, _P, _P, _P, _P, _I, _I, _I, _I, _P]),
     "ot_may_be_sliced": (_I, [_I] * 3),
-    "ot_sums_room": (_I, [_I] * 3),
+    "ot_sums_room": (_I, [_I] * 2),
     "ot_sum_by_latent": (None, [*[_P] * 5, *[_I] * 6, _P, _P, _P]),
 }
 
@@ -249,15 +249,16 @@ class Native:
         order, rows, starts = at.by_latent
         width, n = states.shape[1], len(values)
         out, totals = memory.take(at.n_latents, width), torch.empty(at.n_latents)
-        pointers = [t.data_ptr() for t in (values, states, order, rows, starts)]
-        results = out.data_ptr(), totals.data_ptr()
-
-        def part(first: int, last: int) -> None:
-            room = memory.take(self.library.ot_sums_room(len(states), width, n)) if by_slice else None
-            sizes = at.n_latents, n, first, last, len(states), width
-            self.library.ot_sum_by_latent(*pointers, *sizes, _pointer(room), *results)
-
         with self.slices.way("sums", len(states), width, n) as by_slice:
+            values = values.index_select(0, order) if by_slice else values
+            pointers = [t.data_ptr() for t in (values, states, order, rows, starts)]
+            results = out.data_ptr(), totals.data_ptr()
+
+            def part(first: int, last: int) -> None:
+                room = memory.take(self.library.ot_sums_room(len(states), width)) if by_slice else None
+                sizes = at.n_latents, n, first, last, len(states), width
+                self.library.ot_sum_by_latent(*pointers, *sizes, _pointer(room), *results)
+
             threads.over(at.n_latents, GRAIN, part)
         return out, totals
 

@@ -20,7 +20,7 @@ _SIGNATURES = {
     "ot_along": (_D, [_P, _P, _I, _I, _I, _P]),
     "ot_to_length_one": (None, [_P, _I, _I, _I, _F]),
     "ot_may_be_sliced": (_I, [_I] * 3),
-    "ot_adam_room": (_I, [_I] * 5),
+    "ot_adam_room": (_I, [_I] * 4),
     "ot_adam_of_sums": (None, [*[_P] * 8, *[_I] * 6, _P, _P, _I, _P, _I, _F, *[_D] * 5]),
     "ot_adam": (None, [*[_P] * 4, _I, _I, _I, _P, _F, *[_D] * 6]),
 }
@@ -83,9 +83,16 @@ class NativeUpdate(Update):
         if not served(one.parameter, one.mean, one.square, *([] if sums.more is None else [sums.more.gradient])):
             super().adam_of_sums(one, sums, lr, betas)
             return
-        size, root = _rates(one, lr, betas)
-        (n, width), at = one.parameter.shape, sums.at
-        tensors = [one.parameter, one.mean, one.square, sums.values, sums.states, *at.by_latent]
+        use, width = "unit" if one.unit else "free", one.parameter.shape[1]
+        with self.slices.way(use, len(sums.states), width, len(sums.values)) as by_slice:
+            self._adam_of_sums(one, sums, _rates(one, lr, betas), betas, by_slice)
+
+    def _adam_of_sums(
+        self, one: Moments, sums: Sums, rates: tuple[float, float], betas: tuple[float, float], by_slice: bool
+    ) -> None:
+        (n, width), n_rows, order = one.parameter.shape, len(sums.states), sums.at.by_latent[0]
+        values = sums.values.index_select(0, order) if by_slice else sums.values
+        tensors = [one.parameter, one.mean, one.square, values, sums.states, *sums.at.by_latent]
         pointers = [t.data_ptr() for t in tensors]
         where, more = torch.empty(0, dtype=torch.int32), torch.empty(0)
         if sums.more is not None:
@@ -93,15 +100,13 @@ class NativeUpdate(Update):
             where[sums.more.latents] = torch.arange(len(more), dtype=torch.int32)
 
         def part(first: int, last: int) -> None:
-            room = memory.take(self.library.ot_adam_room(n_rows, width, last - first, places, by_slice))
+            room = memory.take(self.library.ot_adam_room(n_rows, width, last - first, by_slice))
             self.library.ot_adam_of_sums(
-                *pointers, n, places, first, last, n_rows, width, more.data_ptr() or None, where.data_ptr() or None,
-                one.unit, room.data_ptr(), by_slice, LEAST, *betas, size, root, EPSILON,
+                *pointers, n, len(values), first, last, n_rows, width, more.data_ptr() or None,
+                where.data_ptr() or None, one.unit, room.data_ptr(), by_slice, LEAST, *betas, *rates, EPSILON,
             )  # fmt: skip
 
-        n_rows, places = len(sums.states), len(sums.values)
-        with self.slices.way("unit" if one.unit else "free", n_rows, width, places) as by_slice:
-            threads.over(n, ROWS, part)
+        threads.over(n, ROWS, part)
 
     def to_length_one(self, rows: Tensor) -> None:
         """As in `Update`."""

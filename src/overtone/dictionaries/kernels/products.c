@@ -17,15 +17,15 @@ void ot_decode(const float *values, const float *matrix, const int64_t *latents,
 int64_t ot_may_be_sliced(int64_t n_rows, int64_t width, int64_t places) { return may_be_sliced(n_rows, width, places); }
 
 /* Numbers of working memory for that, of ot_sum_by_latent. */
-int64_t ot_sums_room(int64_t n_rows, int64_t width, int64_t places) { return slice_room(n_rows, width, places); }
+int64_t ot_sums_room(int64_t n_rows, int64_t width) { return slice_room(n_rows, width); }
 
 /* out (latents first..last, width) = sum over each latent's places of value x matrix row of the place's row; sums
    (latents) the sum of the values alone, or null. order, rows, starts: the places by latent. n_rows: of the matrix. room:
-   of ot_sums_room, or null: not slice by slice. */
+   of ot_sums_room, for which values come by latent; or null: not slice by slice. */
 void ot_sum_by_latent(const float *values, const float *matrix, const int32_t *order, const int32_t *rows,
                       const int32_t *starts, int64_t n_latents, int64_t n, int64_t first, int64_t last, int64_t n_rows,
                       int64_t width, float *room, float *out, float *sums) {
-  by_latent_of at = {order, rows, starts, n_latents, n};
+  by_latent_of at = {rows, starts, n_latents, n};
   if (room) pack_slices(matrix, n_rows, width, room);
   if (room) sum_slices(values, &at, first, last, n_rows, width, out + first * width, room);
   for (int64_t l = first; l < last; l++) {
@@ -34,7 +34,7 @@ void ot_sum_by_latent(const float *values, const float *matrix, const int32_t *o
     if (!room) {
       SUM_ROWS(rows[j], values[order[j]], )
     }
-    for (int64_t j = from; j < to; j++) all += values[order[j]];
+    for (int64_t j = from; j < to; j++) all += values[room ? j : order[j]];
     if (sums) sums[l] = all;
   }
 }

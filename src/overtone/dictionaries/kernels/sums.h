@@ -38,8 +38,8 @@
 
 #define SLICE 64 /* columns of a matrix that are packed together, where rows are taken from it in any order */
 
-typedef struct { /* places by latent: numbers of values, rows of the matrix, where each latent's begin */
-  const int32_t *order, *rows, *starts;
+typedef struct { /* places by latent: rows of the matrix, where each latent's begin */
+  const int32_t *rows, *starts;
   int64_t n_latents, n;
 } by_latent_of;
 
@@ -68,30 +68,25 @@ static inline int may_be_sliced(int64_t n_rows, int64_t width, int64_t places) {
 static inline int64_t slices_of(int64_t width) { return (width + SLICE - 1) / SLICE; }
 
 /* Numbers of working memory for that. */
-static inline int64_t slice_room(int64_t n_rows, int64_t width, int64_t places) {
-  return n_rows * slices_of(width) * SLICE + places;
-}
+static inline int64_t slice_room(int64_t n_rows, int64_t width) { return n_rows * slices_of(width) * SLICE; }
 
-/* Put a matrix slice by slice into working memory, what is beyond its width being 0. */
-static void pack_slices(const float *matrix, int64_t n_rows, int64_t width, float *room) {
+/* Put a matrix slice by slice into memory of slice_room, what is beyond its width being 0. */
+static void pack_slices(const float *matrix, int64_t n_rows, int64_t width, float *slices) {
   for (int64_t r = 0; r < n_rows; r++)
     for (int64_t i = 0; i < width; i += SLICE) {
       int64_t columns = width - i < SLICE ? width - i : SLICE;
-      float *to = room + (i * n_rows + r * SLICE);
+      float *to = slices + (i * n_rows + r * SLICE);
       memcpy(to, matrix + r * width + i, 4 * (size_t)columns);
       memset(to + columns, 0, 4 * (size_t)(SLICE - columns));
     }
 }
 
-/* out (latents first..last) = the sums that SUM_ROWS makes, number for number, slice by slice. room: of slice_room for
-   these latents' places, with what pack_slices left there. */
+/* out (latents first..last) = the sums that SUM_ROWS makes, number for number, slice by slice. values: by latent, as the
+   places are; slices: what pack_slices made. */
 static void sum_slices(const float *values, const by_latent_of *at, int64_t first, int64_t last, int64_t n_rows,
-                       int64_t width, float *out, float *room) {
-  float *in_order = room + n_rows * slices_of(width) * SLICE;
-  int64_t begin = start_at(at, first), end = start_at(at, last);
-  for (int64_t j = begin; j < end; j++) in_order[j - begin] = values[at->order[j]];
+                       int64_t width, float *out, const float *slices) {
   for (int64_t i = 0; i < width; i += SLICE) {
-    const float *slice = room + i * n_rows;
+    const float *slice = slices + i * n_rows;
     int64_t columns = width - i < SLICE ? width - i : SLICE;
     for (int64_t l = first; l < last; l++) {
       float part[SLICE], *to = columns == SLICE ? out + (l - first) * width + i : part;
@@ -100,7 +95,7 @@ static void sum_slices(const float *values, const by_latent_of *at, int64_t firs
       for (int c = 0; c < SLICE / VL; c++) s[c] = (vf){0};
       for (int64_t j = at->starts[l], stop = start_at(at, l + 1); j < stop; j++) {
         const float *row = slice + (int64_t)at->rows[j] * SLICE;
-        float v = in_order[j - begin];
+        float v = values[j];
 #pragma GCC unroll 16
         for (int c = 0; c < SLICE / VL; c++) s[c] += v * LOAD(row + c * VL);
       }

@@ -101,21 +101,22 @@ static inline int64_t together(int64_t latents, int64_t width) {
   return latents < most ? latents : most;
 }
 
-/* Numbers of working memory of ot_adam_of_sums for some latents and their places. */
-int64_t ot_adam_room(int64_t n_rows, int64_t width, int64_t latents, int64_t places, int64_t by_slice) {
-  return by_slice ? slice_room(n_rows, width, places) + together(latents, width) * width : width;
+/* Numbers of working memory of ot_adam_of_sums for so many latents. */
+int64_t ot_adam_room(int64_t n_rows, int64_t width, int64_t latents, int64_t by_slice) {
+  return by_slice ? slice_room(n_rows, width) + together(latents, width) * width : width;
 }
 
 /* ot_adam on latents first..last with the gradients that ot_sum_by_latent would make, each of which is used as soon as it
    is made. more: rows that are added to those of latents l with where[l] >= 0, or null. unit: whether rows stay at
-   length one. room: of ot_adam_room. by_slice: whether sums are made slice by slice, some latents' together. */
+   length one. room: of ot_adam_room. by_slice: whether sums are made slice by slice, some latents' together; values
+   then come by latent. */
 void ot_adam_of_sums(float *p, float *mean, float *square, const float *values, const float *matrix,
                      const int32_t *order, const int32_t *rows, const int32_t *starts, int64_t n_latents, int64_t n,
                      int64_t first, int64_t last, int64_t n_rows, int64_t width, const float *more,
-                     const int32_t *where, int64_t unit, float *room, int64_t by_slice, float least, double beta1, double beta2,
-                     double size, double root, double epsilon) {
+                     const int32_t *where, int64_t unit, float *room, int64_t by_slice, float least, double beta1,
+                     double beta2, double size, double root, double epsilon) {
   rates a = {1, (float)(1 - beta1), (float)beta2, (float)(1 - beta2), (float)size, (float)(1 / root), (float)epsilon};
-  by_latent_of at = {order, rows, starts, n_latents, n};
+  by_latent_of at = {rows, starts, n_latents, n};
   int64_t group = by_slice ? together(last - first, width) : 1;
   float *slices = room + group * width;
   if (by_slice) pack_slices(matrix, n_rows, width, slices);
