@@ -91,6 +91,8 @@ def require_finite(x: torch.Tensor, what: str) -> torch.Tensor:
     """Return x unchanged, or raise DataError naming `what` and the first bad row if it holds NaN or infinity."""
     import torch
 
+    if x.is_floating_point() and x.numel() and bool(torch.stack(x.aminmax()).isfinite().all()):
+        return x  # a mask would take ten times as long
     good = torch.isfinite(x).flatten(1).all(1) if x.ndim > 1 else torch.isfinite(x)
     if not bool(good.all()):
         first = int((~good).nonzero()[0])

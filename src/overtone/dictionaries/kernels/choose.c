@@ -596,16 +596,18 @@ ALWAYS void nominate_as(int kind, int is_boosted, const problem *p, scratch *s, 
 }
 
 #ifdef HAS_AMX
-/* The same, but marks are scored as late as there is room, since products take less time than that. */
+/* The same, but marks are scored as late as there is room, since products take less time than that; without limits at
+   once, as these come from scores. */
 ALWAYS void amx_nominate_as(int kind, int is_boosted, const problem *p, scratch *s, int64_t rows) {
   int64_t groups = (rows + GROUP - 1) / GROUP, panels = panels_of(p->latents), first = 0;
+  int64_t most = s->limit[0] > -INFINITY ? s->most : 0;
   shapes before;
   amx_begin(&before);
   for (int64_t q = 0; q < panels; q++) {
     for (int64_t g = 0; g < groups; g += APART)
       mark(kind, is_boosted, p, s, g, q, groups - g < APART ? groups - g : APART);
     by_latent(is_boosted, s, rows, (q - first) * NR);
-    if (q + 1 < panels && s->starts[(q + 1 - first) * NR] + rows * NR <= s->most) continue;
+    if (q + 1 < panels && s->starts[(q + 1 - first) * NR] + rows * NR <= most) continue;
     take(kind, is_boosted, p, s, first * NR, (q + 1 - first) * NR);
     first = q + 1;
   }
@@ -687,7 +689,8 @@ static int choose_block(const problem *p, scratch *s, int64_t n, int64_t block, 
 
 /* Choose for all rows. Those that were put off join the next block. */
 static int choose_all(const problem *p, scratch *s, int64_t rows, int64_t block, usual *known, output *o) {
-  int64_t tall = tall_of(p->kind), few = block < 4 * tall ? block : 4 * tall;
+  int64_t few = p->kind & AMX ? 2 * GROUP : 4 * MR;
+  few = few < block ? few : block;
   int fits = 1;
   for (int64_t next = 0, before; fits && (next < rows || s->n_again);) {
     int64_t n = 0, most = p->k && known->seen < SEEN ? few : block; /* without limits much has to be scored */
