@@ -117,6 +117,17 @@ def test_random_directions_have_an_influence_of_1_in_root_mean_square():
     assert 0.97 < float(pull.square().mean().sqrt()) < 1.03
 
 
+def test_gradients_beside_those_without_length_or_of_any_size_are_told_to_the_bit_as_without_them():
+    _, g = rows()
+    score, decoder = GradientWeighted(1.0), Linear(WIDTH, LATENTS)
+    decoder.weight.data.normal_(generator=torch.Generator().manual_seed(3))
+    alone = score.boost(decoder, {"g": g}).states
+    for other in (0.0, 1e-25, 1e25):
+        beside = score.boost(decoder, {"g": torch.cat([other * g[:3], g])}).states
+        assert torch.equal(beside[3:], alone)
+        torch.testing.assert_close(beside[:3], alone[:3] * (other > 0))
+
+
 def test_a_folded_dictionary_chooses_alike():
     x, g = rows()
     x = 40 * x
