@@ -21,6 +21,10 @@ typedef union {
 
 static _Thread_local pretended registers[8];
 
+/* What the registers' shapes were set to; one for all files. */
+__attribute__((weak)) _Thread_local uint8_t pretended_shapes[64];
+__attribute__((weak)) uint8_t *pretended_setting(void) { return pretended_shapes; }
+
 static inline void pretend_load(int to, const void *from, int64_t stride) {
   for (int r = 0; r < 16; r++) memcpy(registers[to].bytes[r], (const char *)from + r * stride, 64);
 }
@@ -58,9 +62,9 @@ static inline void pretend_halves(int c, int a, int b) {
 #undef _tile_stored
 #undef _tile_dpbsud
 #undef _tile_dpbf16ps
-#define _tile_storeconfig(to) memset(to, 0, 64)
-#define _tile_loadconfig(from) (void)(from)
-#define _tile_release() (void)0
+#define _tile_storeconfig(to) memcpy(to, pretended_shapes, 64)
+#define _tile_loadconfig(from) memcpy(pretended_shapes, from, 64)
+#define _tile_release() memset(pretended_shapes, 0, 64)
 #define _tile_zero(t) memset(registers + (t), 0, sizeof(pretended))
 #define _tile_loadd(t, from, stride) pretend_load(t, from, stride)
 #define _tile_stored(t, to, stride) pretend_store(t, to, stride)

@@ -1,5 +1,6 @@
 """The fused selections choose what the dictionary itself chooses, whatever the processor can do."""
 
+import ctypes
 import os
 from functools import cache, partial
 
@@ -21,6 +22,7 @@ from overtone.dictionaries.kernels.choose import choose
 from overtone.dictionaries.kernels.compiler import BuildError
 from overtone.dictionaries.kernels.dispatch import KINDS
 from overtone.dictionaries.kernels.native import FEW, MACHINE, Native, digits
+from overtone.dictionaries.kernels.native_dense import NativeProduct
 from overtone.dictionaries.kernels.nominees import NOMINEES
 from overtone.dictionaries.kernels.rounded_bf16 import BF16
 from overtone.dictionaries.kernels.rounded_int8 import INT8
@@ -321,19 +323,30 @@ def test_all_kinds_of_nomination_give_the_same_bits(other):
 
 @pytest.mark.parametrize("rule", [Rule(k=12), Rule(floor=0.5)])
 def test_marks_that_wait_for_more_than_there_is_room_are_scored_in_between(rule):
-    """With matrix registers; in the first block, which has no limits, everything is marked."""
+    """With matrix registers. Nearly half of all places exceed the floor; with k limits are known the second time."""
     build = "int8" if matrix_registers.here() else "int8, other registers"
     native, (x, weight, bias) = library(build), states_and_matrix(1100, 64, 3000)
     for _ in range(2):
         check(native.select(x, weight, bias, rule, False), x, weight, bias, rule, False)
 
 
-def test_matrix_registers_are_left_as_they_were():
-    """torch's products use them too, and may remember how they had set them."""
-    native, (x, weight, bias) = library("int8"), states_and_matrix(300, 64, 512)
-    halves, before = x.bfloat16(), x.bfloat16() @ weight.bfloat16().T
+@pytest.mark.parametrize("set_by_others", [False, True])
+def test_matrix_registers_are_left_as_they_were(set_by_others):
+    """Other libraries use them too, and remember how they had set them."""
+    try:
+        native = Native(*matrix_registers.BY_HAND, nominees="int8")
+    except BuildError as error:
+        pytest.skip(f"no compiled kernels here: {error}")
+    if not native.amx:
+        pytest.skip("this processor's registers are too narrow")
+    native.library.pretended_setting.restype = ctypes.POINTER(ctypes.c_uint8 * 64)
+    setting = native.library.pretended_setting().contents
+    before = bytes([1, *range(63)] if set_by_others else 64)
+    ctypes.memmove(setting, before, 64)
+    x, weight, bias = states_and_matrix(300, 64, 512)
     native.select(x, weight, bias, Rule(k=5), False)
-    assert torch.equal(halves @ weight.bfloat16().T, before)
+    NativeProduct(native.library, native.amx)(x, weight, torch.empty(300, 512), add=False)
+    assert bytes(setting) == before
 
 
 def test_few_scores_are_made_in_float32_even_where_coordinates_are_extreme():

@@ -220,10 +220,11 @@ def ending(dictionary: Autoencoder, given: Given, x_hat: Tensor) -> Step:
 def active_rows(values: Tensor, support: Support | None) -> Tensor:
     """(latents,) int32: in how many rows each latent is active, from values at a support or, where that is None, of all
     places."""
-    if support is None and (array := _array(values)) is not None:
-        return torch.from_numpy((array != 0).sum(0, dtype=np.int32))
     if support is None:
-        return values.detach().sign().abs_().sum(0).int()  # cheaper than comparing with 0
+        array = _array(values)
+        if array is None:
+            return values.detach().sign().abs_().sum(0).int()  # cheaper than comparing with 0
+        return torch.from_numpy((array != 0).sum(0, dtype=np.int32))
     counts = torch.zeros(support.n_latents, dtype=torch.int32, device=values.device)
     return counts.index_add_(0, support.latents, (values.detach() != 0).int())
 

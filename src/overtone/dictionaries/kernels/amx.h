@@ -38,6 +38,14 @@ static void amx_end(const shapes *before) {
     _tile_release();
 }
 
+/* acc = the sums of a tile: registers 0 to 3, each 16 rows x 16 latents. */
+ALWAYS void amx_store(vf acc[GROUP][2]) {
+  _tile_stored(0, acc, 4 * NR);
+  _tile_stored(1, (float *)acc + VL, 4 * NR);
+  _tile_stored(2, acc + 16, 4 * NR);
+  _tile_stored(3, (float *)(acc + 16) + VL, 4 * NR);
+}
+
 /* As `tile`, for GROUP rows; integers lie where acc's floats would. */
 ALWAYS void amx_tile(int kind, const cell *rows, const cell *panel, int64_t depth, const int32_t *begin,
                      vf acc[GROUP][2]) {
@@ -63,10 +71,7 @@ ALWAYS void amx_tile(int kind, const cell *rows, const cell *panel, int64_t dept
       _tile_dpbf16ps(3, 5, 7);
     }
   }
-  _tile_stored(0, acc, 4 * NR);
-  _tile_stored(1, (float *)acc + VL, 4 * NR);
-  _tile_stored(2, acc + 16, 4 * NR);
-  _tile_stored(3, (float *)(acc + 16) + VL, 4 * NR);
+  amx_store(acc);
 }
 #endif
 

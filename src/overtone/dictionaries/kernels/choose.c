@@ -2,8 +2,9 @@
 
    The product is computed in tiles that stay in registers; a row keeps a short list of what may be chosen; no (rows,
    latents) matrix exists. In bf16 and int8 the product only nominates: each score is bounded from above, and what may
-   exceed the row's k-th best score so far (or the floor) is at once scored in float32, while its weights are near. How
-   many inner products that took is counted. In bf16
+   exceed the row's k-th best score so far (or the floor) is scored in float32: at once, while its weights are near, or,
+   where products take little, together with all others of some rows. How many inner products that took is counted. In
+   bf16
        |<x,w> - <x',w'>| <= |x - x'| |w| + |x'| |w - w'| + rounding of the sums,       x', w' the rounded vectors,
    on any data. In int8 that is far too much in wide vectors, since what rounding takes away hardly ever lies along the
    other vector. So numbers are rounded with a dither, noise that is drawn anew for each batch and subtracted again:

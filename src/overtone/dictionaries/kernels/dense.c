@@ -66,7 +66,7 @@ static inline void put(vf (*sums)[2], float *out, int64_t step, int64_t rows, in
 #ifdef HAS_AMX
 /* By matrix registers: a number is the sum of three bf16 numbers, h + m + l, each of which has the next eight binary digits
    and a sign, so that nothing is lost; the products hh, hm, mh, hl, mm and lh, summed in float32, leave out 2^-24 of each
-   product at most. Planes: 16 rows x 32 numbers of each of the three, for two groups of 16 rows or columns. */
+   product at most (of numbers below 1e-33 the last digits are lost). Planes: 16 rows x 32 numbers of each of the three, for two groups of 16 rows or columns. */
 #define STEP 32 /* numbers along k in a register */
 #define PLANES 3
 #define BLOCK_OF (PLANES * 2 * 16 * STEP) /* numbers of a step */
@@ -84,9 +84,9 @@ ALWAYS __m512i next_parts(__m512 *low, __m512 *high) {
   return parts;
 }
 
-/* Planes of 32 rows of `given` numbers, `stride` apart, with zeros up to `depth`, a multiple of STEP, and beyond `live`. */
+/* Planes of GROUP rows of `given` numbers, `stride` apart, with zeros up to `depth`, a multiple of STEP, and beyond `live`. */
 static void split_rows(const float *rows, int64_t stride, int64_t live, int64_t depth, int64_t given, uint16_t *to) {
-  for (int64_t r = 0; r < 32; r++)
+  for (int64_t r = 0; r < GROUP; r++)
     for (int64_t q = 0; q < depth; q += STEP) {
       int64_t left = r < live ? given - q : 0;
       const float *row = rows + r * stride + q;
@@ -123,8 +123,8 @@ static void turn(const float *matrix, int64_t by_row, int64_t by_column, int64_t
       to[r * AMX_DEPTH + q] = matrix[r * by_row + q * by_column];
 }
 
-/* acc = products of 32 rows with a panel. */
-static void amx_tile_of_planes(const uint16_t *rows, const uint16_t *panel, int64_t depth, vf acc[32][2]) {
+/* acc = products of GROUP rows with a panel. */
+static void amx_tile_of_planes(const uint16_t *rows, const uint16_t *panel, int64_t depth, vf acc[GROUP][2]) {
 #define LOAD_ROWS(plane) \
   _tile_loadd(4, a + (plane) * 2 * 16 * STEP, 64); \
   _tile_loadd(5, a + ((plane) * 2 + 1) * 16 * STEP, 64)
@@ -156,10 +156,7 @@ static void amx_tile_of_planes(const uint16_t *rows, const uint16_t *panel, int6
     LOAD_PANEL(0);
     MULTIPLY;
   }
-  _tile_stored(0, acc, 4 * NR);
-  _tile_stored(1, (float *)acc + VL, 4 * NR);
-  _tile_stored(2, acc + 16, 4 * NR);
-  _tile_stored(3, (float *)(acc + 16) + VL, 4 * NR);
+  amx_store(acc);
 }
 
 /* As ot_product. */
@@ -187,13 +184,13 @@ static int64_t amx_product(const float *a, int64_t a_row, int64_t a_column, cons
         const float *rows = a + top * a_row + from * a_column;
         int64_t stride = a_row;
         if (a_column != 1) turn(rows, a_row, a_column, tall, given, turned), rows = turned, stride = AMX_DEPTH;
-        for (int64_t r = 0; r < tall; r += 32)
+        for (int64_t r = 0; r < tall; r += GROUP)
           split_rows(rows + r * stride, stride, tall - r, depth, given, split_a + r * PLANES * depth);
         for (int64_t c = 0; c < wide; c += NR)
-          for (int64_t r = 0; r < tall; r += 32) {
-            vf sums[32][2];
+          for (int64_t r = 0; r < tall; r += GROUP) {
+            vf sums[GROUP][2];
             amx_tile_of_planes(split_a + r * PLANES * depth, split_b + c * PLANES * depth, depth, sums);
-            put(sums, out + (top + r) * step + left + c, step, tall - r < 32 ? tall - r : 32,
+            put(sums, out + (top + r) * step + left + c, step, tall - r < GROUP ? tall - r : GROUP,
                 wide - c < NR ? wide - c : NR, add || from);
           }
       }
