@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from overtone.dictionaries.codes import Support
-from overtone.dictionaries.kernels import memory, trial
+from overtone.dictionaries.kernels import memory, sparse, trial
 from overtone.dictionaries.kernels.compiler import BuildError
 from overtone.dictionaries.kernels.native import MACHINE, Native
 from overtone.dictionaries.kernels.native_update import NativeUpdate
@@ -66,6 +66,35 @@ def test_they_are_the_same_sums(kernels, threads, width, monkeypatch):
     truth = torch.zeros(LATENTS, width, dtype=torch.float64)
     truth.index_add_(0, at.latents, values.double().unsqueeze(1) * states.double()[at.rows])
     torch.testing.assert_close(sliced.double(), truth, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("width", [65, 100, 128, 300])
+def test_torch_makes_the_same_sums(width, monkeypatch):
+    values, states, at = places(width)
+    found = []
+    for by_slice in (True, False):
+        monkeypatch.setattr(sparse.TORCH, "slices", Always(by_slice))
+        found.append(sparse.TORCH.sum_by_latent(values, states, at))
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+    truth = torch.zeros(LATENTS, width, dtype=torch.float64)
+    truth.index_add_(0, at.latents, values.double().unsqueeze(1) * states.double()[at.rows])
+    torch.testing.assert_close(found[0][0].double(), truth, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("block", [1, 16, 64, ROWS])
+@pytest.mark.parametrize("per_row", [True, False])
+def test_torch_makes_the_same_products_for_some_states_at_a_time(block, per_row, monkeypatch):
+    _, states, at = places(20)
+    if not per_row:
+        at = at.taken(torch.arange(11, len(at.latents) - 9))  # the first and the last row have none
+    taken, blocks = [], Support.blocks
+    monkeypatch.setattr(Support, "blocks", lambda self, size: taken.append(size) or blocks(self, size))
+    monkeypatch.setattr(sparse, "NEAR", 4 * 20 * block)
+    monkeypatch.setattr(sparse, "ALSO", 0)
+    weight = torch.randn(LATENTS, 20, generator=torch.Generator().manual_seed(2))
+    found = sparse.TORCH.products(states, weight, at)
+    assert taken == [block]
+    torch.testing.assert_close(found, (states[at.rows] * weight[at.latents]).sum(1))
 
 
 def test_the_number_of_places_does_not_change_what_memory_is_kept(kernels, monkeypatch):

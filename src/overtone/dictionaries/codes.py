@@ -4,9 +4,10 @@
 training work with: the chosen places of many rows in one flat list, as many in a row as its selection wants.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -128,6 +129,17 @@ class Support:
         widths = {part.per_row for part in parts}
         latents = torch.cat([part.latents for part in parts])
         return cls(rows, latents, starts[-1], parts[0].n_latents, widths.pop() if len(widths) == 1 else None)
+
+    def blocks(self, size: int) -> Iterator[tuple["Support", slice, slice]]:
+        """The support of so many rows at a time, with which rows and which places of the list these are."""
+        if size >= self.n_rows:
+            yield self, slice(0, self.n_rows), slice(0, len(self.latents))
+            return
+        ends = [*self.row_starts[::size].tolist(), len(self.latents)]
+        for first, (start, end) in zip(range(0, self.n_rows, size), pairwise(ends), strict=True):
+            places, n = slice(start, end), min(size, self.n_rows - first)
+            part = Support(self.rows[places] - first, self.latents[places], n, self.n_latents, self.per_row)
+            yield part, slice(first, first + n), places
 
     def kept(self, keep: Bool[Tensor, " places"]) -> "Support":
         """The places for which `keep` is true."""

@@ -22,15 +22,18 @@ from torch import Tensor
 BLOCK = 256  # rows; more of them leave the cache
 GRAIN = 1.01 * 2.0**-8  # largest relative error of what is rounded to bf16
 SAMPLED = 256  # rows that stand for all
+FILLED = 1 / 8  # share of zeros that rows may have more
 SMALLEST, LARGEST = 1e-30, 1e30  # steps between which products are neither lost nor infinite
 
 
 class Kind(Protocol):
-    """A kind of few bits. dtype: of its numbers; widest: coordinates that a row may have."""
+    """A kind of few bits. dtype: of its numbers; widest: coordinates that a row may have; even: products of rows of a
+    multiple of so many are fastest."""
 
     name: str
     dtype: torch.dtype
     widest: int
+    even: int
 
     def is_fast(self) -> bool:
         """Whether there are instructions for it, and operators of torch that use them."""
@@ -45,7 +48,7 @@ class Kind(Protocol):
         ...
 
     def nearest(self, numbers: Tensor) -> Tensor:
-        """Float32 numbers in steps, rounded to what this kind has, still in float32."""
+        """Float32 numbers in steps, rounded to what this kind has, still in float32; they may be written over."""
         ...
 
     def packed(self, rounded: Tensor, steps: Tensor) -> Tensor:
@@ -81,17 +84,21 @@ class Short:
     lost: Tensor
 
     @classmethod
-    def of(cls, kind: Kind, numbers: Tensor, dither: Dither | None) -> "Short":
-        """Of (rows, width) float32 numbers."""
-        steps = kind.steps(numbers.abs().amax(1)).clamp_min(SMALLEST)
-        numbers = numbers * (1 / steps).unsqueeze(1)
+    def of(cls, kind: Kind, numbers: Tensor, dither: Dither | None) -> tuple["Short", Tensor]:
+        """Of (rows, width) float32 numbers; and the rounded ones in float32."""
+        room = numbers.abs()
+        steps = kind.steps(room.amax(1)).clamp_min(SMALLEST)
+        numbers = torch.mul(numbers, (1 / steps).unsqueeze(1), out=room)
         length = _lengths(numbers)
         if dither is not None and dither.longest < math.inf:
             shorter = (dither.longest / length).clamp_max_(1)
             steps, length, numbers = steps / shorter, length * shorter, numbers.mul_(shorter.unsqueeze(1))
-        nearest = kind.nearest(numbers if dither is None else numbers.add_(dither.offset))
-        lost = _lengths(numbers.sub_(nearest)) if dither is None else torch.full_like(steps, dither.lost)
-        return cls(nearest.to(kind.dtype), steps, length, lost)
+        if dither is None:
+            nearest = kind.nearest(numbers.clone())
+            lost = _lengths(numbers.sub_(nearest))
+        else:
+            nearest, lost = kind.nearest(numbers.add_(dither.offset)), torch.full_like(steps, dither.lost)
+        return cls(_filled_up(nearest, kind), steps, length, lost), nearest
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,10 +140,10 @@ class Rounded:
         parts, shared = [], []
         for i in range(0, len(weight), BLOCK):
             column = None if offset is None else offset[i : i + BLOCK]
-            part = Short.of(kind, _scaled(weight[i : i + BLOCK], column, divided), of_weights)
+            part, nearest = Short.of(kind, _scaled(weight[i : i + BLOCK], column, divided), of_weights)
             parts.append(part)
             if of_states is not None:
-                shared.append((part.rounded.float() @ of_states.offset).mul_(part.steps))
+                shared.append((nearest @ of_states.offset).mul_(part.steps))
         steps, length, lost = (
             torch.cat([getattr(part, name) for part in parts]) for name in ("steps", "length", "lost")
         )
@@ -154,7 +161,7 @@ class Rounded:
     def short(self, states: Tensor) -> Short | None:
         """(rows, width) states for products with these weights; None where they are not finite."""
         column = torch.ones(len(states)) if self.has_offset else None
-        found = Short.of(self.kind, _scaled(states, column, self.factors), self.dither)
+        found, _ = Short.of(self.kind, _scaled(states, column, self.factors), self.dither)
         return found if bool((found.steps <= LARGEST).all()) else None
 
     def at_most(self, rows: Short, two_sided: bool) -> tuple[Tensor, Tensor, Tensor]:
@@ -185,6 +192,16 @@ class Rounded:
         """What products miss in all, of what they miss because rows and because weights were rounded, which is
         independent where it is noise."""
         return of_rows + of_weights if self.dither is None else torch.hypot(of_rows, of_weights)
+
+
+def _filled_up(rows: Tensor, kind: Kind) -> Tensor:
+    """Rows as numbers of a kind, filled up with zeros to a multiple that it likes, if few are missing."""
+    n, width = rows.shape
+    even = -(-width // kind.even) * kind.even
+    found = torch.empty(n, even if even - width <= FILLED * width else width, dtype=kind.dtype)
+    found[:, :width] = rows
+    found[:, width:] = 0
+    return found
 
 
 def _lengths(rows: Tensor) -> Tensor:

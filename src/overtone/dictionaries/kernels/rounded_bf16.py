@@ -7,7 +7,7 @@ from torch import Tensor
 class BFloat16:
     """Eight binary digits. Steps are powers of two, by which numbers are multiplied without loss."""
 
-    name, dtype, widest = "bf16", torch.bfloat16, 2**31
+    name, dtype, widest, even = "bf16", torch.bfloat16, 2**31, 1
 
     def is_fast(self) -> bool:
         """Whether the processor has instructions for them."""

@@ -13,6 +13,7 @@ class Int8:
     """Integers up to 127. Sums have 32 bits."""
 
     name, dtype, widest = "int8", torch.int8, 2**16
+    even = 64 if getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)() else 1
 
     def is_fast(self) -> bool:
         """Whether the processor has VNNI instructions and the operator does what it should."""
@@ -35,12 +36,12 @@ class Int8:
 
     def nearest(self, numbers: Tensor) -> Tensor:
         """As in `rounded.Kind`."""
-        return numbers.round()
+        return numbers.round_()
 
     def packed(self, rounded: Tensor, steps: Tensor) -> Tensor:
         """As in `rounded.Kind`. The operator's own packing takes longer than it saves: 11 ms instead of 2 for 8192 x
         512 weights, for products of 4096 rows in 40 ms instead of 45."""
-        return rounded.t().contiguous().to_mkldnn()
+        return torch._mkldnn_transpose(rounded.to_mkldnn(), 0, 1)
 
     def products(
         self, rounded: Tensor, packed: Tensor, steps: Tensor, added: Tensor | None, magnitudes: bool = False

@@ -19,9 +19,14 @@ from torch.autograd.function import once_differentiable
 from torch.nn.functional import embedding_bag
 
 from overtone.dictionaries.codes import Support
+from overtone.dictionaries.kernels import memory
+from overtone.dictionaries.kernels.trial import Slices
 from overtone.dictionaries.kernels.waiting import Sums, waiting
 
 EACH = 6  # places of a latent from which it is faster to go by latents
+NEAR = 2**20  # bytes of states that a second cache surely holds
+ALSO = 3  # places of a latent within so many states from which it is faster to go by these
+SLICE = 64  # columns of sums at a time; their states stay in a second cache
 
 
 class Products(Protocol):
@@ -209,12 +214,19 @@ def composed(
 def _sampled(states: Tensor, weight: Tensor, at: Support) -> Tensor:
     """The entries of states weight^T at a support, by the operator for products at the places of a sparse matrix: on a
     CPU it is several times faster than the other. Where latents have several places each they are taken one after the
-    other, so that a latent's weights are read once."""
-    if len(at.latents) < EACH * at.n_latents:
+    other, so that a latent's weights are read once; for as many states at a time as stay in the cache, if there are
+    enough places for that."""
+    block = max(1, NEAR // (states.element_size() * states.shape[1]))
+    n = len(at.latents)
+    if n < EACH * at.n_latents:
         return _at_places(at.row_starts, at.latents, states, weight)
-    order, rows, starts = at.by_latent
-    found = _at_places(starts, rows, weight, states)
-    return torch.empty_like(found).scatter_(0, order, found)
+    if n * block < ALSO * at.n_latents * at.n_rows:
+        block = at.n_rows
+    found = states.new_empty(n)
+    for part, rows, places in at.blocks(block):
+        order, columns, starts = part.by_latent
+        found[places].scatter_(0, order, _at_places(starts, columns, weight, states[rows]))
+    return found
 
 
 def _at_places(starts: Tensor, columns: Tensor, left: Tensor, right: Tensor) -> Tensor:
@@ -235,12 +247,25 @@ def _quiet() -> Iterator[None]:
         yield
 
 
+def _bags(places: Tensor, rows: Tensor, starts: Tensor, values: Tensor) -> Tensor:
+    """(n, width) sums of value x row over the places from each of (n,) starts on."""
+    return embedding_bag(places, rows, starts, per_sample_weights=values, mode="sum")
+
+
+def _may_be_sliced(n_rows: int, width: int, places: int) -> bool:
+    """Whether sums by latent, slice by slice, are worth a trial: rows do not stay in the second cache as a whole."""
+    return 4 * n_rows * width > NEAR >= 2 * n_rows * SLICE and width > SLICE and places > 4 * n_rows
+
+
 class Torch:
     """The three products in plain torch."""
 
+    def __init__(self) -> None:
+        self.slices = Slices(_may_be_sliced)
+
     def bags(self, values: Tensor, weight: Tensor, at: Support) -> Tensor:
         """As in `Products`."""
-        return embedding_bag(at.latents, weight, at.row_starts, per_sample_weights=values, mode="sum")
+        return _bags(at.latents, weight, at.row_starts, values)
 
     def products(self, states: Tensor, weight: Tensor, at: Support) -> Tensor:
         """As in `Products`."""
@@ -256,7 +281,14 @@ class Torch:
         order, rows, starts = at.by_latent
         sorted_values = values.index_select(0, order)
         totals = torch.zeros(at.n_latents, dtype=values.dtype, device=values.device)
-        sums = embedding_bag(rows, states, starts, per_sample_weights=sorted_values, mode="sum")
+        is_usual = states.device.type == "cpu" and states.dtype == torch.float32
+        with self.slices.way("sums", *states.shape, len(values) if is_usual else 0) as by_slice:
+            if by_slice:
+                sums = memory.take(at.n_latents, states.shape[1])
+                for part, of_part in zip(states.split(SLICE, dim=1), sums.split(SLICE, dim=1), strict=True):
+                    of_part.copy_(_bags(rows, part.contiguous(), starts, sorted_values))
+            else:
+                sums = _bags(rows, states, starts, sorted_values)
         return sums, totals.index_add_(0, at.latents, values)
 
     def towards(
