@@ -41,7 +41,7 @@ class Int8:
     def packed(self, rounded: Tensor, steps: Tensor) -> Tensor:
         """As in `rounded.Kind`. The operator's own packing takes longer than it saves: 11 ms instead of 2 for 8192 x
         512 weights, for products of 4096 rows in 40 ms instead of 45."""
-        return torch._mkldnn_transpose(rounded.to_mkldnn(), 0, 1)
+        return torch.ops.aten._mkldnn_transpose(rounded.to_mkldnn(), 0, 1)
 
     def products(
         self, rounded: Tensor, packed: Tensor, steps: Tensor, added: Tensor | None, magnitudes: bool = False

@@ -281,10 +281,10 @@ class Torch:
         order, rows, starts = at.by_latent
         sorted_values = values.index_select(0, order)
         totals = torch.zeros(at.n_latents, dtype=values.dtype, device=values.device)
-        is_usual = states.device.type == "cpu" and states.dtype == torch.float32
-        with self.slices.way("sums", *states.shape, len(values) if is_usual else 0) as by_slice:
+        (n_rows, width), is_usual = states.shape, states.device.type == "cpu" and states.dtype == torch.float32
+        with self.slices.way("sums", n_rows, width, len(values) if is_usual else 0) as by_slice:
             if by_slice:
-                sums = memory.take(at.n_latents, states.shape[1])
+                sums = memory.take(at.n_latents, width)
                 for part, of_part in zip(states.split(SLICE, dim=1), sums.split(SLICE, dim=1), strict=True):
                     of_part.copy_(_bags(rows, part.contiguous(), starts, sorted_values))
             else:
