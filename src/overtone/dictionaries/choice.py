@@ -15,18 +15,20 @@ Settle = Callable[[Support, Tensor], Tensor | None]
 @dataclass(frozen=True, eq=False)
 class Chosen:
     """Selected places, their pre-activations (n,) and further heads (n,) that selection computed, all without
-    gradients; peaks: (latents,) the largest pre-activation of each latent in the batch, where asked for."""
+    gradients; peaks: (latents,) the largest pre-activation of each latent in the batch, where asked for; lengths:
+    (rows,) of the centred states, where they came for nothing."""
 
     support: Support
     u: Tensor
     sides: Heads = field(default_factory=dict)
     peaks: Tensor | None = None
+    lengths: Tensor | None = None
 
     def kept(self, keep: Tensor) -> "Chosen":
         """The places of an (n,) mask."""
         which = positions(keep)
         sides = {name: side.index_select(0, which) for name, side in self.sides.items()}
-        return Chosen(self.support.taken(which), self.u.index_select(0, which), sides, self.peaks)
+        return Chosen(self.support.taken(which), self.u.index_select(0, which), sides, self.peaks, self.lengths)
 
 
 def everywhere(vector: Tensor) -> Tensor:

@@ -4,7 +4,7 @@
 training work with: the chosen places of many rows in one flat list, as many in a row as its selection wants.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -178,6 +178,11 @@ class Support:
         latents, order = torch.sort(self.latents.int(), stable=True)
         starts = torch.searchsorted(latents, torch.arange(self.n_latents, dtype=torch.int32, device=latents.device))
         return order.int(), self.rows[order].int(), starts.int()
+
+    def transposed_by(self, transpose: Callable[["Support"], tuple[Tensor, Tensor, Tensor]]) -> None:
+        """Have `by_latent` made by something that is faster here, if it is not known yet."""
+        if "by_latent" not in self.__dict__:
+            self.__dict__["by_latent"] = transpose(self)
 
     def _transposed(self) -> tuple[Tensor, Tensor, Tensor]:
         """`by_latent` by a counting sort, which on a CPU takes a tenth of the time of a general one."""

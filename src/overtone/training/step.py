@@ -275,7 +275,7 @@ def _sparse(model: Autoencoder, given: Given, inputs: Tensor, target: Tensor, ce
         u = model.encoder.replay(inputs - model.centre(), model.decoder, support)
     else:
         weight, bias = model.encoder.affine(model.decoder)
-        u = kernels.preactivations(centred, model.centre(), weight, bias, chosen.u, support)
+        u = kernels.preactivations(centred, model.centre(), weight, bias, chosen.u, support, chosen.lengths)
     heads = model.heads_of(u, support.at, chosen.sides)
     values = model.value(heads, support.at)
     if model.decoder.linear:

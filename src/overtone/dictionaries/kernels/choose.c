@@ -642,12 +642,12 @@ static void nominate(const problem *p, scratch *s, int64_t rows) {
 
 typedef struct { /* where the choice goes; n of `size` places are filled */
   int64_t *latents, *counts, *tally;
-  float *u, *boost;
+  float *u, *boost, *lengths;
   int64_t size, n;
 } output;
 
-/* Write what was chosen for a row. Returns 0 if it does not fit. */
-static int write_row(const problem *p, const list *l, int64_t row, output *o) {
+/* Write what was chosen for a row of some length. Returns 0 if it does not fit. */
+static int write_row(const problem *p, const list *l, int64_t row, float length, output *o) {
   int64_t at = p->k ? row * p->k : o->n;
   if (at + l->n > o->size) return 0;
   for (int64_t i = 0; i < l->n; i++) {
@@ -656,7 +656,7 @@ static int write_row(const problem *p, const list *l, int64_t row, output *o) {
     o->u[at + i] = p->shift ? here.value + p->shift[here.latent] : here.value;
     if (p->boosted) o->boost[at + i] = here.boost;
   }
-  o->counts[row] = l->n, o->n += l->n;
+  o->counts[row] = l->n, o->lengths[row] = length, o->n += l->n;
   return 1;
 }
 
@@ -681,7 +681,7 @@ static int choose_block(const problem *p, scratch *s, int64_t n, int64_t block, 
       continue;
     }
     if (s->full[r] || l.n < p->k) l = whole_row(p, row, s->work), ++o->tally[0];
-    if (!write_row(p, &l, row, o)) return 0;
+    if (!write_row(p, &l, row, s->lengths[r], o)) return 0;
   }
   float mean = sum / (float)seen, variance = squares / (float)seen - mean * mean;
   if (seen >= SEEN || 2 * seen < n) *found = (usual){mean, sqrtf(variance > 0 ? variance : 0), seen};
@@ -721,18 +721,18 @@ int64_t ot_work_bytes(int64_t kind, int64_t rows, int64_t width, int64_t latents
    two_sided, its magnitude, times 1 + |boost|; equal scores go to earlier latents. room: places of a row's list, more
    than k. hint (2): mean and deviation of earlier k-th scores per unit of a state's length, the first -inf if not known;
    becomes those found here. Out: latents, pre-activations (not shifted) and magnitudes of boosts in row order, counts
-   per row; `size` of them fit. tally (2) is raised by the number of rows that were computed as a whole and of inner
+   per row; `size` of them fit; lengths (rows) of the states. tally (2) is raised by the number of rows that were computed as a whole and of inner
    products made in float32. work: memory of ot_work_bytes. Returns how many were chosen, -1 if they do not fit. */
 int64_t ot_choose(int64_t kind, int64_t rows, int64_t width, int64_t latents, const float *x, const float *weight,
                   const void *packed, const norms_of *norms, const float *grid, const float *boost_x,
                   const float *boost_weight, const void *boost_packed, const norms_of *boost_norms,
                   const float *boost_grid, const float *bias, const float *shift, int64_t k, float floor,
                   int64_t two_sided, int64_t room, int64_t size, float *hint, int64_t *out_latents, float *out_u,
-                  float *out_boost, int64_t *counts, int64_t *tally, void *work) {
+                  float *out_boost, int64_t *counts, float *lengths, int64_t *tally, void *work) {
   problem p = {{{x, weight, packed, norms, grid}, {boost_x, boost_weight, boost_packed, boost_norms, boost_grid}},
                bias, shift, width, latents, ot_padded(latents), k, room, floor, (int)kind, (int)two_sided,
                boost_x != NULL};
-  output o = {out_latents, counts, tally, out_u, out_boost, size, 0};
+  output o = {out_latents, counts, tally, out_u, out_boost, lengths, size, 0};
   scratch s;
   int64_t block = block_of(&p, rows);
   lay_out(&s, &p, rows, block, (uintptr_t)work);

@@ -9,7 +9,7 @@ scores to be made in float32.
 import ctypes
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -32,6 +32,8 @@ FEW = 1 / 16  # share of latents to score in float32 up to which int8 is faster 
 GRAIN = 64  # rows or latents that are worth a thread
 AMX = 4  # what a kind of the library has more where matrix registers make the products
 
+Found = TypeVar("Found")
+
 _I, _P, _F = ctypes.c_int64, ctypes.c_void_p, ctypes.c_float
 _SIGNATURES = {
     "ot_level": (_I, []),
@@ -42,11 +44,12 @@ _SIGNATURES = {
     "ot_grid": (None, [_P, _I, _P, _I, _I, ctypes.c_uint64, _P]),
     "ot_pack": (_I, [_I, _P, _I, _I, _P, _I, _I, _P, _P]),
     "ot_work_bytes": (_I, [_I] * 6),
-    "ot_choose": (_I, [_I, _I, _I, _I, *[_P] * 12, _I, _F, _I, _I, _I, *[_P] * 7]),
+    "ot_choose": (_I, [_I, _I, _I, _I, *[_P] * 12, _I, _F, _I, _I, _I, *[_P] * 8]),
     "ot_decode": (None, [_P, _P, _P, _P, _I, _I, _I, _I, _I, _P]),
     "ot_products": (None, [_P, _P, _P, _P, _I, _I, _I, _I, _I, _P]),
-    "ot_towards": (None, [_P, _P, _P, _P, _I, _I, _I, _I, _I, _P, _I, *[_P] * 5]),
+    "ot_towards": (None, [_P, _P, _P, _P, _I, _I, _I, _I, _I, _P, _I, *[_P] * 6]),
     "ot_weigh_by_latent": (ctypes.c_double, [_P, _P, _P, _P, _P, _I, _I, _I, _I, _P]),
+    "ot_by_latent": (None, [_P, _P, _I, _I, _P, _P, _P]),
     "ot_may_be_sliced": (_I, [_I] * 3),
     "ot_sums_room": (_I, [_I] * 2),
     "ot_sum_by_latent": (None, [*[_P] * 5, *[_I] * 6, _P, _P, _P]),
@@ -145,31 +148,33 @@ class Native:
             work = memory.take(-(-needed // memory.SMALL), memory.SMALL // 4)  # of few sizes, so that it is used again
             while True:
                 latents, u = torch.empty(size, dtype=torch.int64), torch.empty(size)
+                lengths = torch.empty(len(rows))
                 boosts = torch.empty(0 if rule.boost is None else size)
                 found = self.library.ot_choose(
                     *shape, *products, *[None] * (10 - len(products)),
                     bias.data_ptr(), _pointer(shift), rule.k, rule.floor, two_sided, room, size,
-                    *(out.data_ptr() for out in (hint, latents, u, boosts, counts, tally, work)),
+                    *(out.data_ptr() for out in (hint, latents, u, boosts, counts, lengths, tally, work)),
                 )  # fmt: skip
                 if found >= 0:
-                    return [latents[:found], u[:found], boosts[:found], counts, tally, hint]
+                    return [latents[:found], u[:found], boosts[:found], counts, lengths, tally, hint]
                 size = min(2 * size, len(rows) * n_latents)
 
         parts = threads.over(len(centred), GRAIN, part)
-        latents, u, boosts, counts = (_joined(list(found)) for found in list(zip(*parts, strict=True))[:4])
-        whole, scored = torch.stack([p[4] for p in parts]).sum(0).tolist()
+        latents, u, boosts, counts, lengths = (_joined(list(found)) for found in list(zip(*parts, strict=True))[:5])
+        whole, scored = torch.stack([p[5] for p in parts]).sum(0).tolist()
         self.whole_rows, self.scored, kept.size = self.whole_rows + whole, self.scored + scored, int(1.2 * len(u))
-        kept.hints[by] = parts[0][5]
+        kept.hints[by] = parts[0][6]
         if digits(kept.packed.kind) == "int8":
             products = 1 if rule.boost is None else 2
             kept.rest.weigh(scored / len(centred) > products * (FEW * n_latents + 3 * len(u) / len(centred)))
         sides = {} if rule.boost is None else {rule.boost.head: boosts}
         if rule.k:
-            return Chosen(Support.from_indices(latents.view(len(centred), rule.k), n_latents), u, sides)
+            support = Support.from_indices(latents.view(len(centred), rule.k), n_latents)
+            return Chosen(support, u, sides, lengths=lengths)
         support = Support(torch.arange(len(centred)).repeat_interleave(counts), latents, len(centred), n_latents)
         if rule.hinted:  # the shift was subtracted and added again
             u = self.products(centred, weight, support) + bias[latents]
-        return Chosen(support, u, sides)
+        return Chosen(support, u, sides, lengths=lengths)
 
     def _kept(self, weight: Tensor, states: Tensor, boost: Boost | None) -> _Kept:
         """The weights, packed as they are now for the kind that is due."""
@@ -224,28 +229,44 @@ class Native:
         self._by_row(self.library.ot_products, states, weight, at, out.data_ptr())
         return out
 
-    def towards(
-        self, values: Tensor, weight: Tensor, constant: Tensor, target: Tensor, at: Support
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    def towards(self, values: Tensor, weight: Tensor, constant: Tensor, target: Tensor, at: Support) -> sparse.Towards:
         """As in `sparse.Products`."""
         if not served(values, weight, constant, target):
             return sparse.composed(self, values, weight, constant, target, at)
-        x_hat, missed = (memory.take(at.n_rows, weight.shape[1]) for _ in range(2))
+        width = weight.shape[1]
+        x_hat, missed = (memory.take(at.n_rows, width) for _ in range(2))
         squares, products = torch.empty(at.n_rows), torch.empty(len(at.latents))
-        stride = weight.shape[1] if constant.ndim == 2 else 0
+        stride = width if constant.ndim == 2 else 0
         pointers = [t.data_ptr() for t in (target, x_hat, missed, squares, products)]
-        self._by_row(self.library.ot_towards, values, weight, at, constant.data_ptr(), stride, *pointers)
-        return x_hat, missed, squares, products
 
-    def _by_row(self, function: Callable[..., Any], first: Tensor, weight: Tensor, at: Support, *more: int) -> None:
+        def part(*given: Any) -> Tensor:
+            columns = torch.empty(2, width)
+            self.library.ot_towards(*given, constant.data_ptr(), stride, *pointers, columns.data_ptr())
+            return columns[0]
+
+        columns = self._by_row(part, values, weight, at)
+        return sparse.Towards(x_hat, missed, squares, products, torch.stack(columns).sum(0))
+
+    def _by_row(
+        self, function: Callable[..., Found], first: Tensor, weight: Tensor, at: Support, *more: int
+    ) -> list[Found]:
         pointers = first.data_ptr(), weight.data_ptr(), at.latents.data_ptr(), at.row_starts.data_ptr()
         n, width = len(at.latents), weight.shape[1]
-        threads.over(at.n_rows, GRAIN, lambda a, b: function(*pointers, at.n_rows, n, a, b, width, *more))
+        return threads.over(at.n_rows, GRAIN, lambda a, b: function(*pointers, at.n_rows, n, a, b, width, *more))
+
+    def _by_latent(self, at: Support) -> tuple[Tensor, Tensor, Tensor]:
+        n, latents, rows = len(at.latents), at.latents.contiguous(), at.rows.contiguous()
+        order, sorted_rows, starts = (torch.empty(size, dtype=torch.int32) for size in (n, n, at.n_latents + 1))
+        self.library.ot_by_latent(
+            latents.data_ptr(), rows.data_ptr(), n, at.n_latents, *(t.data_ptr() for t in (order, sorted_rows, starts))
+        )
+        return order, sorted_rows, starts[:-1]
 
     def sum_by_latent(self, values: Tensor, states: Tensor, at: Support) -> tuple[Tensor, Tensor]:
         """As in `sparse.Products`."""
         if not served(values, states):
             return sparse.TORCH.sum_by_latent(values, states, at)
+        at.transposed_by(self._by_latent)
         order, rows, starts = at.by_latent
         width, n = states.shape[1], len(values)
         out, totals = memory.take(at.n_latents, width), torch.empty(at.n_latents)
@@ -269,6 +290,7 @@ class Native:
         if not served(values, states):
             return None
         lengths = torch.linalg.vector_norm(states, dim=1) if lengths is None else lengths
+        at.transposed_by(self._by_latent)
         order, rows, starts = at.by_latent
         totals, n = torch.empty(at.n_latents), len(values)
         pointers = [t.data_ptr() for t in (values, lengths, order, rows, starts)]

@@ -13,6 +13,23 @@ void ot_decode(const float *values, const float *matrix, const int64_t *latents,
   }
 }
 
+/* The n places by latent, in row order each: where they are in the list, their rows, and where each latent's begin
+   (latents + 1). */
+void ot_by_latent(const int64_t *latents, const int64_t *rows, int64_t n, int64_t n_latents, int32_t *order,
+                  int32_t *sorted, int32_t *starts) {
+  int32_t *next = starts + 1, sum = 0;
+  memset(starts, 0, 4 * (size_t)(n_latents + 1));
+  for (int64_t j = 0; j < n; j++) next[latents[j]]++;
+  for (int64_t l = 0; l < n_latents; l++) {
+    int32_t here = next[l];
+    next[l] = sum, sum += here;
+  }
+  for (int64_t j = 0; j < n; j++) {
+    int32_t at = next[latents[j]]++;
+    order[at] = (int32_t)j, sorted[at] = (int32_t)rows[j];
+  }
+}
+
 /* Whether ot_sum_by_latent and ot_adam_of_sums may be faster slice by slice, with so many places. */
 int64_t ot_may_be_sliced(int64_t n_rows, int64_t width, int64_t places) { return may_be_sliced(n_rows, width, places); }
 
@@ -76,12 +93,17 @@ void ot_products(const float *states, const float *matrix, const int64_t *latent
   }
 }
 
+#define ADDED 64 /* rows whose sums are added up before they join those of all */
+
 /* x_hat (rows first..last, width) = what ot_decode makes, plus constants that lie `stride` apart (0: one for all rows);
    missed = by how much that is above the target; squares (rows) = the sums of its squares; products (places) = those with
-   the matrix rows, which are near. */
+   the matrix rows, which are near; columns (2, width): its sums over these rows, and working memory. */
 void ot_towards(const float *values, const float *matrix, const int64_t *latents, const int64_t *starts,
                 int64_t n_rows, int64_t n, int64_t first, int64_t last, int64_t width, const float *constant,
-                int64_t stride, const float *target, float *x_hat, float *missed, float *squares, float *products) {
+                int64_t stride, const float *target, float *x_hat, float *missed, float *squares, float *products,
+                float *columns) {
+  float *some = columns + width;
+  memset(columns, 0, 8 * (size_t)width);
   for (int64_t r = first; r < last; r++) {
     float *out = x_hat + r * width, *beyond = missed + r * width;
     const float *more = constant + r * stride, *aim = target + r * width;
@@ -90,5 +112,8 @@ void ot_towards(const float *values, const float *matrix, const int64_t *latents
     for (int64_t i = 0; i < width; i++) out[i] += more[i], beyond[i] = out[i] - aim[i];
     squares[r] = dot(beyond, beyond, width);
     of_places(beyond, matrix, latents, starts[r], to, width, products);
+    for (int64_t i = 0; i < width; i++) some[i] += beyond[i];
+    if ((r - first) % ADDED < ADDED - 1 && r + 1 < last) continue;
+    for (int64_t i = 0; i < width; i++) columns[i] += some[i], some[i] = 0;
   }
 }

@@ -6,10 +6,11 @@ from overtone.dictionaries.codes import Support
 
 
 def preactivations(
-    centred: Tensor, centre: Tensor | float, weight: Tensor, bias: Tensor, u: Tensor, at: Support
-) -> Tensor:
-    """(n,) entries of (x - centre) weight^T + bias at a support, where `centred` = x - centre; `u` (the same values) is
-    not used."""
+    centred: Tensor, centre: Tensor | float, weight: Tensor, bias: Tensor, u: Tensor, at: Support,
+    lengths: Tensor | None = None,
+) -> Tensor:  # fmt: skip
+    """(n,) entries of (x - centre) weight^T + bias at a support, where `centred` = x - centre; `u` (the same values)
+    and `lengths` (of `centred`) are not used."""
     x = (centred + centre).detach()
     return at.take((x - centre) @ weight.T + bias)
 

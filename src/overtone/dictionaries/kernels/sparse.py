@@ -45,12 +45,8 @@ class Products(Protocol):
         (latents,) the sum of the values alone."""
         ...
 
-    def towards(
-        self, values: Tensor, weight: Tensor, constant: Tensor, target: Tensor, at: Support
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-        """(rows, width) `bags` plus a constant (width,) or (rows, width); by how much that is above a target (rows,
-        width); (rows,) the sums of its squares; and its `products` with the weight, or None where they do not come for
-        little."""
+    def towards(self, values: Tensor, weight: Tensor, constant: Tensor, target: Tensor, at: Support) -> "Towards":
+        """`bags` plus a constant, (width,) or (rows, width), and by how much that misses a target (rows, width)."""
         ...
 
     def weighed(
@@ -60,6 +56,18 @@ class Products(Protocol):
         the sums is at most. None where sums are not to wait for the update. lengths: (rows,) of the states, where
         known."""
         ...
+
+
+class Towards(NamedTuple):
+    """What `Products.towards` finds. x_hat: (rows, width); missed: by how much that is above the target; squares:
+    (rows,) the sums of its squares; products: (n,) its `products` with the weight, and columns: (width,) its sums over
+    the rows, or None where they do not come for little."""
+
+    x_hat: Tensor
+    missed: Tensor
+    squares: Tensor
+    products: Tensor | None = None
+    columns: Tensor | None = None
 
 
 class Differentiable(NamedTuple):
@@ -74,15 +82,17 @@ def differentiable(kernels: Products) -> Differentiable:
     """Functions with gradients, made of these products."""
 
     def preactivations(
-        centred: Tensor, centre: Tensor | float, weight: Tensor, bias: Tensor, u: Tensor, at: Support
-    ) -> Tensor:
+        centred: Tensor, centre: Tensor | float, weight: Tensor, bias: Tensor, u: Tensor, at: Support,
+        lengths: Tensor | None = None,
+    ) -> Tensor:  # fmt: skip
         """(n,) entries of (x - centre) weight^T + bias at a support, where `centred` (rows, width) = x - centre.
 
         u: (n,) these values as selection computed them (without gradients); they are passed through, and the gradient
-        is that of the dense product for weight, bias and centre. x gets none: states are data.
+        is that of the dense product for weight, bias and centre. x gets none: states are data. lengths: (rows,) of
+        `centred`, where known.
         """
         centre = centre if isinstance(centre, Tensor) else centred.new_zeros(())
-        return _PreActivations.apply(kernels, centred, centre, weight, bias, u, at)
+        return _PreActivations.apply(kernels, centred, centre, weight, bias, u, at, lengths)
 
     def decode(values: Tensor, weight: Tensor, at: Support) -> Tensor:
         """(rows, width) product of the sparse matrix that holds `values` at a support with `weight` (latents,
@@ -103,19 +113,19 @@ class _PreActivations(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, kernels: Products, centred: Tensor, centre: Tensor, weight: Tensor, bias: Tensor, u: Tensor,
-        at: Support,
+        at: Support, lengths: Tensor | None,
     ) -> Tensor:  # fmt: skip
         ctx.save_for_backward(centred, weight)
-        ctx.kernels, ctx.at, ctx.waiting = kernels, at, waiting()
+        ctx.kernels, ctx.at, ctx.waiting, ctx.lengths = kernels, at, waiting(), lengths
         return u.view_as(u)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         centred, weight = ctx.saved_tensors
-        of_weight, of_bias = _sums(ctx, grad.contiguous(), centred, weight)
+        of_weight, of_bias = _sums(ctx, grad.contiguous(), centred, weight, ctx.lengths)
         of_centre = -_weighted(ctx.kernels, of_bias, weight) if ctx.needs_input_grad[2] else None
-        return None, None, of_centre, of_weight if ctx.needs_input_grad[3] else None, of_bias, None, None
+        return None, None, of_centre, of_weight if ctx.needs_input_grad[3] else None, of_bias, None, None, None
 
 
 def _sums(
@@ -160,8 +170,8 @@ class _Reconstruct(torch.autograd.Function):
         ctx: Any, kernels: Products, values: Tensor, weight: Tensor, constant: Tensor, target: Tensor, at: Support
     ) -> tuple[Tensor, Tensor]:
         values = values.contiguous()
-        x_hat, missed, squares, products = kernels.towards(values, weight, constant, target, at)
-        ctx.save_for_backward(values, weight, missed, products)
+        x_hat, missed, squares, products, columns = kernels.towards(values, weight, constant, target, at)
+        ctx.save_for_backward(values, weight, missed, products, columns)
         ctx.kernels, ctx.at, ctx.waiting, ctx.shape = kernels, at, waiting(), constant.shape
         ctx.lengths = squares.sqrt()
         ctx.set_materialize_grads(False)
@@ -170,7 +180,7 @@ class _Reconstruct(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, of_x_hat: Tensor | None, of_error: Tensor | None) -> tuple[Tensor | None, ...]:
-        values, weight, missed, products = ctx.saved_tensors
+        values, weight, missed, products, columns = ctx.saved_tensors
         if of_x_hat is not None:
             grad = of_x_hat if of_error is None else torch.addcmul(of_x_hat, missed, 2 * of_error)
             ctx.lengths = None
@@ -180,7 +190,8 @@ class _Reconstruct(torch.autograd.Function):
             slope = 2 * of_error
             of_values, of_weight = _of_decode(ctx, missed, values * slope, weight, products)
             of_values = None if of_values is None else of_values * slope
-            of_constant = missed.sum_to_size(ctx.shape) * slope if ctx.needs_input_grad[3] else None
+            totals = missed if columns is None or len(ctx.shape) == 2 else columns
+            of_constant = totals.sum_to_size(ctx.shape) * slope if ctx.needs_input_grad[3] else None
         else:
             return (None,) * 6
         return None, of_values, of_weight, of_constant, None, None
@@ -204,11 +215,11 @@ def squares_of(missed: Tensor) -> Tensor:
 
 def composed(
     kernels: Products, values: Tensor, weight: Tensor, constant: Tensor, target: Tensor, at: Support
-) -> tuple[Tensor, Tensor, Tensor, None]:
+) -> Towards:
     """`Products.towards` of `bags`."""
     x_hat = kernels.bags(values, weight, at).add_(constant)
     missed = x_hat - target
-    return x_hat, missed, squares_of(missed), None
+    return Towards(x_hat, missed, squares_of(missed))
 
 
 def _sampled(states: Tensor, weight: Tensor, at: Support) -> Tensor:
@@ -291,9 +302,7 @@ class Torch:
                 sums = _bags(rows, states, starts, sorted_values)
         return sums, totals.index_add_(0, at.latents, values)
 
-    def towards(
-        self, values: Tensor, weight: Tensor, constant: Tensor, target: Tensor, at: Support
-    ) -> tuple[Tensor, Tensor, Tensor, None]:
+    def towards(self, values: Tensor, weight: Tensor, constant: Tensor, target: Tensor, at: Support) -> Towards:
         """As in `Products`."""
         return composed(self, values, weight, constant, target, at)
 

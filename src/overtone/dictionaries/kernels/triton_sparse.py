@@ -25,7 +25,7 @@ from overtone.dictionaries.codes import Support
 from overtone.dictionaries.kernels import halves
 from overtone.dictionaries.kernels.launch import on
 from overtone.dictionaries.kernels.served import served
-from overtone.dictionaries.kernels.sparse import differentiable
+from overtone.dictionaries.kernels.sparse import Towards, differentiable
 
 # A program holds at most so many places times so many columns, in so many warps. Few columns of all rows stay in the
 # cache; what one warp holds needs no barrier. All were chosen on an H100.
@@ -59,9 +59,7 @@ class Triton:
                 )  # fmt: skip
         return found
 
-    def towards(
-        self, values: Tensor, weight: Tensor, constant: Tensor, target: Tensor, at: Support
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def towards(self, values: Tensor, weight: Tensor, constant: Tensor, target: Tensor, at: Support) -> Towards:
         """See `Products`."""
         n_rows, n, width = at.n_rows, len(at.latents), weight.shape[1]
         dtype = torch.promote_types(values.dtype, weight.dtype)
@@ -80,7 +78,7 @@ class Triton:
                     SCALED=source is not scales, BY_ROW=constant.ndim == 2,
                     AT_ONCE=at_once, PLACES=places, SIDE=side, WIDE=_accumulator(x_hat), num_warps=1,
                 )  # fmt: skip
-        return x_hat, missed, squares.sum(0), products.sum(0)
+        return Towards(x_hat, missed, squares.sum(0), products.sum(0))
 
     def weighed(self, values: Tensor, states: Tensor, lengths: Tensor | None, at: Support) -> None:
         """See `Products`: sums do not wait, since a host would have to."""
