@@ -15,9 +15,10 @@ row.
 
 Each library runs in a process of its own, in the Python that `--python NAME=PATH` names (make one per peer:
 `python -m venv X && X/bin/pip install torch==2.13.0 sae-lens`); peers without a Python are left out. The processes take
-turns, one step each, round after round. Reported: milliseconds per step (median; of processor time, or with
---clock wall of a clock, for several threads on a quiet machine), ratios to overtone, peak memory of the process,
-versions.
+turns of some steps each, round after round; the first step of a turn, which finds in the caches what others have left
+there, does not count, unless turns are of one step (--steps 1): then it shows what that costs. Reported: milliseconds
+per step (median; of processor time, or with --clock wall of a clock, for several threads on a quiet machine), ratios to
+overtone, peak memory of the process, versions.
 
     python benchmarks/a_training_step_is_faster_than_every_peers.py --python sae-lens=/tmp/x/bin/python [--json]
 """
@@ -240,13 +241,13 @@ class Worker:
         assert self.process.stdout is not None
         self.alive = self.process.stdout.readline().strip() == "ready"
 
-    def step(self) -> None:
+    def step(self, counts: bool) -> None:
         assert self.process.stdin is not None and self.process.stdout is not None
         self.process.stdin.write("\n")
         self.process.stdin.flush()
         line = self.process.stdout.readline()
         self.alive = bool(line)
-        if line:
+        if line and counts:
             self.found.append(json.loads(line))
 
     def close(self) -> None:
@@ -254,13 +255,15 @@ class Worker:
         self.process.wait()
 
 
-def take_turns(workers: list[Worker], rounds: int) -> None:
-    """So many steps of each, then all are ended."""
+def take_turns(workers: list[Worker], rounds: int, steps: int) -> None:
+    """Two steps of each that do not count, then so many turns of so many steps of each; all are ended then."""
+    turns = [[False, False], *[[steps == 1, *[True] * (steps - 1)]] * rounds]
     try:
-        for _ in range(rounds):
+        for turn in turns:
             for worker in workers:
-                if worker.alive:
-                    worker.step()
+                for counts in turn:
+                    if worker.alive:
+                        worker.step(counts)
     finally:
         for worker in workers:
             worker.close()
@@ -282,13 +285,13 @@ def compare(o: argparse.Namespace, method: str, sparse: bool) -> dict[str, dict]
     names = [name for name in names if name != "eai-sparsify" or method in ("top_k", "g_sae")]
     theirs = "top_k" if method == "g_sae" else method
     workers = [worker_for(name, o, theirs if name in PEERS else method, sparse) for name in names]
-    take_turns(workers, o.rounds + 2)
+    take_turns(workers, o.rounds, o.steps)
     return summary([w for w in workers if w.alive], [w.name for w in workers if not w.alive])
 
 
 def summary(workers: list[Worker], failed: list[str]) -> dict[str, dict]:
     found: dict[str, dict] = {
-        w.name: {**w.found[-1], "ms": statistics.median(f["ms"] for f in w.found[2:])} for w in workers
+        w.name: {**w.found[-1], "ms": statistics.median(f["ms"] for f in w.found)} for w in workers
     }
     for facts in found.values():
         if "overtone" in found:
@@ -298,11 +301,19 @@ def summary(workers: list[Worker], failed: list[str]) -> dict[str, dict]:
     return found | {name: {"failed": True} for name in failed}
 
 
+def positive(text: str) -> int:
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError("at least 1")
+    return number
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    sizes = (("rows", 4096), ("width", 512), ("latents", 8192), ("active", 32), ("rounds", 5), ("threads", 1))
+    sizes = (("rows", 4096), ("width", 512), ("latents", 8192), ("active", 32), ("threads", 1))
     for name, default in sizes:
         parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--rounds", type=positive, default=4)
+    parser.add_argument("--steps", type=positive, default=3, help="of a turn")
     parser.add_argument("--clock", choices=("processor", "wall"), default="processor")
     parser.add_argument("--python", action="append", default=[], metavar="NAME=PATH", help="a peer and its Python")
     parser.add_argument("--methods", default=",".join(METHODS))
