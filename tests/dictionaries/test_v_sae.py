@@ -176,7 +176,7 @@ def arms():
 def arms_on(x, held_out, seed):
     jobs = [Job(VSAE(LATENTS, k=K, **settings), name=name, lr=4e-3) for name, settings in ARMS.items()]
     found = {}
-    for one in fit_many(jobs, x, n_tokens=256_000, batch_rows=256, seed=seed, quiet=True):
+    for one in fit_many(jobs, x, n_tokens=160_000, batch_rows=256, seed=seed, quiet=True):
         dictionary = one.dictionary
         codes = dictionary.encode(held_out)
         missed = (held_out - dictionary.decode(codes)).square().sum() / (held_out - held_out.mean(0)).square().sum()
