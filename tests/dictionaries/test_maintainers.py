@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from overtone.core.errors import CapabilityError
 from overtone.dictionaries.choice import Chosen
 from overtone.dictionaries.codes import Support
 from overtone.dictionaries.maintainers.base import Observation
@@ -11,6 +12,7 @@ from overtone.dictionaries.maintainers.threshold_mean import ThresholdMean
 from overtone.dictionaries.maintainers.unit_rows import UnitRows
 from overtone.dictionaries.presets.abs_top_k import AbsTopK
 from overtone.dictionaries.presets.batch_top_k import BatchTopK
+from overtone.dictionaries.presets.poly_sae import PolySAE
 
 
 def test_unit_rows_start_at_length_one_and_name_what_stays_so(generator):
@@ -19,6 +21,13 @@ def test_unit_rows_start_at_length_one_and_name_what_stays_so(generator):
     UnitRows().begin(model)
     torch.testing.assert_close(model.decoder.weight.norm(dim=1), torch.ones(12))
     assert UnitRows().unit_rows(model) is model.decoder.weight
+
+
+def test_rows_that_are_made_of_other_parameters_are_refused():
+    """They would not stay at length one, and nothing would say so."""
+    model = PolySAE(12, k=2).build(6, torch.Generator().manual_seed(0))
+    with pytest.raises(CapabilityError, match=r"decoder\.polynomial.*no parameter.*Leave it out"):
+        UnitRows().begin(model)
 
 
 def fired(model, firing, z):

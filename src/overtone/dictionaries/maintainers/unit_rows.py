@@ -2,6 +2,7 @@
 
 from torch import Tensor
 
+from overtone.core.errors import CapabilityError
 from overtone.dictionaries.autoencoder import Autoencoder
 from overtone.dictionaries.kernels.dispatch import kernels_for
 from overtone.dictionaries.maintainers.base import Maintainer
@@ -14,8 +15,15 @@ class UnitRows(Maintainer):
     sliceable = True
 
     def begin(self, dictionary: Autoencoder) -> None:
-        """Start from unit rows."""
+        """Start from unit rows. Raises CapabilityError where rows are made of other parameters, so that no optimiser
+        could keep them so."""
         rows = dictionary.decoder.rows()
+        if not any(rows is parameter for parameter in dictionary.parameters()):
+            kind = dictionary.decoder.kind
+            raise CapabilityError(
+                f"UnitRows: the rows of {kind} are no parameter of their own, so they cannot be kept at length one. "
+                "Leave it out of the preset's maintainers, or use a decoder whose rows() is a parameter, as decoder.linear."
+            )
         kernels_for(rows.device).update.to_length_one(rows)
 
     def unit_rows(self, dictionary: Autoencoder) -> Tensor:
