@@ -22,7 +22,7 @@ class UnitRows(Maintainer):
             kind = dictionary.decoder.kind
             raise CapabilityError(
                 f"UnitRows: the rows of {kind} are no parameter of their own, so they cannot be kept at length one. "
-                "Leave it out of the preset's maintainers, or use a decoder whose rows() is a parameter, as decoder.linear."
+                "Leave it out of the preset's maintainers, or use a decoder whose rows are one, as decoder.linear."
             )
         kernels_for(rows.device).update.to_length_one(rows)
 
