@@ -17,8 +17,8 @@ import random
 import sys
 
 import pytest
-from jaxtyping import install_import_hook
 
+import shape_checks
 from network_guard import refuse_network
 
 # Rooms in which arrays travel: their array annotations are checked at every call while tests run.
@@ -26,7 +26,7 @@ SHAPED = (
     "core", "models", "activations", "dictionaries", "training", "interpret", "directions", "steering", "evaluate",
     "discover",
 )  # fmt: skip
-install_import_hook([f"overtone.{room}" for room in SHAPED], "shape_checks.check")
+shape_checks.install(SHAPED)
 
 sys.addaudithook(refuse_network)
 
@@ -68,3 +68,13 @@ def gpu():
     if not torch.cuda.is_available():
         pytest.skip("no accelerator on this machine")
     return torch.device("cuda")
+
+
+@pytest.fixture(scope="module")
+def however_few_scores():
+    """Torch's selection in few bits, which leaves small problems to the dictionary, takes those of this module."""
+    from overtone.dictionaries.kernels import candidates
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(candidates, "FEWEST", 0)
+        yield

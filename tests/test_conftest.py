@@ -8,6 +8,7 @@ import torch
 from jaxtyping import TypeCheckError, install_import_hook
 
 from network_guard import is_loopback
+from overtone.dictionaries.codes import SparseCodes
 
 
 def test_connecting_elsewhere_is_refused_without_a_packet():
@@ -74,6 +75,15 @@ def test_declared_shapes_are_checked_on_the_way_in_and_out(gram):
         gram(torch.ones(3))
     with pytest.raises(TypeCheckError):
         gram(torch.ones(3, 2), ghost=object())
+
+
+def test_functions_of_the_package_that_name_arrays_are_checked():
+    """Those of which annotations are evaluated; and the others are left as they are."""
+    codes = SparseCodes(torch.ones(2, 3), torch.arange(6).view(2, 3), 6)
+    with pytest.raises(TypeCheckError):
+        SparseCodes.from_dense(torch.ones(3))
+    assert hasattr(SparseCodes.counts, "__wrapped__") and not hasattr(SparseCodes.to, "__wrapped__")
+    assert codes.counts().shape == (2,)
 
 
 def test_other_annotations_are_not_checked(gram):

@@ -12,6 +12,7 @@ from overtone.dictionaries import autoencoder
 from overtone.dictionaries.kernels import choose, memory
 from overtone.dictionaries.kernels.dispatch import kernels_for, using
 
+pytestmark = pytest.mark.usefixtures("however_few_scores")
 ROWS, WIDTH, LATENTS = 300, 40, 640
 ENTRIES = entries("dictionaries")
 

@@ -39,6 +39,7 @@ from overtone.dictionaries.scores import GradientWeighted
 from overtone.dictionaries.selectors.base import Boost, Rule
 from overtone.dictionaries.selectors.rank import Rank
 
+pytestmark = pytest.mark.usefixtures("however_few_scores")
 BUILDS = {
     "int8": (MACHINE,), "int8, other registers": None, "bf16": (MACHINE,), "bf16, other registers": None,
     "single": (MACHINE,), "avx2": ("-mavx2", "-mfma"), "portable": (),
@@ -460,6 +461,15 @@ def test_what_is_not_a_number_is_passed_on(build):
     x[1, 2] = torch.nan
     u = library(build).select(x, weight, bias, Rule(k=4), False).u
     assert u.view(3, 4).isnan().all(1).tolist() == [False, True, False]
+
+
+@pytest.mark.parametrize("build", TORCH)
+def test_torch_s_selection_leaves_few_scores_to_the_dictionary(build, monkeypatch):
+    x, weight, bias = states_and_matrix(8, 20, 160)
+    monkeypatch.setattr(candidates, "FEWEST", 8 * 160)
+    assert select(build, x[:8], weight, bias, Rule(k=3), False) is None
+    monkeypatch.setattr(candidates, "FEWEST", 8 * 160 - 1)
+    assert select(build, x[:8], weight, bias, Rule(k=3), False) is not None
 
 
 @pytest.mark.parametrize("build", TORCH)

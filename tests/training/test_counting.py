@@ -46,6 +46,7 @@ def test_torch_s_fast_selection_makes_one_product_and_keeps_no_large_matrix(name
         pytest.skip(f"this processor has no products of {kind.name} numbers")
     monkeypatch.setenv("OVERTONE_NOMINEES", kind.name)
     monkeypatch.setattr(candidates, "BLOCK", 128)
+    monkeypatch.setattr(candidates, "FEWEST", 0)
     cost = cost_of(name, "torch", monkeypatch)
     assert 1 <= cost.products < 1 + 1 / WIDTH + 0.1, "biases are one more coordinate, and some rows are done again"
     assert cost.matrices == 0

@@ -29,6 +29,7 @@ FEW = 1 / 40  # share of latents in nominees up to which int8 is faster than bf1
 AGAIN = 0.05  # share of rows that are done again
 MANY = 1 / 8  # share of nominees from which the dictionary's own way is no slower
 SOME = 2**16  # nominees of a block that are never too many
+FEWEST = 2**21  # scores up to which the dictionary's own way is faster
 
 Weights = tuple[Rounded, Rounded | None]  # of both products
 
@@ -42,10 +43,10 @@ class Candidates:
         memory.ON_RELEASE.append(self.kept.clear)
 
     def select(self, centred: Tensor, weight: Tensor, bias: Tensor, rule: Rule, two_sided: bool) -> Chosen | None:
-        """As `choose.Select`; None where groups do not divide the latents or are fewer than k, where bounds leave too
-        much of the work, and where numbers are not finite, as after a training that diverged."""
+        """As `choose.Select`; None where scores are few, where groups do not divide the latents or are fewer than k,
+        where bounds leave too much of the work, and where numbers are not finite, as in a training that diverged."""
         n_latents = len(weight)
-        if n_latents % GROUP or n_latents // GROUP < rule.k:
+        if len(centred) * n_latents <= FEWEST or n_latents % GROUP or n_latents // GROUP < rule.k:
             return None
         shift = None if rule.shift is None else rule.shift.float()
         problem = Problem(centred, weight, bias, shift, rule, two_sided)
