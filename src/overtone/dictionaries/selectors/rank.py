@@ -151,5 +151,5 @@ def _reaching_the_kth(scores: Tensor, k: int) -> Tensor | None:
         return None
     numbers = scores.detach().numpy()
     least = np.partition(numbers, n - k, axis=1)[:, n - k]
-    mask = torch.from_numpy(numbers >= least[:, None])
-    return mask if int(mask.sum()) == n_rows * k else None
+    mask = numbers >= least[:, None]
+    return torch.from_numpy(mask) if np.count_nonzero(mask) == n_rows * k else None
