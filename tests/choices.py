@@ -14,6 +14,7 @@ def check(found, x, weight, bias, rule, two_sided, exact=1e-5):
     """The places hold the exact values, no place left out beats one that is there, and the number is right. exact: by
     which share of the lengths products may be wrong."""
     support, u = found.support, found.u
+    assert found.lengths is None or torch.allclose(found.lengths, x.norm(dim=1), rtol=1e-5, atol=0)
     truth = x.double() @ weight.double().T + bias.double()
     tolerance = exact * (1 + x.norm(dim=1, keepdim=True) * weight.norm(dim=1)).double()
     score = truth if rule.shift is None else truth - rule.shift.double()

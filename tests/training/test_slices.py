@@ -68,6 +68,25 @@ def test_they_are_the_same_sums(kernels, threads, width, monkeypatch):
     torch.testing.assert_close(sliced.double(), truth, rtol=1e-5, atol=1e-5)
 
 
+def test_places_are_sorted_by_latent_as_by_a_general_sort(kernels):
+    _, _, at = places(20)
+    for some in (at, at.taken(torch.arange(11, len(at.latents) - 9)), at.taken(torch.arange(0))):
+        expected = some._transposed()
+        some.transposed_by(kernels._by_latent)
+        for found, right in zip(some.by_latent, expected, strict=True):
+            assert found.dtype == right.dtype and torch.equal(found, right)
+
+
+@pytest.mark.parametrize("rows", [1, 63, 64, 65, ROWS])
+def test_a_reconstruction_knows_by_how_much_it_misses_in_each_column(kernels, threads, rows):
+    values, target, at = places(37)
+    at, values, target = at.taken(torch.arange(rows * K)), values[: rows * K], target[:rows]
+    at = Support.from_indices(at.latents.view(rows, K), LATENTS)
+    weight, constant = torch.randn(LATENTS, 37, generator=torch.Generator().manual_seed(3)), torch.ones(37)
+    found = kernels.towards(values, weight, constant, target, at)
+    torch.testing.assert_close(found.columns, (found.x_hat - target).double().sum(0).float(), rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("width", [65, 100, 128, 300])
 def test_torch_makes_the_same_sums(width, monkeypatch):
     values, states, at = places(width)

@@ -721,8 +721,9 @@ int64_t ot_work_bytes(int64_t kind, int64_t rows, int64_t width, int64_t latents
    two_sided, its magnitude, times 1 + |boost|; equal scores go to earlier latents. room: places of a row's list, more
    than k. hint (2): mean and deviation of earlier k-th scores per unit of a state's length, the first -inf if not known;
    becomes those found here. Out: latents, pre-activations (not shifted) and magnitudes of boosts in row order, counts
-   per row; `size` of them fit; lengths (rows) of the states. tally (2) is raised by the number of rows that were computed as a whole and of inner
-   products made in float32. work: memory of ot_work_bytes. Returns how many were chosen, -1 if they do not fit. */
+   per row; `size` of them fit; lengths (rows) of the states. tally (2) is raised by the number of rows that were
+   computed as a whole and of inner products made in float32. work: memory of ot_work_bytes. Returns how many were
+   chosen, -1 if they do not fit. */
 int64_t ot_choose(int64_t kind, int64_t rows, int64_t width, int64_t latents, const float *x, const float *weight,
                   const void *packed, const norms_of *norms, const float *grid, const float *boost_x,
                   const float *boost_weight, const void *boost_packed, const norms_of *boost_norms,
