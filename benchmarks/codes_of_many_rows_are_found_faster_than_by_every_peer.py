@@ -12,7 +12,7 @@ Codes of the same rows (width 512, 8192 latents, 4096 rows by default) with rand
 
 Each library runs in a process of its own, in the Python that `--python NAME=PATH` names (one per peer:
 `python -m venv X && X/bin/pip install torch==2.13.0 sae-lens`); peers without a Python are left out. The processes take
-turns, round after round. Reported: milliseconds of processor time (median), ratios to overtone, active latents per row,
+turns of some times each, of which the first does not count, round after round. Reported: milliseconds of processor time (median), ratios to overtone, active latents per row,
 versions.
 
     python benchmarks/codes_of_many_rows_are_found_faster_than_by_every_peer.py [--python sae-lens=/tmp/x/bin/python]
@@ -31,7 +31,7 @@ from collections.abc import Callable
 from importlib import metadata
 
 import torch
-from a_training_step_is_faster_than_every_peers import PEERS, Worker, take_turns
+from a_training_step_is_faster_than_every_peers import PEERS, Worker, positive, take_turns
 
 KINDS = ("top_k", "threshold")
 OURS = {"overtone": "auto", "overtone-torch": "torch", "overtone-plain": "plain", "product": "auto"}
@@ -148,8 +148,8 @@ def compare(o: argparse.Namespace, kind: str) -> dict[str, dict]:
     if kind == "threshold":
         names = [name for name in names if name not in ("eai-sparsify", "overcomplete")]
     workers = [worker_for(name, o, kind) for name in names]
-    take_turns(workers, o.rounds + 1)
-    found = {w.name: {**w.found[-1], "ms": statistics.median(f["ms"] for f in w.found[1:])} for w in workers if w.alive}
+    take_turns(workers, o.rounds, o.times)
+    found = {w.name: {**w.found[-1], "ms": statistics.median(f["ms"] for f in w.found)} for w in workers if w.alive}
     for facts in found.values():
         facts["times_overtone"] = facts["ms"] / found["overtone"]["ms"]
     return found | {w.name: {"failed": True} for w in workers if not w.alive}
@@ -157,9 +157,11 @@ def compare(o: argparse.Namespace, kind: str) -> dict[str, dict]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    sizes = (("rows", 4096), ("width", 512), ("latents", 8192), ("active", 32), ("rounds", 5), ("threads", 1))
+    sizes = (("rows", 4096), ("width", 512), ("latents", 8192), ("active", 32), ("threads", 1))
     for name, default in sizes:
         parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--rounds", type=positive, default=4)
+    parser.add_argument("--times", type=positive, default=3, help="of a turn; the first does not count")
     parser.add_argument("--python", action="append", default=[], metavar="NAME=PATH", help="a peer and its Python")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--verbose", action="store_true", help="let the workers write to standard error")
