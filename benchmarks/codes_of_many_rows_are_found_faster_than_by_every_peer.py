@@ -12,8 +12,8 @@ Codes of the same rows (width 512, 8192 latents, 4096 rows by default) with rand
 
 Each library runs in a process of its own, in the Python that `--python NAME=PATH` names (one per peer:
 `python -m venv X && X/bin/pip install torch==2.13.0 sae-lens`); peers without a Python are left out. The processes take
-turns of some times each, of which the first does not count, round after round. Reported: milliseconds of processor time (median), ratios to overtone, active latents per row,
-versions.
+turns of some times each, of which the first does not count, round after round. Reported: milliseconds of processor time
+(median), ratios to overtone, active latents per row, versions.
 
     python benchmarks/codes_of_many_rows_are_found_faster_than_by_every_peer.py [--python sae-lens=/tmp/x/bin/python]
 """
