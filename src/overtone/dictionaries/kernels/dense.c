@@ -66,7 +66,8 @@ static inline void put(vf (*sums)[2], float *out, int64_t step, int64_t rows, in
 #ifdef HAS_AMX
 /* By matrix registers: a number is the sum of three bf16 numbers, h + m + l, each of which has the next eight binary digits
    and a sign, so that nothing is lost; the products hh, hm, mh, hl, mm and lh, summed in float32, leave out 2^-24 of each
-   product at most (of numbers below 1e-33 the last digits are lost). Planes: 16 rows x 32 numbers of each of the three, for two groups of 16 rows or columns. */
+   product at most (of numbers below 1e-33 the last digits are lost). Planes: 16 rows x 32 numbers of each of the three,
+   for two groups of 16 rows or columns. */
 #define STEP 32 /* numbers along k in a register */
 #define PLANES 3
 #define BLOCK_OF (PLANES * 2 * 16 * STEP) /* numbers of a step */
@@ -84,7 +85,8 @@ ALWAYS __m512i next_parts(__m512 *low, __m512 *high) {
   return parts;
 }
 
-/* Planes of GROUP rows of `given` numbers, `stride` apart, with zeros up to `depth`, a multiple of STEP, and beyond `live`. */
+/* Planes of GROUP rows of `given` numbers, `stride` apart, with zeros up to `depth`, a multiple of STEP, and beyond
+   `live`. */
 static void split_rows(const float *rows, int64_t stride, int64_t live, int64_t depth, int64_t given, uint16_t *to) {
   for (int64_t r = 0; r < GROUP; r++)
     for (int64_t q = 0; q < depth; q += STEP) {

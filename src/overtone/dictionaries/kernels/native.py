@@ -138,6 +138,7 @@ class Native:
         def part(first: int, last: int) -> list[Tensor]:
             rows, hint = centred[first:last], known.clone()
             counts, tally = torch.empty(len(rows), dtype=torch.int64), torch.zeros(2, dtype=torch.int64)
+            lengths = torch.empty(len(rows))
             products = kept.packed.pointers(rows, weight)
             if rule.boost is not None and kept.boost is not None:
                 products += kept.boost.pointers(rule.boost.states[first:last], rule.boost.weight)
@@ -148,7 +149,6 @@ class Native:
             work = memory.take(-(-needed // memory.SMALL), memory.SMALL // 4)  # of few sizes, so that it is used again
             while True:
                 latents, u = torch.empty(size, dtype=torch.int64), torch.empty(size)
-                lengths = torch.empty(len(rows))
                 boosts = torch.empty(0 if rule.boost is None else size)
                 found = self.library.ot_choose(
                     *shape, *products, *[None] * (10 - len(products)),
