@@ -64,10 +64,10 @@ static inline void put(vf (*sums)[2], float *out, int64_t step, int64_t rows, in
 }
 
 #ifdef HAS_AMX
-/* By matrix registers: a number is the sum of three bf16 numbers, h + m + l, each of which has the next eight binary digits
-   and a sign, so that nothing is lost; the products hh, hm, mh, hl, mm and lh, summed in float32, leave out 2^-24 of each
-   product at most (of numbers below 1e-33 the last digits are lost). Planes: 16 rows x 32 numbers of each of the three,
-   for two groups of 16 rows or columns. */
+/* By matrix registers: a number is the sum of three bf16 numbers, h + m + l, each of which has the next eight binary
+   digits and a sign, so that nothing is lost; the products hh, hm, mh, hl, mm and lh, summed in float32, leave out 2^-24
+   of each product at most (of numbers below 1e-33 the last digits are lost). Planes: 16 rows x 32 numbers of each of the
+   three, for two groups of 16 rows or columns. */
 #define STEP 32 /* numbers along k in a register */
 #define PLANES 3
 #define BLOCK_OF (PLANES * 2 * 16 * STEP) /* numbers of a step */
