@@ -78,6 +78,16 @@ def select(build, x, weight, bias, rule, two_sided):
     return (in_torch if build in TORCH else library)(build).select(x, weight, bias, rule, two_sided)
 
 
+def uneven_states(rows, width, latents):
+    """States, weights of unit length and no bias; most of some states lies where all weights are 0."""
+    x, weight, bias = states_and_matrix(rows, width, latents)
+    weight[:, width // 2 :] = 0
+    x[:, : width // 2] *= torch.logspace(0, 0.4, rows)[
+        torch.randperm(rows, generator=torch.Generator().manual_seed(0))
+    ].unsqueeze(1)
+    return x, torch.nn.functional.normalize(weight, dim=1), 0 * bias
+
+
 def places_and_values(found):
     return found.support, found.u
 
@@ -402,6 +412,27 @@ def test_int8_nominates_few_more_than_are_chosen_of_wide_rows(build, width):
     before = kernel.scored
     kernel.select(x, weight, bias, Rule(k=32), False)
     assert 32 * len(x) <= kernel.scored - before < 2.5 * 32 * len(x)
+
+
+@pytest.mark.parametrize("build", ["int8", "int8, other registers", "bf16", "bf16, other registers"])
+@pytest.mark.parametrize("two_sided", [False, True])
+def test_the_k_best_of_rows_whose_best_scores_differ_much(build, two_sided):
+    """What earlier rows tell of a row's limit is little then, so that limits are raised on the way. In some rows, whose
+    best latents come first, that hides the others, and they are gone through again."""
+    x, weight, bias = uneven_states(600, 96, 4096)
+    x[::7] = x[::7] + 9 * weight[torch.arange(0, 600, 7) % 128]
+    weight[:128] = weight[:128] + 0.5 * weight[:1]
+    for _ in range(2):
+        check(select(build, x, weight, bias, Rule(k=20), two_sided), x, weight, bias, Rule(k=20), two_sided)
+
+
+@pytest.mark.parametrize("build", ["int8", "int8, other registers"])
+def test_few_scores_are_made_in_float32_where_the_k_best_scores_of_rows_differ_much(build):
+    native, (x, weight, bias) = library(build), uneven_states(2000, 512, 8192)
+    native.select(x, weight, bias, Rule(k=32), False)
+    before = native.scored
+    check(native.select(x, weight, bias, Rule(k=32), False), x, weight, bias, Rule(k=32), False)
+    assert native.scored - before < 5.5 * 32 * len(x)
 
 
 def test_int8_rests_where_its_bounds_tell_little_and_comes_back():

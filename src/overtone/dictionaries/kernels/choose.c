@@ -57,6 +57,8 @@ int64_t ot_padded(int64_t latents) { return panels_of(latents) * NR; }
 #define MANY 192    /* rows from which on most of a panel's weights will be needed in float32 */
 #define LARGE (2 * 1024 * 1024) /* bytes that are worth reading once more for each panel of weights */
 #define WAITING 160             /* marks per row, beside those of a panel, that may wait until they are scored */
+#define NOTED 256               /* marks of a row whose scores in fewer bits are compared */
+#define UNEVEN 0.05f            /* deviations of k-th scores per mean, from which on rows differ much */
 #define APART 8                 /* tiles of one product that are made before those of the boosts' */
 
 /* Uniform in (-1/2, 1/2), after Steele, Lea and Flood 2014 (splitmix). */
@@ -197,12 +199,15 @@ typedef struct { /* working memory for one block of rows */
   float *least, *limit; /* what scores must exceed; the same less a margin for the rounding of sums with biases */
   uint32_t *keys;
   uint32_t *marks; /* by row: which latents of a panel may exceed the limit */
-  float *scores;   /* (rows, NR) of a panel, where they are exact */
+  float *scores;   /* (rows, NR) of a panel, in as many bits as products have */
   float *upper;    /* (rows, NR) of a panel: what boosts do not exceed */
   int32_t *some, *marked;  /* rows with marks; of each mark its row, by latent */
   int32_t *starts, *kept;  /* of latents, from the first one with marks that wait: where these begin, how many remain */
   float *found, *of_boost; /* of each mark: score; what its boost does not exceed, later its boost */
   int64_t most;            /* marks that there is room for */
+  int raising;             /* whether limits are raised on the way */
+  float *noted;            /* (rows, NOTED + NR) scores of marks in fewer bits, in any order, if so */
+  int32_t *n_noted;        /* of each row */
   float margin;
   int64_t *again, n_again; /* rows that are put off */
   uint8_t *times;          /* how often each row was */
@@ -231,29 +236,29 @@ static inline int64_t reaching(const uint32_t *keys, int64_t n, uint32_t least) 
   return count;
 }
 
-/* The k-th largest score of a list, bit by bit: floats order like integers once those with a sign are turned over, and
-   the others get one. `keys` holds VL more than the list. */
-static float kth_largest(const list *l, int64_t k, uint32_t *keys) {
-  int64_t n = l->n;
+/* The k-th largest of n numbers that are `step` apart, bit by bit; what it is at least, with so many bits from the first
+   one in which numbers differ. Floats order like integers once those with a sign are turned over, and the others get one.
+   There is room for VL more keys. */
+static inline float kth_largest(const float *numbers, int64_t step, int64_t n, int64_t k, int bits, uint32_t *keys) {
   uint32_t least = UINT32_MAX, most = 0;
   for (int64_t i = 0; i < n; i++) {
-    uint32_t bits;
-    memcpy(&bits, &l->at[i].score, 4);
-    uint32_t key = keys[i] = bits ^ (bits >> 31 ? UINT32_MAX : 1u << 31);
+    uint32_t number;
+    memcpy(&number, numbers + i * step, 4);
+    uint32_t key = keys[i] = number ^ (number >> 31 ? UINT32_MAX : 1u << 31);
     least = key < least ? key : least, most = key > most ? key : most;
   }
   while (n % VL) keys[n++] = 0;
   uint32_t bit = least == most ? 0 : 1u << (31 - __builtin_clz(least ^ most)), found = least & ~(bit | (bit - !!bit));
-  for (; bit; bit >>= 1) found = reaching(keys, n, found | bit) >= k ? found | bit : found;
-  uint32_t bits = found ^ (found >> 31 ? 1u << 31 : UINT32_MAX);
+  for (; bit && bits; bit >>= 1, bits--) found = reaching(keys, n, found | bit) >= k ? found | bit : found;
+  found ^= found >> 31 ? 1u << 31 : UINT32_MAX;
   float value;
-  memcpy(&value, &bits, 4);
+  memcpy(&value, &found, 4);
   return value;
 }
 
 /* Cut a list to its k best; equal scores go to earlier latents. Returns the k-th score. */
 static float cut(list *l, int64_t k, uint32_t *keys) {
-  float least = kth_largest(l, k, keys);
+  float least = kth_largest(&l->at->score, sizeof(place) / 4, l->n, k, 32, keys);
   int64_t ties = k, kept = 0;
   for (int64_t i = 0; i < l->n; i++) ties -= l->at[i].score > least;
   for (int64_t i = 0; i < l->n; i++) {
@@ -338,14 +343,18 @@ ALWAYS void sift(int kind, int is_boosted, const problem *p, scratch *s, int64_t
     for (int h = 0; h < 2; h++) {
       __m512 u = unpacked(kind, factors + r, norms, h, of_score[r][h], bias[h]);
       if (kind == SINGLE) _mm512_storeu_ps(scores + r * NR + h * VL, u);
-      u = at_most(kind, factors + r, norms, h, (__m512)_mm512_and_si512((__m512i)u, sign));
+      u = (__m512)_mm512_and_si512((__m512i)u, sign);
+      __m512 about = u;
+      u = at_most(kind, factors + r, norms, h, u);
       if (is_boosted) {
         __m512 v = _mm512_abs_ps(unpacked(kind, boosts + r, of_boosts, h, of_boost[r][h], zero));
+        about = _mm512_fmadd_ps(about, v, about);
         v = at_most(kind, boosts + r, of_boosts, h, v);
         _mm512_storeu_ps(upper + r * NR + h * VL, v);
         if (kind != SINGLE) u = _mm512_add_ps(u, margin);
         u = _mm512_fmadd_ps(_mm512_max_ps(u, zero), v, u);
       }
+      if (kind != SINGLE && s->raising) _mm512_storeu_ps(scores + r * NR + h * VL, about);
       __mmask16 mask = _mm512_cmp_ps_mask(u, _mm512_set1_ps(limits[r]), _CMP_GT_OQ);
       memcpy((char *)(marks + r) + 2 * h, &mask, 2); /* its half: these processors are little-endian */
     }
@@ -368,8 +377,8 @@ ALWAYS void sift(int kind, int is_boosted, const problem *p, scratch *s, int64_t
 }
 
 /* Sort the marked rows of a panel by latent, behind those of the latents before it, of which there are `before` with marks
-   that wait: those of latent j are s->marked[starts[j]] up to starts[j + 1]. */
-ALWAYS void by_latent(int is_boosted, const scratch *s, int64_t rows, int64_t before) {
+   that wait: those of latent j are s->marked[starts[j]] up to starts[j + 1]. Returns how many rows these are (s->some). */
+ALWAYS int64_t by_latent(int is_boosted, const scratch *s, int64_t rows, int64_t before) {
   int32_t *starts = s->starts + before;
   int64_t n = 0;
   int32_t counts[NR] = {0}, *some = s->some; /* rows with marks */
@@ -398,7 +407,46 @@ ALWAYS void by_latent(int is_boosted, const scratch *s, int64_t rows, int64_t be
       s->marked[at] = some[i];
       if (is_boosted) s->of_boost[at] = s->upper[some[i] * NR + j];
     }
+  return n;
 }
+
+static inline list list_of(const problem *p, const scratch *s, int64_t row) {
+  return (list){s->places + row * (p->room + NR), s->n_places[row]};
+}
+
+#if defined(__AVX512F__)
+/* Note the scores of a row's marks of a panel, as many as there is room for. */
+static inline void note(scratch *s, int64_t row) {
+  int32_t *n = s->n_noted + row;
+  float *to = s->noted + row * (NOTED + NR) + *n;
+  const float *scores = s->scores + row * NR;
+  __mmask16 low = (__mmask16)s->marks[row], high = (__mmask16)(s->marks[row] >> VL);
+  _mm512_storeu_ps(to, _mm512_maskz_compress_ps(low, _mm512_loadu_ps(scores)));
+  _mm512_storeu_ps(to + __builtin_popcount(low), _mm512_maskz_compress_ps(high, _mm512_loadu_ps(scores + VL)));
+  *n += __builtin_popcount(s->marks[row]);
+  *n = *n < NOTED ? *n : NOTED;
+}
+
+/* Raise limits after some of all panels, the last one with marks in `marked` rows: to what more of a row's scores reach
+   than will lie among its k best. Where these do after all, the row is put off. */
+static void raise_limits(const problem *p, scratch *s, int64_t marked, int64_t rows, int64_t panels, int64_t all) {
+  if (!s->raising) return;
+  for (int64_t i = 0; i < marked; i++) note(s, s->some[i]);
+  if (panels & (panels - 1) || 32 * panels < all || panels == all) return;
+  float mean = (float)(p->k * panels) / (float)all;
+  int64_t k = (int64_t)(mean + 2 * sqrtf(mean)) + 2;
+  for (int64_t r = 0; r < rows; r++) {
+    if (s->times[s->numbers[r]] || s->n_noted[r] <= k + k / 2) continue;
+    float least = kth_largest(s->noted + r * (NOTED + NR), 1, s->n_noted[r], k, 10, s->keys);
+    if (!(least > s->least[r])) continue;
+    s->least[r] = least, s->limit[r] = limit_of(p, s, least);
+    list l = list_of(p, s, r);
+    int32_t kept = 0;
+    for (int64_t i = 0; i < l.n; i++) l.at[kept] = l.at[i], kept += l.at[i].score > least;
+    s->n_places[r] = kept;
+  }
+}
+#endif
 
 /* Keep of latent j's marks those whose score the pre-activations found do not rule out. */
 static inline void keep(const problem *p, scratch *s, int64_t j) {
@@ -411,10 +459,6 @@ static inline void keep(const problem *p, scratch *s, int64_t j) {
     kept += most + SLACK * fabsf(most) > s->least[row];
   }
   s->kept[j] = kept;
-}
-
-static inline list list_of(const problem *p, const scratch *s, int64_t row) {
-  return (list){s->places + row * (p->room + NR), s->n_places[row]};
 }
 
 /* Enter one place in a row's list. */
@@ -493,13 +537,14 @@ static int64_t lay_out(scratch *s, const problem *p, int64_t n_rows, int64_t blo
   PART(s->places, sizeof(place) * rows * room), PART(s->n_places, 4 * rows), PART(s->full, rows);
   if (p->boosted) PART(s->upper, 4 * rows * NR);
   PART(s->bias, 4 * (size_t)p->padded), PART(s->work, (sizeof(place) + 4) * (size_t)p->latents + 4 * VL);
-  PART(s->keys, 4 * (room + VL)), PART(s->lengths, 4 * rows);
+  PART(s->keys, 4 * (room + NOTED + VL)), PART(s->lengths, 4 * rows);
   PART(s->least, 4 * rows), PART(s->limit, 4 * rows), PART(s->scores, 4 * rows * NR);
   PART(s->marks, 4 * (rows + 16)), PART(s->some, 4 * (rows + 16));
   s->most = (int64_t)rows * (p->kind & AMX ? NR + WAITING : NR);
   PART(s->marked, 4 * s->most), PART(s->found, 4 * s->most), PART(s->starts, 4 * (p->padded + 1));
   PART(s->kept, 4 * p->padded);
   if (p->boosted) PART(s->of_boost, 4 * s->most);
+  if (p->kind != SINGLE) PART(s->noted, 4 * rows * (NOTED + NR)), PART(s->n_noted, 4 * rows);
   PART(s->again, 8 * (size_t)n_rows);
   PART(s->numbers, 8 * rows), PART(s->times, (size_t)n_rows);
 #undef PART
@@ -535,6 +580,8 @@ static void begin(const problem *p, scratch *s, int64_t rows, int64_t block, con
   memset(s->marks, 0, 4 * (size_t)(block + 16));
   memset(s->n_places, 0, 4 * (size_t)rows);
   memset(s->full, 0, (size_t)rows);
+  s->raising = p->kind != SINGLE && p->k && known->seen >= SEEN && known->spread > UNEVEN * fabsf(known->mean);
+  if (s->raising) memset(s->n_noted, 0, 4 * (size_t)rows);
   if (p->boosted) shorten(p, s, 1, rows, block, NULL);
   shorten(p, s, 0, rows, block, s->lengths);
   for (int64_t r = 0; r < rows; r++) {
@@ -591,7 +638,12 @@ ALWAYS void nominate_as(int kind, int is_boosted, const problem *p, scratch *s, 
       if (kind != SINGLE && rows >= MANY && is_boosted) approach(p, 1, q, g, groups);
       mark(kind, is_boosted, p, s, g, q, 1);
     }
-    by_latent(is_boosted, s, rows, 0);
+    int64_t marked = by_latent(is_boosted, s, rows, 0);
+#if defined(__AVX512F__)
+    if (kind != SINGLE) raise_limits(p, s, marked, rows, q + 1, panels);
+#else
+    (void)marked;
+#endif
     take(kind, is_boosted, p, s, q * NR, NR);
   }
 }
@@ -607,7 +659,8 @@ ALWAYS void amx_nominate_as(int kind, int is_boosted, const problem *p, scratch 
   for (int64_t q = 0; q < panels; q++) {
     for (int64_t g = 0; g < groups; g += APART)
       mark(kind, is_boosted, p, s, g, q, groups - g < APART ? groups - g : APART);
-    by_latent(is_boosted, s, rows, (q - first) * NR);
+    int64_t marked = by_latent(is_boosted, s, rows, (q - first) * NR);
+    raise_limits(p, s, marked, rows, q + 1, panels);
     if (q + 1 < panels && s->starts[(q + 1 - first) * NR] + rows * NR <= most) continue;
     take(kind, is_boosted, p, s, first * NR, (q + 1 - first) * NR);
     first = q + 1;
