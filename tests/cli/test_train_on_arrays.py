@@ -1,6 +1,11 @@
 """overtone train on arrays from files: no model, no store, a folder that explains itself."""
 
+import itertools
 import json
+import os
+import signal
+import time
+from importlib import import_module
 
 import numpy as np
 import pytest
@@ -9,11 +14,12 @@ from safetensors.torch import save_file
 
 from overtone.cli import main
 from overtone.cli._knobs import descriptions
-from overtone.core.artifacts import read_manifest
+from overtone.core.artifacts import MANIFEST, Manifest, new_folder, read_manifest
 from overtone.core.catalogue import entries
 from overtone.data.synthetic import plant
 from overtone.dictionaries.storage import load_dictionary
 from overtone.evaluate.reconstruction import fvu
+from overtone.training.run import Run
 
 X = plant(24, 16, max_cosine=0.7, seed=0).sample(1200, active=3, seed=0, noise=0.05).x
 SMALL = ["--latents", "24", "--tokens", "20000", "--batch-rows", "100", "--quiet", "--json"]
@@ -106,8 +112,72 @@ def test_what_is_no_array_is_refused_in_one_line(tmp_path, capsys):
 
 
 def test_a_knob_that_a_kind_lacks_is_not_suggested(file, capsys):
-    line = complaint(capsys, "gba", "--activations", file, "--latents", "8", "--k", "2")
-    assert "no option --k." in line and "mean '--k'" not in line
+    line = complaint(capsys, "gba", "--activations", file, "--latents", "8", "--views", "2")
+    assert "no option --views." in line and "mean '--views'" not in line and "overtone train gba --help" in line
+
+
+@pytest.mark.parametrize(("kind", "left_out"), [("top_k", []), ("relu_l1", []), ("k_means", ["k"])])
+def test_one_command_line_serves_all_kinds(kind, left_out, file, tmp_path, capsys):
+    """A number of active latents is a budget, what a price is steered to, or left out, which is said."""
+    words = ["--json", "--activations", file, kind, "--latents", "8", "--k", "2", "--tokens", "600"]
+    assert main(["train", *map(str, words), "--out", str(tmp_path / kind)]) == 0
+    said = capsys.readouterr()
+    assert json.loads(said.out)["left_out"] == left_out and ("--k is left out" in said.err) == bool(left_out)
+    settings = load_dictionary(tmp_path / kind).origin["settings"]
+    assert {"top_k": settings.get("k"), "relu_l1": settings.get("target_l0")}.get(kind, 2) == 2
+
+
+def test_the_speed_of_a_kind_that_is_fitted_at_once_is_of_the_rows_that_there_are(file, tmp_path, capsys):
+    words = ["pca", "--activations", file, "--latents", "8", "--json", "--tokens", 10**7, "--out", tmp_path / "made"]
+    began = time.perf_counter()
+    assert main(["train", *map(str, words)]) == 0
+    rows = json.loads(capsys.readouterr().out)["tokens_per_s"] * (time.perf_counter() - began)
+    assert rows < 10**6, "it takes a part of that time, and there are 1200"
+
+
+@pytest.mark.parametrize("out", [".", "..", "", "states.safetensors/below", "foreign", "store"])
+def test_a_place_that_does_not_do_is_refused_before_anything_is_trained(out, file, tmp_path, capsys, monkeypatch):
+    (tmp_path / "foreign").mkdir()
+    (tmp_path / "foreign" / MANIFEST).write_text('{"name": "an extension of a browser"}')
+    with new_folder(tmp_path / "store", Manifest("store")) as folder:
+        (folder / "precious").write_text("rows")
+    monkeypatch.setattr(import_module("overtone.training.fit"), "fit", lambda *a, **b: pytest.fail("was trained"))
+    monkeypatch.chdir(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    line = complaint(capsys, "top_k", "--activations", file, "--latents", "8", "--k", "2", "--out", out)
+    assert "left alone" in line or "is not the name of a folder" in line
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_an_unfinished_training_is_kept_named_and_left_behind_on_demand(file, tmp_path, capsys, monkeypatch):
+    """Neither another kind nor other settings take its place; --restart does."""
+    given = ["--activations", str(file), "--latents", "8", "--k", "2", "--tokens", "900", "--batch-rows", "50"]
+    given += ["--quiet", "--out", str(tmp_path / "made")]
+    advance, steps = Run.advance, itertools.count()
+
+    def interrupted(*rows):
+        if next(steps) == 4:
+            os.kill(os.getpid(), signal.SIGINT)
+        return advance(*rows)
+
+    monkeypatch.setattr(Run, "advance", interrupted)
+    assert main(["train", "top_k", *given]) == 130
+    assert "The training was saved" in capsys.readouterr().err
+    assert main(["train", "pca", *given]) == 0, capsys.readouterr().err
+    assert "n_latents 8 there, 9 asked" in complaint(capsys, "top_k", *given, "--latents", "9")
+    assert "--restart" in complaint(capsys, "batch_top_k", *given)
+    assert main(["train", "top_k", *given, "--latents", "9", "--restart"]) == 0
+    assert not (tmp_path / ".made.training").exists()
+
+
+def test_an_interrupt_before_anything_is_saved_says_so(file, tmp_path, capsys, monkeypatch):
+    def stops(*rows):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Run, "advance", stops)
+    words = ["top_k", "--activations", file, "--latents", "8", "--k", "2", "--quiet", "--out", tmp_path / "made"]
+    assert main(["train", *map(str, words)]) == 130
+    assert capsys.readouterr().err == "overtone: interrupted. Nothing was saved yet.\n"
 
 
 def test_help_states_paper_and_knobs(capsys):

@@ -39,9 +39,9 @@ def main(words: Sequence[str] | None = None) -> int:
         return _perform(_chosen(verb), verb, words[1:])
     except OvertoneError as error:
         return _say(" ".join(str(error).split()), MISTAKE)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:  # who knows more than RESUME says puts it into the exception
         resume = getattr(sys.modules.get(f"overtone.cli.{verb}"), "RESUME", "Nothing half-written was left behind.")
-        return _say(f"interrupted. {resume}", INTERRUPTED)
+        return _say(f"interrupted. {str(stop) or resume}", INTERRUPTED)
     except SystemExit as stop:  # tyro, after printing help
         return int(stop.code or 0)
     except BrokenPipeError:  # the reader of a pipe went away: `overtone list edits | head -1`
@@ -74,8 +74,7 @@ def _perform(module: ModuleType, verb: str, words: list[str]) -> int:
     from overtone.cli._parse import parse
 
     kind = module.options_for(words) if hasattr(module, "options_for") else module.Options
-    aliases = getattr(module, "ALIASES", {})
-    words = [aliases.get(name, name) + sign + value for name, sign, value in (w.partition("=") for w in words)]
+    words = [kind.ALIASES.get(name, name) + sign + value for name, sign, value in (w.partition("=") for w in words)]
     options = parse(kind, verb, words)
     with _quiet(options.quiet):
         if options.json:

@@ -10,16 +10,20 @@ import contextlib
 import dataclasses
 import io
 import re
-from typing import TypeVar
+from collections.abc import Mapping
+from typing import ClassVar, TypeVar
 
 from overtone.core.errors import SettingError, nearest
 
-_Options = TypeVar("_Options")
+_Options = TypeVar("_Options", bound="Shell")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Shell:
-    """Options of every verb."""
+    """Options of every verb. ALIASES: other spellings of some; VERB: what help is asked of, where that takes more."""
+
+    ALIASES: ClassVar[Mapping[str, str]] = {}
+    VERB: ClassVar[str] = ""
 
     json: bool = False
     """Print one JSON document on standard output and nothing else there."""
@@ -48,7 +52,7 @@ def parse(kind: type[_Options], verb: str, words: list[str]) -> _Options:
     except SystemExit as stop:
         if not stop.code:
             raise
-        raise SettingError(f"{_sentence(said.getvalue())} See overtone {verb} --help.") from None
+        raise SettingError(f"{_sentence(said.getvalue())} See overtone {kind.VERB or verb} --help.") from None
     if unknown:
         raise SettingError(_unknown(kind, verb, unknown))
     return options
@@ -64,12 +68,12 @@ def option_names(kind: type) -> list[str]:
     return sorted(set(re.findall(r"(?<![\w-])--[a-z][\w.-]*", told.getvalue())))
 
 
-def _unknown(kind: type, verb: str, words: list[str]) -> str:
+def _unknown(kind: "type[Shell]", verb: str, words: list[str]) -> str:
     options = [word for word in words if word.startswith("-")]
     if not options:
-        return f"{verb} does not know what to do with {words[0]!r}. See overtone {verb} --help."
+        return f"{verb} does not know what to do with {words[0]!r}. See overtone {kind.VERB or verb} --help."
     hint = nearest(options[0].split("=")[0], option_names(kind))
-    return f"{verb} has no option {options[0]}.{hint} See overtone {verb} --help."
+    return f"{verb} has no option {options[0]}.{hint} See overtone {kind.VERB or verb} --help."
 
 
 def _sentence(box: str) -> str:

@@ -28,9 +28,15 @@ def training_source(path: Path, sites: tuple[str, ...], target: str, gradients: 
     """The states of a store, or arrays of files. Raises SettingError for a name that is not there, or is missing."""
     from overtone.activations.array import is_arrays
     from overtone.activations.store import ActivationStore
+    from overtone.core.artifacts import MANIFEST
 
     if is_arrays(path):
         return _from_arrays(path, sites, target, gradients)
+    if path.exists() and not (path / MANIFEST).exists():
+        raise SettingError(
+            f"{path} is neither a store of states nor arrays. Stores are made by `overtone collect`; arrays of (rows, "
+            "width) are read from .npy and .safetensors files, or a folder of such."
+        )
     if gradients:
         raise SettingError("--gradients names an array of a file; a store has its gradients beside the states.")
     store = ActivationStore.open(path)

@@ -65,6 +65,8 @@ def run(options: Options) -> dict[str, Any]:
     from overtone.models.reasoner import bundled_reasoner
 
     sites = [Site.parse(name) for name in options.sites]
+    for given in filter(None, (options.texts, options.traces)):  # before a model is loaded
+        require(Path(given).exists(), f"{given} does not exist. Name a file or folder that does.")
     where = {"device": options.device}
     model = bundled_reasoner(**where) if options.model == "bundled" else HookedModel.load(options.model, **where)
     gradient = None if options.gradient == "none" else options.gradient

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from tyro.conf import Positional
 
@@ -32,6 +32,10 @@ class Options(Shell):
 
     Example: overtone compare top_k batch_top_k gated --activations runs/states/0123456789abcdef --site residual.3
     """
+
+    ALIASES: ClassVar[Mapping[str, str]] = {
+        "--store": "--activations", "--latents": "--n-latents", "--tokens": "--n-tokens"
+    }  # fmt: skip
 
     kinds: Positional[tuple[str, ...]] = ()
     """Kinds to compare; none: all that can be trained on states alone."""

@@ -44,8 +44,9 @@ def _kinds_of_sites() -> list[dict[str, Any]]:
 def _sites_of(name: str) -> list[dict[str, Any]]:
     from overtone.core.sites import KINDS
     from overtone.models.hooked import HookedModel
+    from overtone.models.reasoner import bundled_reasoner
 
-    model = HookedModel.load(name)
+    model = bundled_reasoner() if name == "bundled" else HookedModel.load(name)
     return [{"name": str(site), "summary": KINDS[site.kind], "width": model.width(site)} for site in model.sites()]
 
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import inspect
 import shlex
 import shutil
+import sys
 import time
-from dataclasses import dataclass, fields, make_dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields, make_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import tyro
 
@@ -17,8 +20,12 @@ from overtone.cli._parse import Shell
 if TYPE_CHECKING:
     from rich.console import Console
 
-ALIASES = {"--store": "--activations", "--latents": "--n-latents", "--tokens": "--n-tokens"}
 RESUME = "The training was saved: run the same command again to go on from there."
+NOTHING = "Nothing was saved yet."
+FLAGS = ("--json", "--quiet", "--restart")
+NO_K = (
+    "This kind has no number of active latents to set; taken so that one command line serves all kinds, and left out."
+)
 JUDGED = 16_384  # rows, of those trained on, from which the figures are taken
 
 
@@ -30,6 +37,10 @@ class Options(Shell):
 
     Example: overtone train top_k --activations runs/states/0123456789abcdef --site residual.3 --n-latents 512 --k 16
     """
+
+    ALIASES: ClassVar[Mapping[str, str]] = {
+        "--store": "--activations", "--latents": "--n-latents", "--tokens": "--n-tokens"
+    }  # fmt: skip
 
     kind: tyro.conf.Positional[str]
     """Kind of dictionary; `overtone list dictionaries` knows them."""
@@ -54,54 +65,99 @@ class Options(Shell):
     """Where it is trained: cpu, cuda, cuda:1, ..."""
     split: Literal["rows", "latents"] | None = None
     """What the processes that torchrun started share: the rows of each batch, or the latents of the dictionary."""
+    restart: bool = False
+    """Start over where an interrupted training lies beside --out, instead of going on with it."""
     out: Path = Path("runs/dictionary")
     """Folder of the dictionary."""
 
 
 def options_for(words: list[str]) -> type[Options]:
-    """The options of `train` with those of the kind of dictionary that `words` begin with, if they do.
+    """The options of `train` with those of the kind of dictionary that `words` name, if they do.
 
-    Raises SettingError for an unknown kind, naming the nearest one.
+    `--k` is `--target-l0` for kinds whose price is steered to it. Raises SettingError for an unknown kind, naming the
+    nearest one.
     """
-    if not words or words[0].startswith("-"):
+    name = _kind_among(words)
+    if not name:
         return Options
     from overtone.cli._knobs import knobs
     from overtone.core.catalogue import lookup
 
-    entry = lookup("dictionaries", words[0])
+    entry = lookup("dictionaries", name)
     source = f"Source: {entry.paper}." if entry.paper else "A classic."
     own = knobs(entry.thing)
     usage = (inspect.getdoc(Options) or "").replace("train top_k --activations", f"train {entry.name} --activations")
-    usage = usage if any(name == "k" for name, *_ in own) else usage.replace(" --k 16", "")
-    told = f"{entry.name}: {entry.summary}\n\n{source}\n\n{usage}"
-    namespace = {"__doc__": told, "__module__": __name__}
+    names = {knob for knob, *_ in own}
+    usage = usage if "k" in names else usage.replace("--k 16", "--target-l0 16" if "target_l0" in names else "")
+    told = f"{entry.name}: {entry.summary}\n\n{source}\n\n{usage.strip()}"
+    steered = {"--k": "--target-l0"} if "target_l0" in names and "k" not in names else {}
+    if not names & {"k", "target_l0"}:
+        unset: Any = field(default=None)
+        own.append(("k", Annotated[float | None, tyro.conf.arg(help=NO_K)], unset))
+    namespace = {"__doc__": told, "__module__": __name__, "ALIASES": {**Options.ALIASES, **steered}}
+    namespace["VERB"] = f"train {entry.name}"
     return make_dataclass("Options", own, bases=(Options,), frozen=True, kw_only=True, namespace=namespace)
+
+
+def _kind_among(words: list[str]) -> str:
+    """The kind, which may stand behind options: a word that is the value of none. "" if there is none."""
+    if not words or not words[0].startswith("-"):
+        return words[0] if words else ""
+    if all(word.startswith("-") for word in words):  # nothing is imported for help
+        return ""
+    from overtone.core.catalogue import entries
+
+    known = entries("dictionaries")
+    before = ["", *words]
+    return next((w for b, w in zip(before, words, strict=False) if w in known and (b in FLAGS or b[:1] != "-")), "")
 
 
 def run(options: Any) -> dict[str, Any]:
     """Where the dictionary lies and how well it does: error, L0 and dead share on rows it was trained on, speed."""
     from overtone.cli._knobs import made
     from overtone.cli._sources import training_source
+    from overtone.core.artifacts import require_room
     from overtone.core.catalogue import lookup
     from overtone.training.distributed.join import company
     from overtone.training.fit import fit
 
+    require_room(options.out, "dictionary")
     preset = made(lookup("dictionaries", options.kind).thing, options)
     _require_gradients(preset, options)
     given = training_source(options.activations, options.site, options.target, options.gradients)
     unfinished, began = options.out.with_name(f".{options.out.name}.training"), time.perf_counter()
-    with company(options.split) as world:
+    if left_out := _left_out(preset, options):
+        print(f"overtone: {options.kind} has no number of active latents to set: --k is left out.", file=sys.stderr)
+    with company(options.split) as world, _telling_what_is_saved(unfinished):
         fitted = fit(
             preset, given.source, site=given.sites or None, target=given.target, lr=options.lr,
             n_tokens=options.n_tokens, batch_rows=options.batch_rows, seed=options.seed, checkpoint=unfinished,
-            device=options.device, split=options.split, name=f"{options.kind} {given.names['trained on']}",
+            resume=not options.restart, device=options.device, split=options.split,
+            name=f"{options.kind} {given.names['trained on']}",
         )  # fmt: skip
     if world is not None and not world.first:
         raise SystemExit(0)  # the first process writes and speaks for all
-    speed = fitted.record[-1].tokens_per_s if fitted.record else options.n_tokens / (time.perf_counter() - began)
+    speed = fitted.record[-1].tokens_per_s if fitted.record else fitted.n_rows / (time.perf_counter() - began)
     told = _kept(options, fitted, given, {**_figures(fitted, given), "tokens_per_s": speed})
-    shutil.rmtree(unfinished, ignore_errors=True)
-    return told
+    if fitted.record:  # else it is another training's
+        shutil.rmtree(unfinished, ignore_errors=True)
+    return {**told, "left_out": left_out}
+
+
+def _left_out(preset: Any, options: Any) -> list[str]:
+    """Options that were given and mean nothing to this kind."""
+    return ["k"] if getattr(options, "k", None) is not None and not {"k", "target_l0"} & set(preset.to_dict()) else []
+
+
+@contextmanager
+def _telling_what_is_saved(unfinished: Path) -> Iterator[None]:
+    """Let an interrupt say whether there is something to go on from."""
+    from overtone.core.artifacts import MANIFEST
+
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(RESUME if (unfinished / MANIFEST).exists() else NOTHING) from None
 
 
 def _require_gradients(preset: Any, options: Any) -> None:

@@ -26,8 +26,7 @@ SCHEMA = 1
 @dataclass(frozen=True)
 class Manifest:
     """What a folder is: kind (such as "dictionary"), schema, library version, seed, sources (name -> fingerprint of
-    what
-    it was made from), free `facts`, and the sha256 of every file."""
+    what it was made from), free `facts`, and the sha256 of every file."""
 
     kind: str
     seed: int | None = None
@@ -83,8 +82,7 @@ def new_folder(path: str | Path, manifest: Manifest) -> Iterator[Path]:
     """Yield a temporary folder to fill; on success add the manifest and rename it to `path` (an older artifact of the
     same kind is replaced), on any exception leave nothing. Raises StoreError if `path` holds something else."""
     path = Path(path)
-    if path.exists() and not (path.is_dir() and (not any(path.iterdir()) or (path / MANIFEST).exists())):
-        raise StoreError(f"{path} exists and is not an overtone folder; it was left alone. Choose another folder.")
+    require_room(path, manifest.kind)
     part, old = (path.with_name(f".{path.name}.{os.getpid()}.{kind}") for kind in ("part", "old"))
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
@@ -97,6 +95,27 @@ def new_folder(path: str | Path, manifest: Manifest) -> Iterator[Path]:
         shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def require_room(path: str | Path, kind: str) -> None:
+    """Raise StoreError unless an artifact of a kind may be made at a path: where nothing is, or an empty folder, or an
+    older artifact of the same kind. Long work asks before it begins."""
+    path = Path(path)
+    if path.name in ("", ".."):
+        raise StoreError(f"{str(path)!r} is not the name of a folder that can be made. Give one, such as runs/{kind}.")
+    there = next(p for p in (path, *path.absolute().parents) if p.exists())
+    if not there.is_dir():
+        raise StoreError(f"{there} exists and is no folder; it was left alone. Choose another place than {path}.")
+    if there != path or not any(path.iterdir()):
+        return
+    try:
+        found = _manifest(path)
+    except StoreError:
+        raise StoreError(
+            f"{path} exists and is not an overtone folder; it was left alone. Choose another folder."
+        ) from None
+    if found.kind != kind:
+        raise StoreError(f"{path} holds {_a(found.kind)}, not {_a(kind)}; it was left alone. Choose another folder.")
 
 
 def seal(folder: Path, manifest: Manifest) -> Manifest:
@@ -120,18 +139,10 @@ def seal(folder: Path, manifest: Manifest) -> Manifest:
 
 def read_manifest(path: str | Path, kind: str, *, check_files: bool = True) -> Manifest:
     """The manifest of a complete folder of a kind. Raises StoreError saying whether it is missing, unfinished, of
-    another
-    kind, of a newer schema, or damaged (a file is missing or its hash differs; skipped with check_files=False)."""
+    another kind, of a newer schema, or damaged (a file is missing or its hash differs; skipped with
+    check_files=False)."""
     path = Path(path)
-    if not path.is_dir():
-        raise StoreError(f"{path} does not exist or is not a folder. Make it first, or correct the path.")
-    if not (path / MANIFEST).exists():
-        raise StoreError(f"{path} has no {MANIFEST}: it is foreign or unfinished. Run the command that makes it again.")
-    try:
-        data = json.loads((path / MANIFEST).read_text())
-        manifest = Manifest(**data)
-    except (ValueError, TypeError) as error:
-        raise StoreError(f"{path / MANIFEST} is not a manifest of overtone ({error}). Make the folder again.") from None
+    manifest = _manifest(path)
     if manifest.schema > SCHEMA:
         raise StoreError(f"{path} has schema {manifest.schema}, this overtone reads up to {SCHEMA}. Update overtone.")
     if manifest.kind != kind:
@@ -140,6 +151,17 @@ def read_manifest(path: str | Path, kind: str, *, check_files: bool = True) -> M
         if name not in FREE and (not (path / name).exists() or file_hash(path / name) != digest):
             raise StoreError(f"{path / name} is missing or damaged (its hash differs). Make the folder again.")
     return manifest
+
+
+def _manifest(path: Path) -> Manifest:
+    if not path.is_dir():
+        raise StoreError(f"{path} does not exist or is not a folder. Make it first, or correct the path.")
+    if not (path / MANIFEST).exists():
+        raise StoreError(f"{path} has no {MANIFEST}: it is foreign or unfinished. Run the command that makes it again.")
+    try:
+        return Manifest(**json.loads((path / MANIFEST).read_text()))
+    except (ValueError, TypeError) as error:
+        raise StoreError(f"{path / MANIFEST} is not a manifest of overtone ({error}). Make the folder again.") from None
 
 
 def _a(kind: str) -> str:

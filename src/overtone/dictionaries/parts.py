@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from overtone.core.errors import CapabilityError, StoreError, nearest
 
 _KINDS: dict[str, type["Part"]] = {}
-_ROOM = "overtone.dictionaries"
+_ROOM, _NO_PARTS = "overtone.dictionaries", "overtone.dictionaries.kernels"  # these want what may not be installed
 
 
 class Part(nn.Module):
@@ -65,7 +65,8 @@ def rebuild(spec: Mapping[str, Any]) -> Any:
     kind = spec.get("kind", "")
     if kind not in _KINDS:
         for module in pkgutil.walk_packages(importlib.import_module(_ROOM).__path__, _ROOM + "."):
-            importlib.import_module(module.name)
+            if not module.name.startswith(_NO_PARTS):
+                importlib.import_module(module.name)
     if kind not in _KINDS:
         raise StoreError(f"this overtone has no part {kind!r}.{nearest(kind, _KINDS)} Update overtone, or train again.")
     arguments = {k: rebuild(v) if isinstance(v, Mapping) and "kind" in v else v for k, v in spec.items() if k != "kind"}

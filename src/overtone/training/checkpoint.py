@@ -12,6 +12,7 @@ from overtone.training.record import Record
 from overtone.training.run import Run
 
 KIND = "training"
+OVER = "start over (resume=False; overtone train: --restart), or choose another folder."
 
 
 def save_checkpoint(
@@ -46,19 +47,27 @@ def load_checkpoint(folder: Path, runs: list[Run], identity: dict[str, Any]) -> 
     """
     if not (folder / MANIFEST).exists():
         return None
-    read_manifest(folder, KIND)
+    try:
+        read_manifest(folder, KIND)
+    except StoreError as error:
+        raise StoreError(f"{str(error).partition('. ')[0]}: {OVER}") from None
     state = json.loads((folder / "state.json").read_text())
-    theirs, ours = state["identity"], json.loads(json.dumps(identity))
-    if different := [key for key in ours if theirs.get(key) != ours[key]]:
-        raise StoreError(
-            f"{folder} holds another training: {', '.join(different)} differ ({_brief(theirs, different)} there, "
-            f"{_brief(ours, different)} asked). Use another folder, or resume=False to start over."
-        )
+    theirs, ours = _told(state["identity"]), _told(json.loads(json.dumps(identity)))
+    if different := [name for name in {**ours, **theirs} if theirs.get(name) != ours.get(name)]:
+        told = "; ".join(f"{name} {theirs.get(name)} there, {ours.get(name)} asked" for name in different)
+        raise StoreError(f"{folder} holds another unfinished training ({told}). Ask for the same again, {OVER}")
     for i, (run, plain) in enumerate(zip(runs, state["runs"], strict=True)):
         records = [Record(**record) for record in plain["records"]]
         run.load(StoredTensors(folder / f"run-{i}.safetensors"), plain["tokens"], records)
     return state["position"]
 
 
-def _brief(identity: dict[str, Any], keys: list[str]) -> str:
-    return "; ".join(str(identity.get(key))[:80] for key in keys)
+def _told(identity: dict[str, Any]) -> dict[str, Any]:
+    """What tells trainings apart, by names that their user knows."""
+    found = {name: value for name, value in identity.items() if name not in ("jobs", "data")}
+    several = len(identity["jobs"]) > 1
+    for i, (kind, settings, asks, lr) in enumerate(identity["jobs"]):
+        before = f"{i + 1}: " if several else ""
+        knobs = {"kind": kind, **settings, "states": asks, "lr": lr}
+        found |= {before + name: value for name, value in knobs.items()}
+    return {**found, "rows": identity["data"]}

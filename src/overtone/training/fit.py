@@ -78,14 +78,15 @@ class Job:
 
 @dataclass(frozen=True)
 class Fitted:
-    """A trained dictionary (eval mode, no gradients), the job it is from, the course of its training, and the kernels
-    that it ran on ("" where none are used)."""
+    """A trained dictionary (eval mode, no gradients), the job it is from, the course of its training, the kernels that
+    it ran on ("" where none are used), and from how many rows it was made, where that was at once."""
 
     dictionary: Dictionary
     job: Job
     record: tuple[Record, ...] = ()
     seed: int = 0
     kernels: str = ""
+    n_rows: int = 0
 
     def save(
         self, folder: str | Path, *, sources: Mapping[str, str] | None = None, facts: Mapping[str, Any] | None = None,
@@ -212,7 +213,7 @@ def _fit_whole(job: Job, feed: Feed, n_tokens: int) -> Fitted:
     else:
         dictionary = job.preset.fitted(rows, draw)
     dictionary.origin = {"preset": job.preset.name, "settings": job.preset.to_dict()}
-    return Fitted(dictionary.eval().requires_grad_(False), job, (), job.seed or 0)
+    return Fitted(dictionary.eval().requires_grad_(False), job, (), job.seed or 0, n_rows=len(rows))
 
 
 def _identity(
