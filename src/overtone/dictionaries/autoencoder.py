@@ -94,11 +94,18 @@ class Autoencoder(Dictionary, kind="dictionary.autoencoder"):
             batch_independent=not self.selection.rows_compete,
             threshold_form=self.selection.has_threshold_form,
             decode_needs_input=self.decoder.needs_input or self.outward.rowwise,
+            predicts_other_states=self.target is not None,
+            several_views=len(self.views) > 1,
             has_preactivations=not self.encoder.unrolled,
             has_encoder_matrix=not self.encoder.unrolled,
             deterministic=not self.value.draws,
             foldable=self.normaliser.foldable,
         )
+
+    @property
+    def views(self) -> tuple[int, ...]:
+        """The decoder's, where it has several."""
+        return self.decoder.widths or super().views
 
     def start(self, rows: Float[Tensor, "rows width"], targets: Tensor | None = None) -> None:
         """Fit the units and set the constant to the mean of what is to be reconstructed: the rows, or (rows, width_out)
