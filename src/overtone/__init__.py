@@ -19,6 +19,7 @@ PUBLIC: dict[str, str] = {
     "ActivationStream": "overtone.activations.stream",
     "Adapter": "overtone.models.adapter",
     "Add": "overtone.steering.edits.add",
+    "AlignedSources": "overtone.activations.aligned",
     "AllTokens": "overtone.activations.positions",
     "ArraySource": "overtone.activations.array",
     "BatchTopK": "overtone.dictionaries.presets.batch_top_k",

@@ -33,11 +33,12 @@ class Options(Shell):
 
     kind: tyro.conf.Positional[str]
     """Kind of dictionary; `overtone list dictionaries` knows them."""
-    activations: Path = Path("runs/states")
+    activations: tuple[str, ...] = ("runs/states",)
     """Folder of stored states (`overtone collect` makes it), or a .safetensors or .npy file of (rows, width) arrays, or
-    a folder of such files (also: --store)."""
+    a folder of such files (also: --store). Stores of several models over the same tokens: base=FOLDER chat=FOLDER."""
     site: tuple[str, ...] = ()
-    """Site, or array of a file, to train on, several for a crosscoder; may be left out where there is one only."""
+    """Site, or array of a file, to train on, several for a crosscoder (of several models: base:residual.3
+    chat:residual.3); may be left out where there is one only."""
     target: str = ""
     """Site, or array, to predict, for transcoders."""
     gradients: str = ""
@@ -109,7 +110,7 @@ def _require_gradients(preset: Any, options: Any) -> None:
     from overtone.activations.array import is_arrays
     from overtone.core.errors import SettingError
 
-    if "g" in preset.needs and not options.gradients and is_arrays(options.activations):
+    if "g" in preset.needs and not options.gradients and any(map(is_arrays, options.activations)):
         raise SettingError(
             f"{options.kind} selects by gradients of a loss: name their array, of the shape of the states (--gradients "
             "NAME), or train on a store that was collected with them."

@@ -45,7 +45,7 @@ class Job:
     """One dictionary to train: preset, site (None where the source holds one only; several for a crosscoder, whose
     views are concatenated in this order), learning rate (None: the preset's), seed of its initial values (None: the
     training's), a name for messages and records, and the site to predict, for transcoders. Raises SettingError if the
-    preset predicts and there is no target, or the other way round."""
+    preset predicts and there is no target, or the other way round, and for a site that is named twice."""
 
     preset: Preset
     site: Site | tuple[Site, ...] | None = None
@@ -59,6 +59,12 @@ class Job:
         wish = "predicts the states of another site: name it (target=..., or --target on the command line)"
         plain = "reconstructs its own states and takes no target"
         require(predicts == (self.target is not None), f"{self.preset.name} {wish if predicts else plain}.")
+        twice = next((site for site in self.sites if self.sites.count(site) > 1), None)
+        require(
+            twice is None,
+            f"{twice} is named twice: views are states of different places. For one place of two models give each a "
+            f"name (AlignedSources): site=('base:{twice}', 'chat:{twice}').",
+        )
 
     @property
     def sites(self) -> tuple[Site, ...]:
@@ -108,7 +114,8 @@ def fit(
     """Train one dictionary on a (rows, width) tensor, a mapping site -> tensor, an ActivationBatch or an activation
     source.
 
-    site: one, or several for a crosscoder (also "residual.3+residual.4"); lr: peak learning rate of Adam (None: the
+    site: one, or several for a crosscoder (also "residual.3+residual.4", and of two models, see `AlignedSources`,
+    "base:residual.3+chat:residual.3"); lr: peak learning rate of Adam (None: the
     preset's own); target: site to predict, for transcoders; name: for messages and records; options: as for
     `fit_many`, n_tokens among them.
     """
