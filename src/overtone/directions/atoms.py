@@ -31,7 +31,7 @@ def from_atom(
     counted from 0, lies at that site. Raises DataError naming the range for a latent or view that does not exist, and
     CapabilityError for a crosscoder without `view`.
     """
-    atoms = _atoms(dictionary, [latent], view)
+    atoms = unit_atoms(dictionary, [latent], view)
     origin = {"how": "from_atom", "latent": int(latent), "n_latents": int(dictionary.n_latents), **_of_view(view)}
     return unit_direction(atoms[0], site, model=model, rows=rows, name=name or f"atom {latent}", origin=origin)
 
@@ -57,7 +57,7 @@ def centroid_of_atoms(
         raise DataError(
             "a centroid needs at least one latent; the selection is empty. Loosen the filter that chose them."
         )
-    mean = _atoms(dictionary, latents, view).mean(0)
+    mean = unit_atoms(dictionary, latents, view).mean(0)
     origin = {"how": "centroid_of_atoms", "latents": [int(j) for j in latents], "n_latents": int(dictionary.n_latents)}
     origin |= _of_view(view)
     return unit_direction(mean, site, model=model, rows=rows, name=name, origin=origin)
@@ -67,8 +67,9 @@ def _of_view(view: int | None) -> dict[str, int]:
     return {} if view is None else {"view": int(view)}
 
 
-def _atoms(dictionary: "Dictionary", latents: Sequence[int], view: int | None) -> Tensor:
-    """Unit atoms of some latents in float64, (n, width), or their blocks of a view, as unit vectors too."""
+def unit_atoms(dictionary: "Dictionary", latents: Sequence[int], view: int | None = None) -> Tensor:
+    """Unit atoms of some latents in float64, (n, width), or their blocks of a view, as unit vectors too. Raises as
+    `from_atom`."""
     bad = [int(j) for j in latents if not 0 <= int(j) < dictionary.n_latents]
     if bad:
         raise DataError(f"latent {bad[0]} does not exist; this dictionary has latents 0 to {dictionary.n_latents - 1}.")
