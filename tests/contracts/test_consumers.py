@@ -1,5 +1,7 @@
 """Whoever expects a dictionary to rebuild the states it reads refuses one that does not; run over the catalogue."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -10,6 +12,7 @@ from overtone.core.sites import Site
 from overtone.dictionaries.presets.crosscoder import Crosscoder
 from overtone.dictionaries.pursuit import Pursuit
 from overtone.directions.atoms import centroid_of_atoms, from_atom
+from overtone.directions.confidence import search
 from overtone.evaluate.afa import quasi_orthogonality
 from overtone.evaluate.compare import Sample, measured
 from overtone.evaluate.faithfulness import spliced, spliced_by_gradient
@@ -57,6 +60,13 @@ def test_predictors_of_other_states_are_refused_although_the_widths_agree(name, 
 def test_several_views_are_not_the_states_of_one_site(name, consumer):
     with pytest.raises(CapabilityError):
         ONE_SITE[consumer](trained(name))
+
+
+@pytest.mark.parametrize("name", SEVERAL)
+def test_a_search_moves_states_of_one_site(name):
+    model: Any = None  # what comes first
+    with pytest.raises(CapabilityError, match="several views"):
+        search(model, trained(name), model, SITE)
 
 
 def test_a_crosscoders_atom_is_a_direction_in_one_of_its_views():
