@@ -253,6 +253,14 @@ def test_every_public_name_of_the_root_exists():
     assert [name for name in overtone.PUBLIC if not hasattr(overtone, name)] == []
 
 
+def test_every_kind_of_dictionary_is_a_public_name_of_the_root():
+    import overtone
+    from overtone.core.catalogue import entries
+
+    things = [entry.thing for entry in entries("dictionaries").values()]
+    assert [thing.__name__ for thing in things if getattr(overtone, thing.__name__, None) is not thing] == []
+
+
 def test_an_unknown_name_of_the_root_is_an_attribute_error():
     import overtone
 

@@ -147,3 +147,35 @@ def test_gradients_are_stored_on_request_and_a_preset_that_needs_them_trains_on_
     words = ["--store", kept, "--n-latents", "12", "--k", "2", "--n-tokens", "500", "--batch-rows", "16"]
     assert main(["train", "g_sae", *words, "--out", str(tmp_path / "made"), "--quiet"]) == 0
     assert load_dictionary(tmp_path / "made").origin["preset"] == "g_sae"
+
+
+def test_a_crosscoder_is_trained_on_the_stores_of_two_models(model, texts, store, tmp_path, capsys):
+    other = tmp_path / "other"
+    torch.manual_seed(1)
+    changed = LlamaForCausalLM.from_pretrained(model)
+    for weight in changed.parameters():
+        weight.data += 0.1 * torch.randn_like(weight)
+    changed.save_pretrained(other)
+    PreTrainedTokenizerFast.from_pretrained(model).save_pretrained(other)
+    words = ["--model", str(other), "--texts", texts, "--sites", "residual.1", "--rows", "next", "--out"]
+    assert main(["collect", *words, str(tmp_path / "states"), "--quiet"]) == 0
+    train = ["train", "crosscoder", "--latents", "24", "--k", "3", "--tokens", "300", "--out", str(tmp_path / "made")]
+    train += ["--activations", f"base={store}", f"chat={tmp_path / 'states'}", "--quiet"]
+    assert main([*train, "--site", "base:residual.1", "chat:residual.1"]) == 0
+    assert load_dictionary(tmp_path / "made").views == (16, 16)
+    facts = json.loads((tmp_path / "made" / "manifest.json").read_text())
+    assert facts["facts"]["site"] == "base:residual.1+chat:residual.1" and set(facts["sources"]) == {"base", "chat"}
+    capsys.readouterr()
+    assert main(train) == 2
+    assert "say which to train on: --site base:residual.0 base:residual.1 chat:residual.1" in capsys.readouterr().err
+    assert main([*train[:-4], "--activations", store, str(tmp_path / "states")]) == 2
+    assert "need a name each, such as base=FOLDER" in capsys.readouterr().err
+
+
+def test_two_models_over_other_texts_are_not_put_beside_each_other(model, texts, store, tmp_path, capsys):
+    fewer = ["--texts", texts, "--limit", "11", "--sites", "residual.1", "--rows", "next", "--out", str(tmp_path)]
+    assert main(["collect", "--model", model, *fewer, "--quiet"]) == 0
+    capsys.readouterr()
+    words = ["--activations", f"a={store}", f"b={tmp_path}", "--site", "a:residual.1", "b:residual.1"]
+    assert main(["train", "crosscoder", "--latents", "8", "--k", "2", *words]) == 2
+    assert "a and b were read over different tokens" in capsys.readouterr().err

@@ -9,9 +9,17 @@ from overtone.core.sites import KINDS, Site, parse_sites
 
 
 @settings(deadline=None)
-@given(st.sampled_from(sorted(set(KINDS) - {"embedding"})), st.integers(0, 200))
-def test_a_site_parses_back_from_what_it_prints(kind, layer):
-    assert Site.parse(str(Site(kind, layer))) == Site(kind, layer)
+@given(st.sampled_from(sorted(set(KINDS) - {"embedding"})), st.integers(0, 200), st.sampled_from(["", "chat-2.b"]))
+def test_a_site_parses_back_from_what_it_prints(kind, layer, model):
+    assert Site.parse(str(Site(kind, layer, model=model))) == Site(kind, layer, model=model)
+
+
+def test_a_site_of_one_of_several_models_says_which():
+    chat = Site.parse("chat:blocks.6.hook_resid_post")
+    assert str(chat) == "chat:residual.6" and chat != Site("residual", 6) and chat.lens_name.startswith("blocks.6")
+    assert parse_sites("base:embedding+chat:residual.6") == (Site("embedding", model="base"), chat)
+    with pytest.raises(SiteError, match="not a name for a model"):
+        Site.parse("a chat:residual.6")
 
 
 def test_the_embedding_has_no_layer_in_its_name():

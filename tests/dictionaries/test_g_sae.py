@@ -5,7 +5,7 @@ import torch
 from torch.nn.functional import cosine_similarity, linear
 
 from overtone.core.batch import ActivationBatch, Where
-from overtone.core.errors import DataError, SettingError, ShapeError
+from overtone.core.errors import CapabilityError, DataError, SettingError, ShapeError
 from overtone.core.sites import Site
 from overtone.dictionaries.choice import everywhere
 from overtone.dictionaries.decoders.linear import Linear
@@ -144,6 +144,16 @@ def test_gradients_of_another_shape_are_refused():
         model.encode(x, {"g": g[:, 1:]})
     with pytest.raises(ShapeError, match=f"g: expected {ROWS} rows"):
         model.encode(x, {"g": g[:1]})
+
+
+def test_what_a_dictionary_does_not_take_beside_states_is_refused():
+    x, g = rows()
+    with pytest.raises(SettingError, match="'gradient' beside the states is unknown.* takes g"):
+        started(1.0, x).encode(x, {"gradient": g})
+    plain = TopK(8, k=2).build(WIDTH, torch.Generator().manual_seed(0))
+    with pytest.raises(CapabilityError, match="got g beside the states, .* by states alone"):
+        plain.encode(x, {"g": g})
+    assert torch.equal(plain.encode(x, {}).dense(), plain.encode(x).dense())
 
 
 def test_training_without_gradients_is_refused():

@@ -204,5 +204,5 @@ def test_what_cannot_be_pursued_is_refused(host, monkeypatch):
     with pytest.raises(SettingError, match="use 1 to 96"):
         Pursuit(host, k=97)
     monkeypatch.setattr(type(host), "capabilities", property(lambda _: Capabilities(decode_needs_input=True)))
-    with pytest.raises(CapabilityError, match="no atoms to pursue"):
+    with pytest.raises(CapabilityError, match="nothing to pursue"):
         Pursuit(host, k=3)

@@ -83,3 +83,5 @@ def test_a_preset_takes_its_size_from_the_settings():
     assert preset.n_latents == 16 and preset.k == 16  # no more active than there are
     with pytest.raises(SettingError, match="Did you mean"):
         chosen_preset("top-k", 32, DictionarySettings())
+    with pytest.raises(SettingError, match="several sites"):
+        chosen_preset("crosscoder", 32, DictionarySettings())

@@ -65,7 +65,7 @@ def test_what_a_feed_looked_at_before_the_training_is_not_computed_again(n, batc
     plain, source = SourceFeed(Counted(n), [ONE], batch, seed=1), Counted(n)
     feed = SourceFeed(source, [ONE], batch, seed=1)
     for _ in range(2):
-        assert feed.widths() == {ONE: 1}
+        assert feed.widths() == {ONE: (1,)}
         assert torch.equal(feed.sample(ONE, looked).x.view(-1), feed.origins(looked).document.float())
     per_epoch = -(-n // batch)
     at = min(at, per_epoch - 1)

@@ -74,6 +74,7 @@ def _perform(module: ModuleType, verb: str, words: list[str]) -> int:
     from overtone.cli._parse import parse
 
     kind = module.options_for(words) if hasattr(module, "options_for") else module.Options
+    words = module.in_order(words) if hasattr(module, "in_order") else words
     words = [kind.ALIASES.get(name, name) + sign + value for name, sign, value in (w.partition("=") for w in words)]
     options = parse(kind, verb, words)
     with _quiet(options.quiet):

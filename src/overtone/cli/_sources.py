@@ -24,24 +24,47 @@ class TrainingSource:
     facts: Mapping[str, str]
 
 
-def training_source(path: Path, sites: tuple[str, ...], target: str, gradients: str) -> TrainingSource:
-    """The states of a store, or arrays of files. Raises SettingError for a name that is not there, or is missing."""
+def training_source(paths: tuple[str, ...], sites: tuple[str, ...], target: str, gradients: str) -> TrainingSource:
+    """The states of a store, of several stores (NAME=FOLDER each) beside each other, or arrays of files. Raises
+    SettingError for a name that is not there, or is missing."""
     from overtone.activations.array import is_arrays
     from overtone.activations.store import ActivationStore
     from overtone.core.artifacts import MANIFEST
 
-    if is_arrays(path):
-        return _from_arrays(path, sites, target, gradients)
-    if path.exists() and not (path / MANIFEST).exists():
+    if not paths:
+        raise SettingError("--activations names no folder or file. Name one, or several as NAME=FOLDER.")
+    first = Path(paths[0])
+    if len(paths) == 1 and is_arrays(first):
+        return _from_arrays(first, sites, target, gradients)
+    if len(paths) == 1 and first.exists() and not (first / MANIFEST).exists():
         raise SettingError(
-            f"{path} is neither a store of states nor arrays. Stores are made by `overtone collect`; arrays of (rows, "
+            f"{first} is neither a store of states nor arrays. Stores are made by `overtone collect`; arrays of (rows, "
             "width) are read from .npy and .safetensors files, or a folder of such."
         )
     if gradients:
         raise SettingError("--gradients names an array of a file; a store has its gradients beside the states.")
-    store = ActivationStore.open(path)
+    if len(paths) > 1:
+        return _of_several(paths, sites, target)
+    store = ActivationStore.open(first)
     named = _names("+".join(sites) or str(store.sites[0]), target)
     return TrainingSource(store, sites, target or None, named, {"store": store.fingerprint}, {})
+
+
+def _of_several(paths: tuple[str, ...], sites: tuple[str, ...], target: str) -> TrainingSource:
+    from overtone.activations.aligned import AlignedSources
+    from overtone.activations.store import ActivationStore
+
+    parts = [path.partition("=") for path in paths]
+    names = [name for name, _, _ in parts]
+    if not all(name and folder for name, _, folder in parts) or len(set(names)) < len(names):
+        raise SettingError(
+            f"--activations {' '.join(paths)}: several folders need a name each, such as base=FOLDER chat=FOLDER."
+        )
+    source = AlignedSources({name: ActivationStore.open(folder) for name, _, folder in parts})
+    if not sites:
+        raise SettingError(f"say which to train on: --site {' '.join(map(str, source.sites))}.")
+    prints = {name: part.fingerprint for name, part in source.sources.items()}
+    return TrainingSource(source, sites, target or None, _names("+".join(sites), target), prints, {})
 
 
 def _from_arrays(path: Path, sites: tuple[str, ...], target: str, gradients: str) -> TrainingSource:
@@ -58,6 +81,8 @@ def _from_arrays(path: Path, sites: tuple[str, ...], target: str, gradients: str
                 f"{path} holds {', '.join(arrays)}: say which to train on, e.g. --site {next(iter(left))}."
             )
         sites = (left[0],)
+    if twice := [name for name in sites if sites.count(name) > 1]:
+        raise SettingError(f"--site names {twice[0]} twice: views are different arrays.")
     asked = [*sites, *filter(None, (target, gradients))]
     if missing := [name for name in asked if name not in arrays]:
         hint = nearest(missing[0], arrays)

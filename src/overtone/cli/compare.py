@@ -103,7 +103,7 @@ def _sample(options: Options) -> Callable[[int], Sample]:
 
     if is_arrays(options.activations):
         sites = (options.site,) if options.site else ()
-        given = training_source(Path(options.activations), sites, "", options.gradients)
+        given = training_source((options.activations,), sites, "", options.gradients)
         batch, site = given.source, given.sites[0]
         g = None if batch.g is None else batch.g[site]
         return lambda seed: by_document(batch.at(site), batch.where.document, seed, g=g)

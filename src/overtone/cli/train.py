@@ -44,11 +44,12 @@ class Options(Shell):
 
     kind: tyro.conf.Positional[str]
     """Kind of dictionary; `overtone list dictionaries` knows them."""
-    activations: Path = Path("runs/states")
+    activations: tuple[str, ...] = ("runs/states",)
     """Folder of stored states (`overtone collect` makes it), or a .safetensors or .npy file of (rows, width) arrays, or
-    a folder of such files (also: --store)."""
+    a folder of such files (also: --store). Stores of several models over the same tokens: base=FOLDER chat=FOLDER."""
     site: tuple[str, ...] = ()
-    """Site, or array of a file, to train on, several for a crosscoder; may be left out where there is one only."""
+    """Site, or array of a file, to train on, several for a crosscoder (of several models: base:residual.3
+    chat:residual.3); may be left out where there is one only."""
     target: str = ""
     """Site, or array, to predict, for transcoders."""
     gradients: str = ""
@@ -77,13 +78,13 @@ def options_for(words: list[str]) -> type[Options]:
     `--k` is `--target-l0` for kinds whose price is steered to it. Raises SettingError for an unknown kind, naming the
     nearest one.
     """
-    name = _kind_among(words)
-    if not name:
+    at = _kind_among(words)
+    if at is None:
         return Options
     from overtone.cli._knobs import knobs
     from overtone.core.catalogue import lookup
 
-    entry = lookup("dictionaries", name)
+    entry = lookup("dictionaries", words[at])
     source = f"Source: {entry.paper}." if entry.paper else "A classic."
     own = knobs(entry.thing)
     usage = (inspect.getdoc(Options) or "").replace("train top_k --activations", f"train {entry.name} --activations")
@@ -99,17 +100,23 @@ def options_for(words: list[str]) -> type[Options]:
     return make_dataclass("Options", own, bases=(Options,), frozen=True, kw_only=True, namespace=namespace)
 
 
-def _kind_among(words: list[str]) -> str:
-    """The kind, which may stand behind options: a word that is the value of none. "" if there is none."""
+def in_order(words: list[str]) -> list[str]:
+    """The same words with the kind in front."""
+    at = _kind_among(words)
+    return words if at is None else [words[at], *words[:at], *words[at + 1 :]]
+
+
+def _kind_among(words: list[str]) -> int | None:
+    """Where the kind stands, which may be behind options: the first word of a known kind that is the value of none."""
     if not words or not words[0].startswith("-"):
-        return words[0] if words else ""
+        return 0 if words else None
     if all(word.startswith("-") for word in words):  # nothing is imported for help
-        return ""
+        return None
     from overtone.core.catalogue import entries
 
-    known = entries("dictionaries")
-    before = ["", *words]
-    return next((w for b, w in zip(before, words, strict=False) if w in known and (b in FLAGS or b[:1] != "-")), "")
+    known, before = entries("dictionaries"), ["", *words]
+    alone = (i for i, word in enumerate(words) if word in known and (before[i] in FLAGS or before[i][:1] != "-"))
+    return next(alone, None)
 
 
 def run(options: Any) -> dict[str, Any]:
@@ -165,7 +172,7 @@ def _require_gradients(preset: Any, options: Any) -> None:
     from overtone.activations.array import is_arrays
     from overtone.core.errors import SettingError
 
-    if "g" in preset.needs and not options.gradients and is_arrays(options.activations):
+    if "g" in preset.needs and not options.gradients and any(map(is_arrays, options.activations)):
         raise SettingError(
             f"{options.kind} selects by gradients of a loss: name their array, of the shape of the states (--gradients "
             "NAME), or train on a store that was collected with them."

@@ -1,14 +1,15 @@
 """Sites: named places in a network where states are read and written.
 
 `Site("residual", layer=6)` prints and parses as ``residual.6``. Layers count blocks from 0; ``residual.L`` is the
-state AFTER block L and BEFORE any final norm. TransformerLens hook names are accepted and kept as an alias.
+state AFTER block L and BEFORE any final norm. TransformerLens hook names are accepted and kept as an alias. Where
+states of several models lie beside each other, a site begins with a name for its model: ``chat:residual.6``.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from overtone.core.errors import SiteError, nearest
 
@@ -37,13 +38,15 @@ _LENS = {
 class Site:
     """A place in a network: one of KINDS and a layer (counted from 0; 0 for ``embedding``).
 
-    alias keeps the foreign name it was parsed from (not part of equality). Raises SiteError for an unknown
-    kind or a negative layer.
+    alias keeps the foreign name it was parsed from (not part of equality). model: which of several models has it, ""
+    where there is one; letters, digits, ``_``, ``.`` and ``-``. Raises SiteError for an unknown kind, a negative layer
+    or a name of other characters.
     """
 
     kind: str
     layer: int = 0
     alias: str | None = field(default=None, compare=False, repr=False)
+    model: str = ""
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -54,9 +57,12 @@ class Site:
             raise SiteError(
                 f"layer={self.layer} is not a layer of {self.kind}. Layers count from 0; embedding has none."
             )
+        if not re.fullmatch(r"[\w.-]*", self.model):
+            raise SiteError(f"model={self.model!r} is not a name for a model. Use letters, digits, '_', '.' and '-'.")
 
     def __str__(self) -> str:
-        return self.kind if self.kind == "embedding" else f"{self.kind}.{self.layer}"
+        place = self.kind if self.kind == "embedding" else f"{self.kind}.{self.layer}"
+        return f"{self.model}:{place}" if self.model else place
 
     @property
     def lens_name(self) -> str:
@@ -70,10 +76,13 @@ class Site:
     @classmethod
     def parse(cls, name: str | Site) -> Site:
         """The site a name stands for: ``residual.6``, ``embedding``, ``blocks.6.hook_resid_post`` (TransformerLens;
-        ``hook_resid_pre`` of block L is ``residual.L-1``), or a Site itself. Raises SiteError with the allowed
-        forms."""
+        ``hook_resid_pre`` of block L is ``residual.L-1``), either after a model's name and a colon, or a Site itself.
+        Raises SiteError with the allowed forms."""
         if isinstance(name, Site):
             return name
+        if ":" in name and "+" not in name:
+            model, _, place = name.partition(":")
+            return replace(cls.parse(place), model=model)
         if name in ("embedding", "hook_embed", "blocks.0.hook_resid_pre"):
             return cls("embedding", alias=None if name == "embedding" else name)
         lens = re.fullmatch(r"blocks\.(\d+)\.(.+)", name)
@@ -89,7 +98,8 @@ class Site:
                 f"{name!r} names several sites, and one is needed here. Give one of {', '.join(name.split('+'))}."
             )
         raise SiteError(
-            f"{name!r} is not a site. Write it like residual.6, mlp_out.0, embedding or blocks.6.hook_resid_post."
+            f"{name!r} is not a site. Write it like residual.6, mlp_out.0, embedding or blocks.6.hook_resid_post; "
+            "with several models, chat:residual.6."
         )
 
 

@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from overtone.core.errors import CapabilityError, DataError, ShapeError
+from overtone.core.errors import CapabilityError, DataError, SettingError, ShapeError, nearest
 from overtone.dictionaries.choice import Chosen, Settle, everywhere
 from overtone.dictionaries.codes import SparseCodes, Support
 from overtone.dictionaries.decoders.base import Decoder
@@ -94,11 +94,18 @@ class Autoencoder(Dictionary, kind="dictionary.autoencoder"):
             batch_independent=not self.selection.rows_compete,
             threshold_form=self.selection.has_threshold_form,
             decode_needs_input=self.decoder.needs_input or self.outward.rowwise,
+            predicts_other_states=self.target is not None,
+            several_views=len(self.views) > 1,
             has_preactivations=not self.encoder.unrolled,
             has_encoder_matrix=not self.encoder.unrolled,
             deterministic=not self.value.draws,
             foldable=self.normaliser.foldable,
         )
+
+    @property
+    def views(self) -> tuple[int, ...]:
+        """The decoder's, where it has several."""
+        return self.decoder.widths or super().views
 
     def start(self, rows: Float[Tensor, "rows width"], targets: Tensor | None = None) -> None:
         """Fit the units and set the constant to the mean of what is to be reconstructed: the rows, or (rows, width_out)
@@ -129,19 +136,34 @@ class Autoencoder(Dictionary, kind="dictionary.autoencoder"):
 
         beside: what came with the states, such as `g`, (rows, width) gradients, for scores that use it. Such codes know
         what the gradients know, the loss's targets among it; without it every dictionary encodes from states alone.
-        Raises ShapeError where they are of other rows.
+        Raises ShapeError where they are of other rows, SettingError for a name that this dictionary does not know, and
+        CapabilityError if it takes nothing beside the states.
         """
         x = self.checked(x)
-        beside = {name: part.to(x.device) for name, part in (beside or {}).items()}
-        for name, part in beside.items():
-            if len(part) != len(x):
-                raise ShapeError(f"{name}: expected {len(x)} rows, as many as states, got {tuple(part.shape)}.")
+        beside = self._checked_beside(beside or {}, x)
         centred = self.normaliser(x) - self.centre()
         chosen = None if self.training else self._choose_fast(centred, beside)
         if chosen is None:
             chosen = self.choose(centred, company=self.training, beside=beside)
         z = self.value(self.heads(chosen), chosen.support.at) / self.outward.units_at(x, chosen.support.rows)
         return chosen.support.codes(z if z.dtype == torch.float64 else z.float())
+
+    def _checked_beside(self, beside: Mapping[str, Tensor], x: Tensor) -> dict[str, Tensor]:
+        taken = self.score.reads
+        if beside and not taken:
+            raise CapabilityError(
+                f"got {', '.join(beside)} beside the states, and this dictionary selects by states alone. Encode with "
+                "encode(x), or use one that takes more, such as g_sae."
+            )
+        if unknown := [name for name in beside if name not in taken]:
+            raise SettingError(
+                f"{unknown[0]!r} beside the states is unknown.{nearest(unknown[0], taken)} This dictionary takes "
+                f"{', '.join(sorted(taken))}."
+            )
+        for name, part in beside.items():
+            if len(part) != len(x):
+                raise ShapeError(f"{name}: expected {len(x)} rows, as many as states, got {tuple(part.shape)}.")
+        return {name: part.to(x.device) for name, part in beside.items()}
 
     def _choose_fast(self, centred: Tensor, beside: Mapping[str, Tensor]) -> Chosen | None:
         """What `choose` finds without company, by the kernels of training; None where they are no help: for little

@@ -28,6 +28,8 @@ class Capabilities:
     signed_codes: values may be negative. linear_decoder: law 4 holds, so adding an atom edits the reconstruction by it.
     batch_independent: also while training, no row's code depends on the others (in eval mode none ever does).
     threshold_form: selection is, or is exported as, a fixed threshold. decode_needs_input: decode takes x too.
+    predicts_other_states: reconstructs the states of another site than it reads (transcoders), where its atoms lie.
+    several_views: reads several states of a row beside each other (crosscoders); an atom is as many blocks.
     has_preactivations, has_encoder_matrix: there are dense pre-activations; encoding starts with one matrix.
     deterministic: encoding draws no random numbers while training either (in eval mode it never does). foldable: input
     scaling can be folded into the weights.
@@ -38,6 +40,8 @@ class Capabilities:
     batch_independent: bool = True
     threshold_form: bool = False
     decode_needs_input: bool = False
+    predicts_other_states: bool = False
+    several_views: bool = False
     has_preactivations: bool = True
     has_encoder_matrix: bool = True
     deterministic: bool = True
@@ -67,6 +71,12 @@ class Dictionary(Part):
     def capabilities(self) -> Capabilities:
         """What this dictionary can do."""
         raise NotImplementedError
+
+    @property
+    def views(self) -> tuple[int, ...]:
+        """Widths of the states that lie beside each other in a reconstruction, and in an atom: one, but for
+        crosscoders."""
+        return (self.width_out,)
 
     def encode(self, x: Float[Tensor, "rows width"]) -> SparseCodes:
         """Codes of rows of states, in the states' units. Raises ShapeError for another width and DataError for no rows

@@ -48,6 +48,10 @@ class Preset(Settings):
             f"k={k} active latents per row, but there are only {self.n_latents}. Use a smaller k or more latents.",
         )
 
+    def of_views(self, widths: tuple[int, ...]) -> "Preset":
+        """The settings for states of several sites beside each other, of these widths: those of a crosscoder follow."""
+        return self
+
     def build(self, width: int, generator: torch.Generator) -> Dictionary:
         """An untrained dictionary for states of a width, in eval mode. Presets that need "y" also take `width_out`, the
         width of the targets."""

@@ -26,7 +26,7 @@ class Pursuit(Dictionary, kind="dictionary.pursuit"):
     method: "matching", "orthogonal" or "gradient" (solvers/pursuit); k: steps, so at most k active latents per row;
     signed: whether codes may be negative (None: as the host's are); tolerance: a row rests once its residual is no
     longer than that share of the centred row. Raises CapabilityError for a host whose decoder is not linear or needs
-    the state, SettingError for anything else that cannot be.
+    the state, or which predicts other states than it reads; SettingError for anything else that cannot be.
     """
 
     def __init__(
@@ -35,10 +35,11 @@ class Pursuit(Dictionary, kind="dictionary.pursuit"):
     ) -> None:  # fmt: skip
         super().__init__(host.width, host.n_latents)
         can = host.capabilities
-        if not can.linear_decoder or can.decode_needs_input:
+        if not can.linear_decoder or can.decode_needs_input or can.predicts_other_states:
             raise CapabilityError(
-                f"{host.kind} has no linear decoder of codes alone, so there are no atoms to pursue. "
-                "Use a dictionary with capabilities.linear_decoder and without decode_needs_input."
+                f"{host.kind} does not write the states that it reads as a sum of atoms and a constant, so there is "
+                "nothing to pursue. Use a dictionary with capabilities.linear_decoder, and without decode_needs_input "
+                "and predicts_other_states."
             )
         require(method in METHODS, f"method={method!r}.{nearest(method, METHODS)} Pursuits are {', '.join(METHODS)}.")
         require(1 <= k <= host.n_latents, f"k={k} steps over {host.n_latents} atoms: use 1 to {host.n_latents}.")
@@ -57,8 +58,14 @@ class Pursuit(Dictionary, kind="dictionary.pursuit"):
     def capabilities(self) -> Capabilities:
         """No encoder: codes are solved for."""
         return Capabilities(
-            signed_codes=self.signed, has_preactivations=False, has_encoder_matrix=False, foldable=False
-        )
+            signed_codes=self.signed, has_preactivations=False, has_encoder_matrix=False, foldable=False,
+            several_views=self.host.capabilities.several_views,
+        )  # fmt: skip
+
+    @property
+    def views(self) -> tuple[int, ...]:
+        """The host's."""
+        return self.host.views
 
     @torch.no_grad()
     def encode(self, x: Float[Tensor, "rows width"]) -> SparseCodes:

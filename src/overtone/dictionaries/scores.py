@@ -31,10 +31,12 @@ def product(a: Tensor, b: Tensor) -> Tensor:
 
 
 class Score(Part):
-    """Base of the score slot. `two_sided`: the score ignores the sign of the pre-activation."""
+    """Base of the score slot. `two_sided`: the score ignores the sign of the pre-activation. `reads`: what it takes
+    beside the states."""
 
     two_sided: bool = False
     uses_norms: bool = False
+    reads: frozenset[str] = frozenset()
 
     def forward(self, heads: Heads, at: At) -> Tensor:
         """Scores in the shape of the heads; `at` brings a (latents,) vector into that shape."""
@@ -107,6 +109,7 @@ class GradientWeighted(Score, kind="score.gradient_weighted"):
     g-SAE, arXiv 2411.10397."""
 
     sliceable = True
+    reads = frozenset({"g"})
 
     def __init__(self, beta: float) -> None:
         super().__init__()
@@ -119,7 +122,7 @@ class GradientWeighted(Score, kind="score.gradient_weighted"):
 
     def boost(self, decoder: Decoder, beside: Mapping[str, Tensor]) -> Boost | None:
         """What makes `pull`, the beta p above, from `g`. Raises ShapeError for gradients of another width."""
-        if "g" not in beside:
+        if "g" not in beside or not self.beta:
             return None
         weight = decoder.rows().detach()
         g = beside["g"].to(weight.dtype)

@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from overtone.core.errors import DataError
+from overtone.core.errors import CapabilityError, DataError
 from overtone.core.progress import track
 from overtone.core.settings import Settings, require
 from overtone.core.sites import Site
@@ -184,10 +184,15 @@ def search(
 
     objective: logits (rows, vocabulary) at the anchors -> scalar to minimise; negate it to maximise. held_out: texts
     for before, after and controls (default: the texts of the search). Memory: the states of all tokens at the site.
-    Deterministic in settings.seed on the CPU. Raises SiteError for an unknown site (from the model), DataError if the
-    objective is not finite.
+    Deterministic in settings.seed on the CPU. Raises SiteError for an unknown site (from the model), CapabilityError
+    for a dictionary of several views, DataError if the objective is not finite.
     """
     settings, site = settings or SearchSettings(), Site.parse(site)
+    if len(getattr(dictionary, "views", ())) > 1:
+        raise CapabilityError(
+            "atoms of this dictionary are blocks of several views beside each other, and states are moved at one site. "
+            "Give a dictionary of that site."
+        )
     atoms = dictionary.atoms().detach().float().cpu()
     atoms = atoms / atoms.norm(dim=1, keepdim=True).clamp_min(1e-12)
     generator = torch.Generator().manual_seed(settings.seed)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from overtone.core.artifacts import MANIFEST
 from overtone.core.catalogue import lookup
 from overtone.core.memory import give_back
+from overtone.core.settings import require
 from overtone.core.sites import Site
 from overtone.discover.material import FIT, Material, Rows
 from overtone.discover.settings import DictionarySettings, DiscoverSettings
@@ -50,9 +51,12 @@ def sizes(run: Run, material: Material, settings: DiscoverSettings, named: Decom
 
 
 def chosen_preset(name: str, width: int, d: DictionarySettings) -> Preset:
-    """A preset with the settings' size. Raises SettingError for an unknown name."""
-    n_latents = max(2, round(d.expansion * width))
-    return lookup("dictionaries", name).thing.example(n_latents=n_latents, k=min(d.active, n_latents))
+    """A preset with the settings' size. Raises SettingError for an unknown name, and one of several views: here is one
+    site at a time."""
+    n_latents, entry = max(2, round(d.expansion * width)), lookup("dictionaries", name)
+    several = entry.facts["capabilities"]["several_views"]
+    require(not several, f"{name} joins the states of several sites, and is given one. Use a kind for one, as top_k.")
+    return entry.thing.example(n_latents=n_latents, k=min(d.active, n_latents))
 
 
 def decompose(

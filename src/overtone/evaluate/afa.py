@@ -56,15 +56,20 @@ class QuasiOrthogonality:
 def quasi_orthogonality(dictionary: Dictionary, x: Tensor) -> QuasiOrthogonality:
     """The comparison for the codes that a dictionary gives states (rows, width).
 
-    Raises CapabilityError if its decoder is not linear or adds something that depends on the state.
+    Raises CapabilityError if its decoder is not linear or adds something that depends on the state, or if it predicts
+    other states than it reads.
     """
     import torch
 
     from overtone.dictionaries.codes import SparseCodes
 
     can = dictionary.capabilities
-    if not can.linear_decoder or can.decode_needs_input:
-        raise CapabilityError("lengths of codes and states compare where a state is a sum of atoms and a constant.")
+    if not can.linear_decoder or can.decode_needs_input or can.predicts_other_states:
+        raise CapabilityError(
+            "lengths of codes and states compare where the states that are read are written as a sum of atoms and a "
+            "constant, which this dictionary does not do. Use one with capabilities.linear_decoder, and without "
+            "decode_needs_input and predicts_other_states."
+        )
     codes = dictionary.encode(x)
     none = codes.values.new_zeros(1, 1)
     centre = dictionary.decode(SparseCodes(none, none.long(), dictionary.n_latents))[0]

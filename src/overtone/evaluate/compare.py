@@ -15,7 +15,7 @@ import numpy as np
 
 from overtone.core.batch import ActivationBatch, Where
 from overtone.core.devices import clock_of
-from overtone.core.errors import SettingError
+from overtone.core.errors import CapabilityError, SettingError
 from overtone.core.report import Finding
 from overtone.core.sites import Site
 from overtone.dictionaries.dictionary import Dictionary
@@ -204,7 +204,13 @@ def trial(
 def measured(
     dictionary: Dictionary, rows: Sample, *, also: Callable[[Dictionary, Sample], Mapping[str, float]] | None = None
 ) -> dict[str, float]:
-    """The measures of `Trial` for one dictionary."""
+    """The measures of `Trial` for one dictionary. Raises CapabilityError if it predicts other states than it reads: of
+    these the rows say nothing."""
+    if dictionary.capabilities.predicts_other_states:
+        raise CapabilityError(
+            f"{dictionary.kind} predicts other states than it reads, and these rows hold none to compare with. Use "
+            "evaluate.reconstruction with the states of the predicted site."
+        )
     codes = dictionary.encode(rows.held_out)
     quality = reconstruction(rows.held_out, dictionary.decode(codes, rows.held_out), codes)
     found = {"fvu": quality.fvu, "l0": quality.l0, "dead_share": quality.dead_share}

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from overtone.activations.stream import padded
-from overtone.core.errors import DataError, SettingError
+from overtone.core.errors import CapabilityError, DataError, SettingError
 from overtone.core.seeds import torch_generator
 from overtone.core.sites import Site
 from overtone.evaluate.intervals import Estimate, Resampling, ratio
@@ -54,18 +54,31 @@ class Arm:
 
 
 def spliced(dictionary: Dictionary) -> Arm:
-    """The reconstruction of a dictionary that encodes states alone."""
+    """The reconstruction of a dictionary that encodes states alone. Raises CapabilityError if it does not reconstruct
+    the states of the one site that it reads."""
+    _require_in_place(dictionary)
     return Arm(lambda x, g: dictionary.reconstruct(x))
 
 
 def spliced_by_gradient(dictionary: Autoencoder, gradient: str = "true") -> Arm:
-    """The reconstruction from codes that were selected with gradients; see `Arm`."""
+    """The reconstruction from codes that were selected with gradients; see `Arm`. Raises CapabilityError as
+    `spliced`."""
+    _require_in_place(dictionary)
 
     def replace(x: Tensor, g: Tensor | None) -> Tensor:
         assert g is not None, "an arm with gradients is given them"
         return dictionary.decode(dictionary.encode(x, {"g": g}), x)
 
     return Arm(replace, gradient)
+
+
+def _require_in_place(dictionary: Dictionary) -> None:
+    can = dictionary.capabilities
+    if can.predicts_other_states or can.several_views:
+        raise CapabilityError(
+            "this dictionary does not reconstruct the states of the one site that it reads, so that nothing can take "
+            "their place. Give an Arm that says what does."
+        )
 
 
 @dataclass(frozen=True, eq=False)

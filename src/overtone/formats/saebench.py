@@ -59,16 +59,17 @@ class SAEBenchConfig:
 class SAEBenchObject(nn.Module):
     """`SAEBenchObject(dictionary, site="residual.6", model="gpt2-small")`: hand it to SAEBench as a custom SAE.
 
-    Raises CapabilityError for a dictionary whose decoder is not linear, needs the input, or writes into another space.
+    Raises CapabilityError for a dictionary whose decoder is not linear or needs the input, which predicts other states
+    than it reads, or reads several views: SAEBench puts a reconstruction in the place of one site's states.
     """
 
     def __init__(self, dictionary: Dictionary, *, site: Site | str, model: str) -> None:
         super().__init__()
         can, place = dictionary.capabilities, Site.parse(site)
-        if not can.linear_decoder or can.decode_needs_input or dictionary.width_out != dictionary.width:
+        if not can.linear_decoder or can.decode_needs_input or can.predicts_other_states or can.several_views:
             raise CapabilityError(
-                f"SAEBench decodes with one matrix W_dec; {dictionary.kind} with its parts cannot. Evaluate it with "
-                "overtone.evaluate."
+                f"SAEBench decodes the states of one site with one matrix W_dec; {dictionary.kind} with its parts "
+                "cannot. Evaluate it with overtone.evaluate."
             )
         self.dictionary = copy.deepcopy(dictionary).eval().requires_grad_(False)  # `to` moves it, not the caller's
         norms = dictionary.atom_norms().detach()

@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Self
@@ -119,6 +120,9 @@ class HookedModel:
     def check(self, site: Site | str) -> Site:
         """The site if this model has it. Raises SiteError naming the allowed range, or why there is none."""
         site = Site.parse(site)
+        if site.model:
+            own = replace(site, model="")
+            raise SiteError(f"{site} is a site of one of several models. Ask {self.name} for its own: {own}.")
         if why := self._absent(site.kind):
             raise SiteError(f"{self.name} has no {site.kind}: {why}")
         if site.layer >= self.n_layers:

@@ -71,8 +71,8 @@ class Feed(Protocol):
         """A short hash of the data, "" if unknown."""
         ...
 
-    def widths(self) -> dict[Ask, int]:
-        """Width of the states of each ask. Raises DataError if there are no rows."""
+    def widths(self) -> dict[Ask, tuple[int, ...]]:
+        """Width of the states of each site of an ask. Raises DataError if there are no rows."""
         ...
 
     def sample(self, ask: Ask, rows: int) -> Rows:
@@ -91,7 +91,10 @@ class Feed(Protocol):
 class MatrixFeed:
     """A feed over matrices in memory with the same rows."""
 
-    def __init__(self, matrices: Mapping[Ask, Rows], batch_rows: int, seed: int, where: Where | None = None) -> None:
+    def __init__(
+        self, matrices: Mapping[Ask, Rows], batch_rows: int, seed: int, where: Where | None = None, *,
+        widths: Mapping[Ask, tuple[int, ...]] | None = None,
+    ) -> None:  # fmt: skip
         self.matrices = {ask: _checked(rows, ask) for ask, rows in matrices.items()}
         lengths = {len(part) for rows in self.matrices.values() for part in rows if part is not None}
         if len(lengths) != 1:
@@ -101,6 +104,7 @@ class MatrixFeed:
         self.n_rows, self.seed, self.where = lengths.pop(), seed, where
         self.batch_rows = min(batch_rows, self.n_rows)
         self.position = {"tokens": 0}
+        self._widths = dict(widths or {ask: (rows.x.shape[1],) for ask, rows in self.matrices.items()})
         self._order: tuple[int, Tensor] = (-1, torch.empty(0))
 
     @property
@@ -112,9 +116,9 @@ class MatrixFeed:
         }
         return f"{derive(0, sums):016x}"
 
-    def widths(self) -> dict[Ask, int]:
-        """Width of each matrix of states."""
-        return {ask: rows.x.shape[1] for ask, rows in self.matrices.items()}
+    def widths(self) -> dict[Ask, tuple[int, ...]]:
+        """Width of each site's states, or of a matrix whose sites are not known."""
+        return self._widths
 
     def sample(self, ask: Ask, rows: int) -> Rows:
         """The first rows in the order of the first epoch."""
@@ -164,9 +168,11 @@ class SourceFeed:
         """The source's own fingerprint, "" if it has none."""
         return str(getattr(self.source, "fingerprint", ""))
 
-    def widths(self) -> dict[Ask, int]:
-        """Width of each ask's states, seen in the first batch."""
-        return {ask: rows.x.shape[1] for ask, rows in self._rows(next(self._first(1))).items()}
+    def widths(self) -> dict[Ask, tuple[int, ...]]:
+        """Width of each site's states, seen in the first batch."""
+        batch = next(self._first(1))
+        self._rows(batch)  # complains of what is not there
+        return {ask: _widths(batch.x, ask, self.only) for ask in self.asks}
 
     def sample(self, ask: Ask, rows: int) -> Rows:
         """The first rows of the first epoch."""
@@ -236,7 +242,7 @@ def rows_of(batch: ActivationBatch, ask: Ask, only: Site | None = None) -> Rows:
 
     Raises DataError if it holds no states, targets or gradients of a site that was asked for.
     """
-    sites = ask.sites or ((only,) if only is not None else tuple(batch.x))
+    sites = _sites(batch.x, ask, only)
     x = _beside_each_other([batch.at(site) for site in sites])
     y = g = None
     if ask.target is not None:
@@ -263,10 +269,14 @@ def make_feed(source: Any, asks: Sequence[Ask], batch_rows: int, seed: int) -> M
     if isinstance(source, Mapping):
         source = {Site.parse(site): matrix for site, matrix in source.items()}
         only = _only(list(source), asks)
-        return MatrixFeed({ask: _from_mapping(source, ask, only) for ask in asks}, batch_rows, seed)
+        widths = {ask: _widths(source, ask, only) for ask in asks}
+        matrices = {ask: _from_mapping(source, ask, only) for ask in asks}
+        return MatrixFeed(matrices, batch_rows, seed, widths=widths)
     if isinstance(source, ActivationBatch):
         only = _only(list(source.x), asks)
-        return MatrixFeed({ask: rows_of(source, ask, only) for ask in asks}, batch_rows, seed, source.where)
+        widths = {ask: _widths(source.x, ask, only) for ask in asks}
+        matrices = {ask: rows_of(source, ask, only) for ask in asks}
+        return MatrixFeed(matrices, batch_rows, seed, source.where, widths=widths)
     if hasattr(source, "batches") and hasattr(source, "sites"):
         return SourceFeed(source, asks, batch_rows, seed)
     raise SettingError(
@@ -300,9 +310,16 @@ def _plain(matrix: Tensor, ask: Ask) -> Rows:
 def _from_mapping(known: Mapping[Site, Tensor], ask: Ask, only: Site | None) -> Rows:
     if ask.gradient:
         raise SettingError("a mapping of matrices holds no gradients: give an ActivationBatch with g, or a source.")
-    sites = ask.sites or ((only,) if only is not None else ())
-    x = _beside_each_other([known[site] for site in sites])
+    x = _beside_each_other([known[site] for site in _sites(known, ask, only)])
     return Rows(x, None if ask.target is None else known[ask.target])
+
+
+def _sites(known: Mapping[Site, Tensor], ask: Ask, only: Site | None) -> tuple[Site, ...]:
+    return ask.sites or ((only,) if only is not None else tuple(known))
+
+
+def _widths(known: Mapping[Site, Tensor], ask: Ask, only: Site | None) -> tuple[int, ...]:
+    return tuple(known[site].shape[-1] for site in _sites(known, ask, only))
 
 
 def _beside_each_other(matrices: list[Tensor]) -> Tensor:

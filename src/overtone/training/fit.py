@@ -45,7 +45,7 @@ class Job:
     """One dictionary to train: preset, site (None where the source holds one only; several for a crosscoder, whose
     views are concatenated in this order), learning rate (None: the preset's), seed of its initial values (None: the
     training's), a name for messages and records, and the site to predict, for transcoders. Raises SettingError if the
-    preset predicts and there is no target, or the other way round."""
+    preset predicts and there is no target, or the other way round, and for a site that is named twice."""
 
     preset: Preset
     site: Site | tuple[Site, ...] | None = None
@@ -59,6 +59,12 @@ class Job:
         wish = "predicts the states of another site: name it (target=..., or --target on the command line)"
         plain = "reconstructs its own states and takes no target"
         require(predicts == (self.target is not None), f"{self.preset.name} {wish if predicts else plain}.")
+        twice = next((site for site in self.sites if self.sites.count(site) > 1), None)
+        require(
+            twice is None,
+            f"{twice} is named twice: views are states of different places. For one place of two models give each a "
+            f"name (AlignedSources): site=('base:{twice}', 'chat:{twice}').",
+        )
 
     @property
     def sites(self) -> tuple[Site, ...]:
@@ -109,7 +115,8 @@ def fit(
     """Train one dictionary on a (rows, width) tensor, a mapping site -> tensor, an ActivationBatch or an activation
     source.
 
-    site: one, or several for a crosscoder (also "residual.3+residual.4"); lr: peak learning rate of Adam (None: the
+    site: one, or several for a crosscoder (also "residual.3+residual.4", and of two models, see `AlignedSources`,
+    "base:residual.3+chat:residual.3"); lr: peak learning rate of Adam (None: the
     preset's own); target: site to predict, for transcoders; name: for messages and records; options: as for
     `fit_many`, n_tokens among them.
     """
@@ -192,15 +199,16 @@ def _loop(
 
 
 def _start(job: Job, feed: Feed, schedule: Schedule, n_tokens: int, sharing: Sharing) -> Run:
-    width = feed.widths()[job.ask]
+    widths = feed.widths()[job.ask]
+    preset = job.preset.of_views(widths) if len(widths) > 1 else job.preset
     first = feed.sample(job.ask, FIRST_ROWS)
     other = {} if first.y is None else {"width_out": first.y.shape[1]}
     draw = torch_generator(job.seed or 0, "dictionary")
-    dictionary = sharing.made(job.preset.n_latents, lambda: job.preset.build(width, draw, **other))
-    dictionary.origin = {"preset": job.preset.name, "settings": job.preset.to_dict()}
-    lr = job.preset.rate if job.lr is None else job.lr
+    dictionary = sharing.made(preset.n_latents, lambda: preset.build(sum(widths), draw, **other))
+    dictionary.origin = {"preset": preset.name, "settings": preset.to_dict()}
+    lr = preset.rate if job.lr is None else job.lr
     require(lr > 0, f"lr={lr} for {job.label}: use a positive learning rate.")
-    run = Run(job.label, job.preset, dictionary, lr=lr, schedule=schedule, n_tokens=n_tokens, share=sharing.share)
+    run = Run(job.label, preset, dictionary, lr=lr, schedule=schedule, n_tokens=n_tokens, share=sharing.share)
     run.begin(*first.to(run.model.decoder.centre().device)[:2])
     return run
 

@@ -5,9 +5,10 @@ import math
 import pytest
 import torch
 
-from overtone.core.errors import SettingError
+from overtone.core.errors import CapabilityError, SettingError
 from overtone.dictionaries.classic.feature_tree import feature_tree
 from overtone.dictionaries.classic.nonnegative import NonNegative
+from overtone.dictionaries.presets.top_k import TopK
 
 PARENTS, CHILDREN, NEURONS = 3, 4, 90
 
@@ -55,3 +56,9 @@ def test_tuning_together_explains_more(tree):
 def test_levels_that_do_not_shrink_are_refused(planted):
     with pytest.raises(SettingError, match="smaller than the one below"):
         feature_tree(*planted, [12], torch.Generator())
+
+
+def test_other_dictionaries_have_no_such_tree(generator):
+    other = TopK(8, k=2).build(4, generator)
+    with pytest.raises(CapabilityError, match="Fit an snmf or nmf"):
+        feature_tree(torch.ones(5, 4), other, [2], generator)

@@ -3,7 +3,10 @@
 import pytest
 import torch
 
-from overtone.core.errors import CapabilityError, ShapeError
+from overtone.activations.aligned import AlignedSources
+from overtone.activations.array import ArraySource
+from overtone.core.batch import ActivationBatch, Where
+from overtone.core.errors import CapabilityError, SettingError, ShapeError
 from overtone.core.sites import Site
 from overtone.data.synthetic import plant
 from overtone.dictionaries.decoders.blocks import Blocks
@@ -68,6 +71,17 @@ def test_views_may_differ_in_width_and_number(generator):
     shares = view_shares(fitted.dictionary)
     assert shares.shape == (16, 3) and torch.allclose(shares.sum(1), torch.ones(16))
     assert relative_norms(fitted.dictionary, 0, 2).shape == (16,)
+
+
+def test_each_site_is_a_view_whatever_its_width(generator):
+    sites = {A: torch.randn(200, 6, generator=generator), B: torch.randn(200, 3, generator=generator)}
+    source = AlignedSources({name: ArraySource(x) for name, x in zip("ab", sites.values(), strict=True)})
+    batch = ActivationBatch(sites, Where(*(torch.arange(200) for _ in range(3))))
+    for given, order in ((sites, (B, A)), (batch, (B, A)), (source, ("b:residual.0", "a:residual.0"))):
+        fitted = fit(Crosscoder(12, k=2), given, site=order, n_tokens=400, quiet=True).dictionary
+        assert fitted.views == (3, 6) and Crosscoder.from_dict(fitted.origin["settings"]).widths == (3, 6)
+    with pytest.raises(SettingError, match="the sites have"):
+        fit(Crosscoder(12, k=2, widths=(4, 5)), sites, site=(A, B), n_tokens=400, quiet=True)
 
 
 def test_what_has_no_views_or_other_views_is_refused(generator):

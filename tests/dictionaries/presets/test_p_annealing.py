@@ -31,6 +31,39 @@ def test_the_power_falls_in_equal_steps_from_one_to_its_end():
     assert sorted(set(course), reverse=True) == pytest.approx([1.0, 0.8, 0.6, 0.4, 0.2])
 
 
+def powers_trained_with(preset, batches, generator):
+    """(batches,) the power in each batch's price, and by how much every fall changed the price of its batch."""
+    x = torch.randn(batches * 100, 8, generator=generator)
+    run = Run("p", preset, preset.build(8, generator).train(), lr=1e-3, schedule=Schedule(), n_tokens=len(x))
+    run.begin(x)
+    course, jumps, price = [], [], run.objectives[1]
+    for rows in x.split(100):
+        before = {name: value.clone() for name, value in run.published().items()}
+        course.append(float(before["annealing.p"]))
+        step = forward(run.model, Given(rows, run.firing.dead, 0.5))
+        run.advance(rows)
+        sizes = []
+        for step.state in (before, run.published()):
+            sizes.append(price(step).item())
+        jumps.append(sizes[1] / sizes[0])
+    return course, jumps
+
+
+@pytest.mark.parametrize("batches", [3, 4, 7, 10, 20, 22, 43, 44, 60])
+def test_the_last_batch_has_the_last_power_however_few_there_are(batches, generator):
+    course, jumps = powers_trained_with(PAnnealing(24), batches, generator)
+    assert course[-1] == pytest.approx(0.2) and course == sorted(course, reverse=True)
+    assert course[: batches // 2] == [1.0] * (batches // 2)
+    assert all(0.8 < jump < 1.25 for jump in jumps), jumps
+
+
+def test_few_steps_of_the_power_fall_where_the_share_of_the_training_says(generator):
+    preset = PAnnealing(24, start=0.25, updates=3, end=0.4)
+    course, _ = powers_trained_with(preset, 40, generator)
+    annealing = Annealing(0.4, 0.25, 3)
+    assert course[1:] == pytest.approx([annealing.power(i / 40) for i in range(39)])
+
+
 def test_the_price_does_not_jump_when_the_power_falls(generator):
     x = torch.randn(3000, 8, generator=generator)
     preset = PAnnealing(24, start=0.3)

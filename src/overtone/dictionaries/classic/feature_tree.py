@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from overtone.core.errors import CapabilityError
 from overtone.core.settings import require
 from overtone.dictionaries.classic.nonnegative import NonNegative
 from overtone.dictionaries.classic.semi_nmf import semi_nmf, starts, winner_take_all
@@ -40,8 +41,11 @@ def feature_tree(
     """The hierarchy above a dictionary, with sizes[0] features on level 1, sizes[1] on level 2, and so on.
 
     x: the rows that all levels are tuned on; winners: share of neurons that a feature above level 0 keeps; restarts:
-    fits per level, of which the best is kept; tuning: updates of Adam at `lr`. Raises SettingError unless sizes fall.
+    fits per level, of which the best is kept; tuning: updates of Adam at `lr`. Raises SettingError unless sizes fall,
+    CapabilityError for a dictionary with other codes than those of SNMF and NMF.
     """
+    if not isinstance(dictionary, NonNegative):
+        raise CapabilityError(f"{dictionary.kind} is no factorisation with non-negative codes. Fit an snmf or nmf.")
     below = [dictionary.n_latents, *sizes]
     require(
         bool(sizes) and all(a > b >= 1 for a, b in zip(below, sizes, strict=False)),

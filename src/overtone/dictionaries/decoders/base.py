@@ -7,11 +7,13 @@ from overtone.dictionaries.parts import Part
 
 
 class Decoder(Part):
-    """Base of the decoder slot. `linear`: a reconstruction is the sum of the active atoms plus a constant."""
+    """Base of the decoder slot. `linear`: a reconstruction is the sum of the active atoms plus a constant. `widths`: of
+    views that lie beside each other, where there are several."""
 
     linear: bool = False
     needs_input: bool = False
     frozen: bool = False
+    widths: tuple[int, ...] = ()
 
     def forward(self, codes: SparseCodes, x: Tensor | None = None) -> Tensor:
         """(rows, width) reconstruction in the dictionary's units. Differentiable in codes and weights. x: the encoded

@@ -41,3 +41,9 @@ class Tied(Encoder, kind="encoder.tied"):
     def scale_codes(self, factor: float) -> None:
         """Scale the constant: u is homogeneous in the state and the constant."""
         self.bias.mul_(factor)
+
+    def scale_latents(self, factors: Tensor) -> None:
+        """Scale each latent's factor and constant; the decoder's row, which is divided, is in the product too."""
+        self.scale.data.mul_(factors.square())
+        self.bias.mul_(factors)
+        self.scaled = True

@@ -14,7 +14,7 @@ Promises: non-negative codes; k per row on average, within 5 % of it in eval mod
 each other and have free norms.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -44,7 +44,8 @@ class Crosscoder(Preset):
     """One code for several views of the same rows; each latent has a direction in each view.
 
     k: mean active latents per row; sparsity: a price instead of the budget; views: number of views of equal width;
-    widths: of each view, where they differ; aux_weight: as in TopK, without a price.
+    widths: of each view, where they differ (sites are a view each, and tell both); aux_weight: as in TopK, without a
+    price.
     """
 
     k: int = 32
@@ -52,6 +53,11 @@ class Crosscoder(Preset):
     views: int = 2
     widths: tuple[int, ...] = ()
     aux_weight: float = 1 / 32
+
+    def of_views(self, widths: tuple[int, ...]) -> "Crosscoder":
+        """A view for each site. Raises SettingError where other `widths` were asked for."""
+        require(self.widths in ((), widths), f"widths={self.widths}: the sites have {widths}. Leave `widths` out.")
+        return replace(self, views=len(widths), widths=widths)
 
     def build(self, width: int, generator: torch.Generator) -> Autoencoder:
         """An untrained dictionary of views whose widths add up to `width`."""

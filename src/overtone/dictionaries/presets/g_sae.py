@@ -30,7 +30,7 @@ from overtone.dictionaries.objectives.auxiliary import ResidualAux
 from overtone.dictionaries.objectives.base import Objective
 from overtone.dictionaries.objectives.reconstruction import Reconstruction
 from overtone.dictionaries.preset import Preset, preset
-from overtone.dictionaries.scores import GradientWeighted, PreActivation
+from overtone.dictionaries.scores import GradientWeighted
 from overtone.dictionaries.selectors.rank import Rank
 
 
@@ -58,8 +58,8 @@ class GSAE(Preset):
 
     def build(self, width: int, generator: torch.Generator) -> Autoencoder:
         """An untrained dictionary."""
-        score = GradientWeighted(self.beta) if self.beta else PreActivation()
-        return linear_autoencoder(width, Rank("row", self.k), generator, n_latents=self.n_latents, score=score)
+        rank, score = Rank("row", self.k), GradientWeighted(self.beta)
+        return linear_autoencoder(width, rank, generator, n_latents=self.n_latents, score=score)
 
     def objectives(self) -> tuple[Objective, ...]:
         """Reconstruction and AuxK."""

@@ -2,7 +2,8 @@
 
 Source: "Decomposing MLP activations into interpretable features via semi-nonnegative matrix factorization", arXiv
 2506.10920. X ~ G Z (classic/semi_nmf): X (rows, width) hidden activations of an MLP (site mlp_neurons), G >= 0, and
-each feature z_i keeps ceil(winners x width) neurons. What the feature writes to the residual stream is W_down z_i.
+each feature z_i keeps ceil(winners x width) neurons. What it writes to the residual stream is W_down z_i
+(`written_directions`); `feature_tree` merges features into a hierarchy.
 Deviations: 1. new states are encoded by non-negative least squares on the fitted features; the authors' code has codes
 for the fitted rows only; 2. rows are scaled to mean square 1 before fitting, so that the small constants of the updates
 mean the same for all data; 3. the gain that resets `patience` is relative; 4. defaults are 1000 rounds and 5 % of the

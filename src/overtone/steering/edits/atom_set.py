@@ -28,7 +28,7 @@ class AtomSet(Edit):
     value: c, in the code's units; side="at_least" or "at_most" acts only on rows whose code is below or above. The
     direction must be the latent's atom (`from_atom`). With c = z_j(h) it is the identity. Equals decoding the code
     with z_j = c and adding the error back. Conserves the part orthogonal to the atom. Raises CapabilityError for a
-    dictionary whose decoder is not linear.
+    dictionary whose decoder is not linear, or whose atoms do not lie among the states that it reads.
     """
 
     dictionary: "Dictionary" = field(repr=False)
@@ -59,8 +59,7 @@ class Attenuate(Edit):
     """h + (a - 1) z_j(h) w_j: latent j keeps a share a of its value; a = 0 ablates it, above 1 amplifies it.
 
     Rows in which the latent is not active are returned bit for bit; the reconstruction error stays. The direction
-    must be the latent's atom. Conserves the part orthogonal to the atom. Raises CapabilityError for a decoder that is
-    not linear.
+    must be the latent's atom. Conserves the part orthogonal to the atom. Raises CapabilityError as AtomSet.
     """
 
     dictionary: "Dictionary" = field(repr=False)
@@ -89,7 +88,14 @@ def require_latent(dictionary: "Dictionary", latent: int) -> None:
     """Return quietly if one latent of the dictionary can be edited. Raises DataError or CapabilityError otherwise."""
     if not 0 <= latent < dictionary.n_latents:
         raise DataError(f"latent {latent} does not exist; this dictionary has latents 0 to {dictionary.n_latents - 1}.")
-    if not dictionary.capabilities.linear_decoder:
+    can = dictionary.capabilities
+    if can.predicts_other_states or can.several_views:
+        raise CapabilityError(
+            "codes are read from the states that an edit changes, and this dictionary's atoms lie elsewhere "
+            f"({'it predicts the states of another site' if can.predicts_other_states else 'it has several views'}). "
+            "Steer along a direction, from_atom, with add or scale at the site of its atoms."
+        )
+    if not can.linear_decoder:
         raise CapabilityError(
             "editing one latent while keeping the error needs a linear decoder, which this dictionary has not. "
             "Use a top_k or relu_l1 dictionary, or steer along a direction with add or scale."
