@@ -91,6 +91,17 @@ def test_a_training_step_sees_the_code_that_inference_gives(tolerance):
     assert (codes.counts() < 12).any()
 
 
+def test_an_atom_that_comes_twice_in_a_row_is_one_active_latent():
+    """The record's L0 is that of codes, which k steps may leave well below k."""
+    model = untrained(k=12)
+    step = forward(model.train(), Given(X[:200], torch.empty(0, dtype=torch.int64), 0.0))
+    codes = model.eval().encode(X[:200])
+    assert torch.equal(step.counts().double(), (codes.frequencies() * 200).round().double())
+    assert float(codes.counts().float().mean()) < 11 and int((step.values > 0).sum()) > int(step.counts().sum())
+    record = fit(MPSAE(12, k=10), X[:, :6], n_tokens=4000, batch_rows=250, quiet=True).record[-1]
+    assert record.l0 < 8, "in width 6 ten steps come back to few atoms"
+
+
 def test_an_objective_about_all_latents_is_refused():
     with pytest.raises(CapabilityError, match="did not choose"):
         forward(untrained().train(), Given(X[:9], torch.empty(0, dtype=torch.int64), 0.0, all_latents=True))
