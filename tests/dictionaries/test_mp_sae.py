@@ -8,8 +8,11 @@ from torch.nn.functional import normalize
 from overtone.core.errors import CapabilityError, SettingError
 from overtone.data.hierarchical import merging, plant_tree
 from overtone.data.synthetic import plant
+from overtone.dictionaries.autoencoder import Autoencoder
 from overtone.dictionaries.decoders.linear import Linear
+from overtone.dictionaries.encoders.tied import Tied
 from overtone.dictionaries.encoders.unrolled import Unrolled
+from overtone.dictionaries.kernels.dispatch import using
 from overtone.dictionaries.objectives.revival import Revival
 from overtone.dictionaries.presets.batch_top_k import BatchTopK
 from overtone.dictionaries.presets.mp_sae import MPSAE
@@ -89,6 +92,21 @@ def test_a_training_step_sees_the_code_that_inference_gives(tolerance):
     codes = model.encode(X[:200])
     assert codes.values.min() >= 0 and codes.counts().max() <= 12
     assert (codes.counts() < 12).any()
+
+
+def test_one_step_gives_the_codes_of_a_tied_dictionary_bit_for_bit():
+    """INDEX, section 4.4: unroll with T = 1 is Tied with Rank(row, 1): codes are the same bits; gradients of a training
+    step add up in another order, so that these agree to rounding only."""
+    ours, theirs = untrained(k=1, revival=0.0), untrained(k=1)
+    parts = ours.normaliser, Tied(40), ours.score, ours.selection, ours.value, theirs.decoder
+    theirs = Autoencoder(*parts).eval()
+    with using("plain"):
+        one, other = ours.encode(X), theirs.encode(X)
+        assert torch.equal(one.dense(), other.dense()) and (one.counts() == 1).float().mean() > 0.99
+        for model in (ours, theirs):
+            step = forward(model.train(), Given(X[:500], torch.empty(0, dtype=torch.int64), 0.0))
+            step.squared_error.backward()
+        torch.testing.assert_close(ours.decoder.weight.grad, theirs.decoder.weight.grad, rtol=1e-5, atol=1e-4)
 
 
 def test_an_atom_that_comes_twice_in_a_row_is_one_active_latent():
