@@ -1,5 +1,7 @@
 """Feature Choice and Mutual Choice on rows of unequal sparsity (card checks 2 to 6), and the Zipf law behind them."""
 
+from statistics import median
+
 import pytest
 import torch
 
@@ -71,8 +73,12 @@ def test_latents_below_their_expected_density_are_found_and_follow_a_permutation
 @pytest.fixture(scope="module")
 def trained():
     """name -> dictionary, trained without auxiliary loss; rows like the card's at half the size; held-out rows."""
-    truth = plant(64, 32, max_cosine=0.7, seed=0)
-    rows = truth.mixed(20_000, shares=MIXED, exponent=0.9, seed=0).x
+    return trained_on(0)
+
+
+def trained_on(seed):
+    truth = plant(64, 32, max_cosine=0.7, seed=seed)
+    rows = truth.mixed(20_000, shares=MIXED, exponent=0.9, seed=10 * seed).x
     presets = {
         "token": TopK(96, k=5, aux_weight=0.0),
         "mutual": MutualChoice(96, k=5, aux_weight=0.0),
@@ -81,8 +87,8 @@ def trained():
         "wrong": FeatureChoice(96, k=5, exponent=1.8, aux_weight=0.0),
     }
     jobs = [Job(preset, lr=6e-3, name=name) for name, preset in presets.items()]
-    fitted = fit_many(jobs, rows, n_tokens=600 * 256, batch_rows=256, quiet=True)
-    held_out = truth.mixed(8192, shares=MIXED, exponent=0.9, seed=1)
+    fitted = fit_many(jobs, rows, n_tokens=600 * 256, batch_rows=256, seed=seed, quiet=True)
+    held_out = truth.mixed(8192, shares=MIXED, exponent=0.9, seed=10 * seed + 1)
     return {one.job.name: one.dictionary for one in fitted}, rows, held_out
 
 
@@ -91,12 +97,25 @@ def quality(dictionary, x):
     return reconstruction(x, dictionary.decode(codes), codes)
 
 
-def test_free_budgets_beat_a_budget_for_each_row_where_rows_differ(trained):
-    dictionaries, _, held_out = trained
-    fvu = {name: quality(dictionary, held_out.x).fvu for name, dictionary in dictionaries.items()}
+def check_errors(fvu):
     assert fvu["mutual"] < 0.75 * fvu["token"] and fvu["zipf"] < 0.75 * fvu["token"]
     assert fvu["zipf"] < 0.85 * fvu["uniform"], "a law matched to the data beats an even one (card check 4)"
     assert fvu["zipf"] < 0.8 * fvu["wrong"], "and one with twice the exponent"
+
+
+def errors_of(dictionaries, _, held_out):
+    return {name: quality(dictionary, held_out.x).fvu for name, dictionary in dictionaries.items()}
+
+
+def test_free_budgets_beat_a_budget_for_each_row_where_rows_differ(trained):
+    check_errors(errors_of(*trained))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_free_budgets_beat_a_budget_for_each_row_by_medians_over_five_truths():
+    found = [errors_of(*trained_on(seed)) for seed in range(5)]
+    check_errors({name: median(one[name] for one in found) for name in found[0]})
 
 
 def test_codes_are_longer_where_rows_are_richer(trained):
@@ -128,8 +147,15 @@ def test_thresholds_keep_the_sparsity_of_training(trained):
 
 
 def test_where_all_rows_are_equally_rich_a_free_budget_gains_nothing():
-    truth = plant(32, 24, max_cosine=0.6, seed=0)
-    x, held_out = (truth.mixed(n, shares=EQUAL, exponent=0.0, seed=seed).x for n, seed in ((10_000, 0), (4096, 1)))
-    jobs = [Job(preset, lr=6e-3) for preset in (TopK(48, k=5), MutualChoice(48, k=5))]
-    token, mutual = (one.dictionary for one in fit_many(jobs, x, n_tokens=120_000, batch_rows=500, quiet=True))
-    assert quality(mutual, held_out).fvu > 0.75 * quality(token, held_out).fvu
+    """Card check 2: equal within 5 %, here as a median over three truths; each within 8 %."""
+    ratios = []
+    for seed in range(3):
+        truth = plant(32, 24, max_cosine=0.6, seed=seed)
+        x, held_out = (
+            truth.mixed(n, shares=EQUAL, exponent=0.0, seed=10 * seed + i).x for i, n in enumerate((10_000, 4096))
+        )
+        jobs = [Job(preset, lr=6e-3) for preset in (TopK(48, k=5), MutualChoice(48, k=5))]
+        fitted = fit_many(jobs, x, n_tokens=120_000, batch_rows=500, seed=seed, quiet=True)
+        token, mutual = (quality(one.dictionary, held_out).fvu for one in fitted)
+        ratios.append(mutual / token)
+    assert abs(sorted(ratios)[1] - 1) < 0.05 and all(abs(ratio - 1) < 0.08 for ratio in ratios), ratios

@@ -173,7 +173,9 @@ def test_powers_explain_at_least_a_tenth_more_on_four_of_five_seeds_and_nothing_
 
 
 def test_planted_pairs_are_among_the_strongest_interactions(made):
-    ranks = []
+    """Card, check 6: in the top 5 % among pairs of latents that matched. Not every pair is: as a median over seeds more
+    than three quarters are."""
+    ranks, shares = [], []
     for planted, held_out, dictionary, *_ in made:
         found = interactions(dictionary, dictionary.encode(held_out))
         cosines = normalize(dictionary.decoder.rows(), dim=1) @ planted.atoms.T
@@ -186,7 +188,8 @@ def test_planted_pairs_are_among_the_strongest_interactions(made):
         assert planted_pairs.sum() >= 3
         place = (strength[None] > strength[planted_pairs][:, None]).float().mean(1)
         ranks.append(float(place.median()))
-    assert sorted(ranks)[1] < 0.05
+        shares.append(float((place < 0.05).float().mean()))
+    assert sorted(ranks)[1] < 0.05 and sorted(shares)[1] > 0.75 and min(shares) > 0.5, shares
 
 
 def test_the_interaction_vector_is_what_decoding_two_gains_over_each(made):

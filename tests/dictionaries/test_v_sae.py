@@ -13,6 +13,7 @@ from overtone.dictionaries.presets.abs_top_k import AbsTopK
 from overtone.dictionaries.presets.top_k import TopK
 from overtone.dictionaries.presets.v_sae import VSAE
 from overtone.dictionaries.sampling import Drawn
+from overtone.evaluate.reconstruction import fvu
 from overtone.training.fit import Job, fit, fit_many
 from overtone.training.run import Run
 from overtone.training.schedules import Schedule
@@ -195,6 +196,17 @@ def test_the_price_alone_kills_duplicates_and_is_escaped_by_smaller_codes_and_lo
 
 def test_with_unit_rows_there_is_no_escape_and_the_error_rises(arms):
     assert arms["price, unit rows"][0] > 1.5 * arms["price"][0]
+
+
+def test_with_unit_rows_the_error_rises_with_the_price():
+    """Card, check 2: from nothing to a tenth to one."""
+    jobs = [
+        Job(VSAE(LATENTS, k=K, noise="none", beta=beta, unit_rows=True), name=str(beta), lr=4e-3)
+        for beta in (0.0, 0.1, 1.0)
+    ]
+    fitted = fit_many(jobs, X, n_tokens=160_000, batch_rows=256, quiet=True)
+    free, some, much = (fvu(HELD_OUT, one.dictionary.reconstruct(HELD_OUT)) for one in fitted)
+    assert some > 1.05 * free and much > 2 * some
 
 
 def test_a_price_on_the_selected_latents_lets_the_others_live(arms):

@@ -56,10 +56,22 @@ def test_a_finding_holds_only_if_the_interval_of_the_difference_says_so(found):
     assert found.against("a.found", "more atoms", "top_k", "random", "recovered", better="higher").holds is True
 
 
-def test_an_error_that_more_active_latents_pay_for_is_no_finding(found):
+def test_what_more_active_latents_may_have_paid_for_is_no_finding(found):
     bought = found.against("a.error", "a complete basis explains more", "pca", "top_k", "fvu")
     assert bought.measured < bought.control and bought.holds is None
     assert "not at equal L0 (16 against 2)" in bought.note
+    assert found.against("a.error", "", "pca", "top_k", "fvu", any_l0=True).holds is True
+    worse = found.against("a.error", "few active latents explain less", "top_k", "pca", "fvu", better="higher")
+    assert worse.holds is None and found.against("a.error", "", "top_k", "pca", "fvu").holds is None
+
+
+def test_that_holds_for_every_measure_and_for_what_fewer_latents_did_not_reach(found):
+    """`rows` is equal for all, so no claim about it holds; `size` is what the names' L0 gives."""
+    sized = found.with_measure("size", lambda trial: trial.measures["l0"] + 0.01 * trial.seed)
+    assert sized.against("a.size", "", "pca", "top_k", "size", better="higher").holds is None
+    assert sized.against("a.size", "", "top_k", "pca", "size", better="higher").holds is None
+    assert sized.against("a.size", "", "pca", "top_k", "size").holds is False, "more latents do not excuse a loss"
+    assert sized.against("a.size", "", "top_k", "pca", "size").holds is True, "nor do fewer take a win away"
 
 
 def test_a_complete_basis_reconstructs_everything(found):

@@ -113,6 +113,8 @@ def test_a_strength_with_the_effect_is_found(nats, sign):
     assert found.nats == pytest.approx(nats, rel=0.05)
     assert measure_kl(model, TRACES, add(sign * found.strength)).mean == pytest.approx(found.nats, rel=1e-6)
     assert len(found.tried) < 12
+    seen = [kl for _, kl in sorted(found.tried)]
+    assert seen == sorted(seen), "KL grows with the strength on the way (card of SNMF, check 6)"
 
 
 @pytest.mark.parametrize("start", [1e-3, 1.0, 500.0])

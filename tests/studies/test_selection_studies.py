@@ -8,9 +8,12 @@ import re
 from functools import cache
 
 import pytest
+import torch
 
 from overtone.core.catalogue import lookup
 from overtone.core.errors import SettingError
+from overtone.dictionaries.presets.g_sae import GSAE
+from overtone.dictionaries.presets.top_k import TopK
 from overtone.studies import abs_topk, feature_choice, g_sae, top_afa
 
 STUDIES = {"feature_choice": feature_choice, "abs_topk": abs_topk, "top_afa": top_afa, "g_sae": g_sae}
@@ -49,10 +52,21 @@ def test_an_unknown_scale_is_refused(name):
         STUDIES[name].run("tiney")
 
 
-def test_presets_without_gradients_have_the_same_codes_in_both_protocols():
-    for section in ("planted rows", "residual.5"):
-        (row,) = [r for r in report("g_sae")[section] if r["name"] == "top_k"]
-        assert row["knows"] == row["knows, true gradient"] == row["knows, drawn gradient"]
+def test_gradients_at_test_time_change_what_g_sae_knows_and_no_code_of_a_preset_without_them():
+    (row,) = [r for r in report("g_sae")["planted rows"] if r["name"] == g_sae.MUCH]
+    assert len({row["knows"], row["knows, true gradient"], row["knows, drawn gradient"]}) == 3
+    x = torch.randn(100, 8, generator=torch.Generator().manual_seed(0))
+    for preset, same in ((TopK(16, k=2), True), (GSAE(16, k=2, beta=4.0), False)):
+        model = preset.build(8, torch.Generator().manual_seed(0))
+        model.start(x)
+        assert torch.equal(model.encode(x, {"g": x.sin()}).dense(), model.encode(x).dense()) == same
+
+
+def test_weights_of_the_norm_loss_are_the_papers_and_what_lies_beyond_is_told_apart():
+    assert max(top_afa.LAMBDAS.values()) == 1 / 16 < min(top_afa.BEYOND.values())
+    (found, *_) = [f for f in report("top_afa")["findings"] if f["id"][0] == "c"]
+    assert all(f"lambda {name}:" in found["note"] for name in top_afa.LAMBDAS)
+    assert found["note"].index("beyond the paper's range 1/8") > found["note"].index("lambda 1/16")
 
 
 def test_the_energy_rule_counts_orthonormal_atoms_exactly():

@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from overtone.training.schedules import Schedule
 
 FOUND = 0.9  # |cos| from which a planted atom counts as recovered
-FAIR = 1.05  # ratio of active latents up to which errors are compared
+ERRORS = ("fvu", "dead_share")  # measures that are better where they are lower, whatever a claim says of them
+FAIR = 1.05  # ratio of active latents up to which dictionaries are compared
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,22 +120,33 @@ class Comparison:
 
     def against(
         self, id: str, claim: str, first: str, second: str, measure: str, *, better: str = "lower", paper: str = "",
-        note: str = "",
+        note: str = "", any_l0: bool = False,
     ) -> Finding:  # fmt: skip
         """The finding that `first` is better than `second` in a measure: it holds if the interval of the paired
-        difference over seeds lies on the better side of 0. Measured: the mean of `first`; control: that of `second`. A
-        lower fvu that takes more than FAIR times the active latents on held-out rows is no finding (holds: None)."""
+        difference over seeds lies on the better side of 0. Measured: the mean of `first`; control: that of `second`.
+        What unequal numbers of active latents may have brought about is no finding (holds: None), whatever the measure;
+        see `bought`. any_l0: how many are active is a part of the claim, and nothing is asked of it."""
         mean, rival = self.mean(first, measure), self.mean(second, measure).value
         gap = self.difference(first, second, measure)
         holds = None if gap.interval is None else gap.high < 0 if better == "lower" else gap.low > 0
         said = f"{first} - {second}: {gap.value:+.4g} [{gap.low:+.4g}, {gap.high:+.4g}]"
-        if holds and measure == "fvu" and self.mean(first, "l0").value > FAIR * self.mean(second, "l0").value:
-            spent = " against ".join(f"{self.mean(name, 'l0').value:.3g}" for name in (first, second))
-            holds, said = None, f"{said}; not at equal L0 ({spent})"
+        wins = holds == (measure not in ERRORS or better == "lower")  # where a claim says that errors are larger
+        if holds is not None and not any_l0 and self.bought(first, second, wins):
+            holds, said = None, f"{said}; not at equal L0 ({self.spent(first, second)})"
         return Finding(
             id, claim, mean.value, measure, mean.n, holds, paper, better, mean.interval, rival, second, "seeds",
             "; ".join(filter(None, (said, note))),
         )  # fmt: skip
+
+    def bought(self, first: str, second: str, wins: bool) -> bool:
+        """Whether active latents may be why `first` wins or does not: it wins with more than FAIR times those of
+        `second` on held-out rows, or loses with fewer than by that factor."""
+        ratio = self.mean(first, "l0").value / max(self.mean(second, "l0").value, 1e-12)
+        return ratio > FAIR if wins else ratio < 1 / FAIR
+
+    def spent(self, first: str, second: str) -> str:
+        """Mean active latents of two, in words."""
+        return " against ".join(f"{self.mean(name, 'l0').value:.3g}" for name in (first, second))
 
     def stability(self, name: str) -> float | None:
         """Mean cosine of one-to-one matched atoms over all pairs of seeds, in [-1, 1], up to sign where codes are

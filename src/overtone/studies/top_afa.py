@@ -19,6 +19,8 @@ Deviations
 1. Those of the preset: the loss matches the centred length, one scale for all rows, weights are lambda_AFA x width.
 2. The rivals in (d) have k = top-AFA's own mean L0 of the first seed, rounded; the paper compares best settings, where
    top-AFA has more active latents (about 2000) than the state has coordinates (768).
+3. Of the paper's five weights (1/128, 1/64, 1/32, 1/24, 1/16) three are trained; 1/8, twice its largest, is shown
+   beside them and not judged.
 
 What would refute it, written before the first run
 (a) a median gap above 6 % in 64 dimensions, or no smaller one in 256; (b) a mean number of latents more than 5 % off
@@ -52,7 +54,8 @@ from overtone.evaluate.real_text import on_real_states
 from overtone.evaluate.testbed import LabelledStates
 
 PAPER = "Evaluating and Designing Sparse Autoencoders by Approximating Quasi-Orthogonality, arXiv 2503.24277"
-LAMBDAS = {"1/128": 1 / 128, "1/32": 1 / 32, "1/8": 1 / 8}  # the paper's range, and four times its largest but one
+LAMBDAS = {"1/128": 1 / 128, "1/32": 1 / 32, "1/16": 1 / 16}  # the paper's smallest, middle and largest
+BEYOND = {"1/8": 1 / 8}  # twice the paper's largest
 ACTIVE = (2, 4, 8)
 
 
@@ -114,7 +117,7 @@ def _known(name: str, width: int, n: int, active: int, size: Size) -> dict[str, 
 
 
 def on_planted(size: Size) -> Comparison:
-    """top-AFA with three weights, and rivals with its L0, on another truth per seed."""
+    """top-AFA with its weights, and rivals with its L0, on another truth per seed."""
 
     def sample(seed: int) -> Sample:
         truth = plant(48, 32, max_cosine=0.6, seed=seed)
@@ -137,7 +140,8 @@ def _compared(sample, size: Size, n_latents: int, *, width: int, **options) -> C
         return {"gap of lengths": found.gap, "bound on coherence": found.bound}
 
     options |= {"seeds": range(size.seeds), "batch_rows": 512, "also": lengths}
-    ours = compare({name: TopAFA(n_latents, match=w * width) for name, w in LAMBDAS.items()}, sample, **options)
+    weights = {**LAMBDAS, **BEYOND}
+    ours = compare({name: TopAFA(n_latents, match=w * width) for name, w in weights.items()}, sample, **options)
     k = min(n_latents, max(1, round(float(ours.values("1/32", "l0")[0]))))
     hosts = compare({"top_k": TopK(n_latents, k=k), "batch_top_k": BatchTopK(n_latents, k=k)}, sample, **options)
     return Comparison((*ours.trials, *hosts.trials))
@@ -170,8 +174,9 @@ def trained(found: Comparison, where: str) -> tuple[Finding, ...]:
 def settings(found: Comparison, where: str) -> tuple[Finding, ...]:
     """(c)."""
     counts = {name: found.mean(name, "l0").value for name in LAMBDAS}
-    spread = over_seeds(found.values("1/128", "l0") / found.values("1/8", "l0"))
+    spread = over_seeds(found.values("1/128", "l0") / found.values("1/16", "l0"))
     told = ", ".join(f"lambda {name}: L0 {count:.1f}" for name, count in counts.items())
+    told += f"; beyond the paper's range 1/8: {found.mean('1/8', 'l0').value:.1f}"
     change = max(counts.values()) / min(counts.values()) - 1
     return (
         Finding(f"c.{where}", f"{where}: L0 does not depend on the weight of the loss", spread.value,

@@ -208,7 +208,10 @@ def _start(job: Job, feed: Feed, schedule: Schedule, n_tokens: int, sharing: Sha
     dictionary.origin = {"preset": preset.name, "settings": preset.to_dict()}
     lr = preset.rate if job.lr is None else job.lr
     require(lr > 0, f"lr={lr} for {job.label}: use a positive learning rate.")
-    run = Run(job.label, preset, dictionary, lr=lr, schedule=schedule, n_tokens=n_tokens, share=sharing.share)
+    run = Run(
+        job.label, preset, dictionary, lr=lr, schedule=schedule, n_tokens=n_tokens, share=sharing.share,
+        seed=job.seed or 0,
+    )  # fmt: skip
     run.begin(*first.to(run.model.decoder.centre().device)[:2])
     return run
 

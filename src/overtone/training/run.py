@@ -32,9 +32,9 @@ class Run:
 
     def __init__(
         self, job: str, preset: Preset, dictionary: Dictionary, *, lr: float, schedule: Schedule, n_tokens: int,
-        share: Callable[[Autoencoder], Share] = Alone,
+        share: Callable[[Autoencoder], Share] = Alone, seed: int = 0,
     ) -> None:  # fmt: skip
-        """share: what this process has of the training."""
+        """share: what this process has of the training; seed: what maintainers that draw derive their numbers from."""
         if not isinstance(dictionary, Autoencoder):
             raise CapabilityError(f"{dictionary.kind} has no gradient training; its preset must fit it as a whole.")
         self.job, self.preset, self.schedule, self.n_tokens = job, preset, schedule, n_tokens
@@ -42,6 +42,8 @@ class Run:
         self.model = self.share.model
         self.objectives, self.firing = preset.objectives(), Firing(preset.window)
         self.maintainers = (self.firing, *preset.maintainers())
+        for maintainer in self.maintainers:
+            maintainer.seed = seed
         self.share.accept(self.objectives, self.maintainers)
         self.all_latents = any(objective.needs_all for objective in self.objectives)
         self.peaks = any(maintainer.wants_peaks for maintainer in self.maintainers)

@@ -150,7 +150,9 @@ class Step(OfAllLatents):
     @torch.no_grad()
     def counts(self) -> Tensor:
         """(latents,) int32: in how many rows of this batch each latent is active."""
-        return active_rows(self.values, None if self.chosen is None else self.chosen.support)
+        if self.chosen is None:
+            return active_rows(self.values, None)
+        return (distinct_rows if self.dictionary.encoder.unrolled else active_rows)(self.values, self.chosen.support)
 
     def decoded(self, values: Tensor, keep: Tensor | None = None, *, frozen: bool = False) -> Tensor:
         """(rows, width) decoding, without the constant, of other values in the same layout; see StepView."""
@@ -227,6 +229,18 @@ def active_rows(values: Tensor, support: Support | None) -> Tensor:
         return torch.from_numpy((array != 0).sum(0, dtype=np.int32))
     counts = torch.zeros(support.n_latents, dtype=torch.int32, device=values.device)
     return counts.index_add_(0, support.latents, (values.detach() != 0).int())
+
+
+def distinct_rows(values: Tensor, support: Support) -> Tensor:
+    """The same for a support that may hold a latent several times in a row, as that of a pursuit does: once each."""
+    assert support.per_row is not None
+    nowhere = support.n_latents
+    latents = support.latents.masked_fill(values.detach() == 0, nowhere).view(support.n_rows, support.per_row)
+    latents = latents.sort(dim=1).values
+    first = torch.ones_like(latents, dtype=torch.int32)
+    first[:, 1:] = (latents[:, 1:] != latents[:, :-1]).int()
+    counts = torch.zeros(nowhere + 1, dtype=torch.int32, device=values.device)
+    return counts.index_add_(0, latents.view(-1), first.view(-1))[:nowhere]
 
 
 def forward(dictionary: Autoencoder, given: Given) -> Step:

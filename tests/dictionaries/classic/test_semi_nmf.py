@@ -5,6 +5,8 @@ import math
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch.nn.functional import normalize
 
 from overtone.core.errors import SettingError
@@ -47,6 +49,19 @@ def test_each_feature_keeps_its_share_of_neurons_and_the_first_of_equal_ones():
     fit = semi_nmf(planted()[0], begin(planted()[0]), winners=0.043, iterations=20)
     assert ((fit.features != 0).sum(1) == math.ceil(0.043 * NEURONS)).all()
     assert winner_take_all(torch.ones(2, 8), 0.25).tolist() == [[1, 1, 0, 0, 0, 0, 0, 0]] * 2
+
+
+@given(width=st.integers(1, 500), part=st.floats(0, 1, exclude_min=True))
+def test_a_share_that_is_a_whole_number_of_neurons_keeps_so_many(width, part):
+    n = max(1, round(part * width))
+    assert (winner_take_all(torch.ones(1, width), n / width) != 0).sum() == n
+    more = (n - 0.5) / width
+    assert (winner_take_all(torch.ones(1, width), more) != 0).sum() == n
+
+
+@pytest.mark.parametrize(("share", "width", "n"), [(0.07, 100, 7), (0.14, 50, 7), (0.28, 25, 7), (0.55, 100, 55)])
+def test_rounding_keeps_no_neuron_too_many(share, width, n):
+    assert (winner_take_all(torch.ones(1, width), share) != 0).sum() == n
 
 
 def test_rescaling_leaves_the_product_alone():

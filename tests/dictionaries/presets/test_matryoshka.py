@@ -2,6 +2,7 @@
 
 import torch
 
+from overtone.dictionaries.maintainers.prefixes import SampledPrefixes
 from overtone.dictionaries.presets.batch_top_k import BatchTopK
 from overtone.dictionaries.presets.matryoshka import Matryoshka
 from overtone.training.fit import fit
@@ -55,3 +56,35 @@ def test_sampled_prefixes_are_nested_differ_and_lie_over_sorted_latents(generato
     contribution = run.model.eval().encode(x).dense().square().mean(0)
     places = contribution.argsort(descending=True).double()
     assert torch.corrcoef(torch.stack([places, torch.arange(64.0).double()]))[0, 1] > 0.9
+
+
+def test_sampled_prefixes_follow_the_seed_of_the_training_and_are_drawn_again_when_it_is_resumed(generator):
+    x, preset = torch.randn(600, 8, generator=generator), Matryoshka(64, k=4, groups=4, sampled=True)
+
+    def run_of(seed):
+        model = preset.build(8, torch.Generator().manual_seed(0)).train()
+        run = Run("m", preset, model, lr=1e-3, schedule=Schedule(), n_tokens=12_000, seed=seed)
+        run.begin(x)
+        return run
+
+    def drawn(run, batches):
+        found = []
+        for i in batches:
+            run.advance(x[(i % 6) * 100 :][:100])
+            found.append(tuple(run.published()["prefixes.sizes"].tolist()))
+        return found
+
+    whole, again, other = run_of(1), run_of(1), run_of(2)
+    expected = drawn(whole, range(12))
+    assert drawn(other, range(12)) != expected and drawn(again, range(5)) == expected[:5]
+    resumed = run_of(1)
+    resumed.load(again.tensors(), again.tokens, [])
+    assert drawn(resumed, range(5, 12)) == expected[5:]
+    assert all(torch.equal(value, whole.tensors()[name]) for name, value in resumed.tensors().items())
+
+
+def test_fitting_hands_its_seed_on(generator, monkeypatch):
+    seen, begin = [], SampledPrefixes.begin
+    monkeypatch.setattr(SampledPrefixes, "begin", lambda self, model: (seen.append(self.seed), begin(self, model)))
+    fit(Matryoshka(16, k=2, sampled=True), torch.randn(200, 8, generator=generator), n_tokens=100, seed=7, quiet=True)
+    assert seen == [7]

@@ -43,7 +43,7 @@ def semi_nmf(
     of `tolerance`. Without winner-take-all (winners = 1) the loss never rises; with it, it may.
     """
     x, g = x.double(), codes.double().clone()
-    energy, losses = float(x.square().sum()), list[float]()
+    energy, losses, least = float(x.square().sum()), list[float](), math.inf
     best, since = (g, g.T @ x), 0
     for _ in range(iterations):
         z = winner_take_all(_solved(g, x), winners)
@@ -52,9 +52,9 @@ def semi_nmf(
         g = g * ((_plus(p) + g @ _plus(-q)) / (_plus(-p) + g @ _plus(q) + SMALL)).sqrt()
         losses.append(max(0.0, energy - 2 * float((p * g).sum()) + float(((g.T @ g) * q).sum())))
         since = since + 1
-        if losses[-1] == min(losses):
-            best = g, z
-            since = 0 if len(losses) < 2 or losses[-1] < (1 - tolerance) * min(losses[:-1]) else since
+        if losses[-1] <= least:
+            since = 0 if losses[-1] < (1 - tolerance) * least else since
+            best, least = (g, z), losses[-1]
         if since >= patience:
             break
     return Factorisation(*best, tuple(losses))
@@ -62,7 +62,7 @@ def semi_nmf(
 
 def winner_take_all(z: Float[Tensor, "latents width"], share: float) -> Float[Tensor, "latents width"]:
     """Each row with its ceil(share x width) largest magnitudes only; of equal ones the first stay."""
-    keep = math.ceil(share * z.shape[1])
+    keep = max(1, math.ceil(round(share * z.shape[1], 9)))  # 0.07 x 100 is 7.000000000000001 in floating point
     places = z.abs().argsort(dim=1, descending=True, stable=True)[:, :keep]
     return torch.zeros_like(z).scatter_(1, places, z.gather(1, places))
 

@@ -62,6 +62,7 @@ class Maintainer:
     by number, which objectives find by number in the whole dictionary. `wants_peaks`: `observe` needs `peaks`;
     `wants_step`: it looks at `step`, of all rows at once. `sliceable`: works the same on a slice of the latents
     (`dictionary.slice` says where that lies); `indivisible`: why it never can, where that is so.
+    `seed`: of the training, for those that draw.
     """
 
     name: ClassVar[str] = ""
@@ -71,6 +72,7 @@ class Maintainer:
     wants_step: ClassVar[bool] = False
     sliceable: ClassVar[bool] = False
     indivisible: ClassVar[str] = ""
+    seed: int = 0
     state: dict[str, Tensor]
 
     def __init__(self) -> None:

@@ -1,4 +1,5 @@
-"""Nested prefixes that are drawn anew for every batch, over latents sorted by what they contribute."""
+"""Nested prefixes that are drawn anew for every batch, from the training's seed, over latents sorted by what they
+contribute."""
 
 import torch
 
@@ -38,7 +39,7 @@ class SampledPrefixes(Maintainer):
         }
 
     def _drawn(self, batch: int, n_latents: int) -> torch.Tensor:
-        u = torch.rand(self.n - 1, generator=torch_generator(batch, "prefixes"), dtype=torch.float64)
+        u = torch.rand(self.n - 1, generator=torch_generator(self.seed, "prefixes", batch), dtype=torch.float64)
         least = float(n_latents) ** -TAIL
         sizes = (1 - u * (1 - least)) ** (-1 / TAIL)
         return torch.cat([sizes.long().clamp(1, max(n_latents - 1, 1)).sort().values, torch.tensor([n_latents])])

@@ -21,7 +21,10 @@ class RunningThreshold(Maintainer):
     def begin(self, dictionary: Autoencoder) -> None:
         """Nothing seen yet."""
         theta = dictionary.selection.theta
-        self.state = {"mean": theta.double(), "progress": torch.zeros((), dtype=torch.float64, device=theta.device)}
+        self.state = {
+            "mean": theta.to(torch.float64, copy=True),
+            "progress": torch.zeros((), dtype=torch.float64, device=theta.device),
+        }
 
     def take_in(self, dictionary: Autoencoder, value: Tensor, progress: float) -> None:
         """Move the mean towards a value, as far as `progress` has gone on since the last one."""
