@@ -156,7 +156,7 @@ def test_what_a_kind_needs_beside_states_is_named_as_an_option(file, capsys):
     assert "--gradients NAME" in complaint(capsys, "g_sae", "--activations", file, "--latents", "24", "--k", "3")
     assert "--target" in complaint(capsys, "transcoder", "--activations", file, "--latents", "24")
     words = ["crosscoder", "--activations", file, "--latents", "24", "--k", "3", "--views", "5"]
-    assert "16 columns are not 5 views of equal width" in complaint(capsys, *words)
+    assert "16 columns are not 5 views beside each other" in complaint(capsys, *words)
 
 
 @pytest.mark.parametrize("kind", ["top_k", "nmf", "itda"])
