@@ -284,7 +284,10 @@ def _only(known: list[Site], asks: Sequence[Ask]) -> Site | None:
     if len(known) == 1:
         return known[0]
     if any(not ask.sites for ask in asks):
-        raise SettingError(f"there are states of {names}: say which site to train on, e.g. site={known[0]}.")
+        raise SettingError(
+            f"there are states of {names}: say which to train on, e.g. --site {known[0]} (in Python "
+            f"site={str(known[0])!r})."
+        )
     return None
 
 
