@@ -176,3 +176,11 @@ def test_states_a_hundred_times_as_large_give_the_same_atoms(kind, tmp_path, cap
 def test_a_device_that_cannot_be_used_is_named(device, file, capsys):
     said = complaint(capsys, "top_k", "--activations", file, "--k", 4, "--device", device, *SMALL)
     assert f"device='{device}' cannot be used here" in said and said.endswith(". Use cpu.\n")
+
+
+def test_gradients_and_sites_that_a_kind_does_not_read_are_refused(tmp_path, capsys):
+    path, x = tmp_path / "several.safetensors", X[:500]
+    save_file({"a": x, "b": x + 1, "g": x.sin()}, path)
+    words = ["top_k", "--activations", path, "--latents", "24", "--k", "3", "--site", "a"]
+    assert "top_k does not select by gradients" in complaint(capsys, *words, "--gradients", "g")
+    assert "reads the states of one site, and 2 are named" in complaint(capsys, *words, "b")

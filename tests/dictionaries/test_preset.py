@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from overtone.core import catalogue
-from overtone.core.errors import SettingError
+from overtone.core.errors import SettingError, ShapeError
 from overtone.dictionaries.codes import Support
 from overtone.dictionaries.kernels.dispatch import kernels_for
 from overtone.dictionaries.preset import Preset, preset
@@ -123,6 +123,14 @@ def test_views_add_up_to_what_is_encoded():
     for wrong in ({"widths": (3, 4)}, {"views": 3}):
         with pytest.raises(SettingError, match="8 columns are not"):
             Crosscoder(16, k=4, **wrong).build(8, torch.Generator())
+
+
+def test_what_is_no_array_and_no_code_is_refused_with_the_next_step():
+    dictionary = TopK(16, k=4).build(8, torch.Generator())
+    with pytest.raises(ShapeError, match="got a ndarray. Make it one with torch.as_tensor"):
+        dictionary.checked(np.zeros((3, 8), dtype=np.float32))
+    with pytest.raises(ShapeError, match="got a Tensor. .* SparseCodes.from_dense"):
+        dictionary.decode(dictionary.encode(torch.randn(3, 8)).dense())
 
 
 def test_a_support_without_places_has_rows_that_begin_nowhere():

@@ -32,7 +32,7 @@ class Preset(Settings):
     a loss with respect to the states (`ActivationBatch.g`), "where" for the origin of each row (`fitted_at`). `window`:
     tokens without firing after which a latent counts as dead. `basis`: atoms are independent, so there are at most as
     many as the states are wide. `least`: knob -> least value, where that is not 1 for whole numbers and 0 for others;
-    every knob is also of its type and finite (`check_knobs`).
+    every knob is also of its type and finite (`check_knobs`). `several`: reads the states of several sites.
     """
 
     n_latents: int
@@ -40,6 +40,7 @@ class Preset(Settings):
     whole: ClassVar[bool] = False
     needs: ClassVar[frozenset[str]] = frozenset()
     basis: ClassVar[bool] = False
+    several: ClassVar[bool] = False
     least: ClassVar[Mapping[str, float]] = {}
 
     def __post_init__(self) -> None:

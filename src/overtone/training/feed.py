@@ -319,6 +319,8 @@ def _checked(rows: Rows, ask: Ask) -> Rows:
             continue
         if part.ndim != 2 or part.shape[1] == 0:
             raise ShapeError(f"{what}{name}: expected (rows, width), got {tuple(part.shape)}.")
+        if not part.is_floating_point():
+            raise ShapeError(f"{what}{name}: expected floating numbers, got {part.dtype}. Give them as floats.")
         if not len(part):
             raise DataError(f"{what}{name}: there are no rows to train on. Check the positions that select them.")
         require_finite(part, what + name)

@@ -47,6 +47,7 @@ class Crosscoder(Preset):
     widths: of each view, where they differ; aux_weight: as in TopK, without a price.
     """
 
+    several = True
     k: int = 32
     sparsity: float | None = None
     views: int = 2
