@@ -59,7 +59,12 @@ def test_two_readings_are_one_line_that_names_the_option(source, tmp_path, capsy
     assert main(words) == 2
     said = capsys.readouterr().err
     assert said.count("\n") == 1 and "apply_b_dec_to_input" in said
-    assert main([*words, "--apply-b-dec-to-input", "True"]) == 0
+    assert "--apply-b-dec-to-input" in said
+    for answer in ("true", "False"):
+        assert main([*words, "--apply-b-dec-to-input", answer]) == 0
+    capsys.readouterr()
+    assert main([*words, "--apply-b-dec-to-input", "many"]) == 2
+    assert "say true or false" in capsys.readouterr().err
 
 
 def test_mistakes_are_told(source, tmp_path, capsys):
@@ -73,3 +78,33 @@ def test_formats_are_listed_with_what_they_do(capsys):
     rows = told(capsys, "list", "formats")
     assert {row["name"] for row in rows} == set(entries("formats"))
     assert {row["name"] for row in rows if not row["writes"]} == {"openai"}
+
+
+def test_a_folder_is_not_written_onto_itself(source, capsys):
+    before = {path.name: path.read_bytes() for path in source.iterdir()}
+    for to in ("overtone", "saelens"):
+        assert main(["convert", str(source), f"{source}/.", "--to", to]) == 2
+        assert "is what is read" in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in source.iterdir()} == before
+
+
+def test_split_signs_says_how_many_latents_were_written(tmp_path, capsys):
+    save_dictionary(trained("abs_top_k"), tmp_path / "made")
+    for to in ("sparsify", "overtone"):
+        told_of = told(capsys, "convert", tmp_path / "made", tmp_path / to, "--to", to, "--split-signs")
+        assert told_of["n_latents"] == 16 and "i and 8 + i: 16 latents" in told_of["notes"][0]
+
+
+def test_a_folder_without_layers_and_a_place_that_is_missing_are_told(source, tmp_path, capsys):
+    words = ["convert", str(source), str(tmp_path / "out"), "--to"]
+    assert main([*words, "saelens", "--from", "circuit_tracer"]) == 2
+    assert "holds no layer_N.safetensors" in capsys.readouterr().err
+    save_dictionary(trained("batch_top_k"), tmp_path / "bare")
+    assert main(["convert", str(tmp_path / "bare"), str(tmp_path / "out"), "--to", "circuit_tracer"]) == 2
+    assert "--site mlp_in.3" in capsys.readouterr().err
+
+
+def test_gemma_scope_says_of_a_transcoder_what_its_file_does_not(tmp_path, capsys):
+    save_dictionary(trained("transcoder"), tmp_path / "made", facts={"site": "mlp_in.2", "target": "mlp_out.2"})
+    written = told(capsys, "convert", tmp_path / "made", tmp_path / "out", "--to", "gemma_scope")
+    assert written["exact"] and any("predicts another site" in note for note in written["notes"])

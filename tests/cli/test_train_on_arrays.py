@@ -226,7 +226,7 @@ def test_what_a_kind_needs_beside_states_is_named_as_an_option(file, capsys):
     assert "--gradients NAME" in complaint(capsys, "g_sae", "--activations", file, "--latents", "24", "--k", "3")
     assert "--target" in complaint(capsys, "transcoder", "--activations", file, "--latents", "24")
     words = ["crosscoder", "--activations", file, "--latents", "24", "--k", "3", "--views", "5"]
-    assert "16 columns are not 5 views of equal width" in complaint(capsys, *words)
+    assert "16 columns are not 5 views beside each other" in complaint(capsys, *words)
 
 
 @pytest.mark.parametrize("kind", ["top_k", "nmf", "itda"])
@@ -246,3 +246,11 @@ def test_states_a_hundred_times_as_large_give_the_same_atoms(kind, tmp_path, cap
 def test_a_device_that_cannot_be_used_is_named(device, file, capsys):
     said = complaint(capsys, "top_k", "--activations", file, "--k", 4, "--device", device, *SMALL)
     assert f"device='{device}' cannot be used here" in said and said.endswith(". Use cpu.\n")
+
+
+def test_gradients_and_sites_that_a_kind_does_not_read_are_refused(tmp_path, capsys):
+    path, x = tmp_path / "several.safetensors", X[:500]
+    save_file({"a": x, "b": x + 1, "g": x.sin()}, path)
+    words = ["top_k", "--activations", path, "--latents", "24", "--k", "3", "--site", "a"]
+    assert "top_k does not select by gradients" in complaint(capsys, *words, "--gradients", "g")
+    assert "reads the states of one site, and 2 are named" in complaint(capsys, *words, "b")

@@ -163,5 +163,5 @@ def test_training_without_gradients_is_refused():
     zeros = torch.zeros(ROWS, dtype=torch.int64)
     with pytest.raises(DataError, match="no gradients at residual.0"):
         fit(GSAE(LATENTS, k=K), ActivationBatch({HERE: x}, Where(zeros, zeros, zeros)), n_tokens=100, quiet=True)
-    with pytest.raises(SettingError, match="not negative"):
+    with pytest.raises(SettingError, match="beta=-1.0: use a finite number of at least 0"):
         GSAE(LATENTS, k=K, beta=-1.0)

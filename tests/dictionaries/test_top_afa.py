@@ -41,5 +41,5 @@ def test_l0_is_set_by_the_weight_of_the_match():
 
 
 def test_a_negative_weight_is_refused():
-    with pytest.raises(SettingError, match="not negative"):
+    with pytest.raises(SettingError, match="match=-1.0: use a finite number of at least 0"):
         TopAFA(8, match=-1.0)

@@ -166,7 +166,7 @@ def test_layers_of_circuit_tracer_gather_in_one_folder(tmp_path):
     read = import_dictionary(tmp_path / "set" / "layer_1.safetensors")
     assert read.facts["site"] == "mlp_in.1"
     assert_same_bits(read.dictionary, trained("relu_l1").folded())
-    with pytest.raises(SettingError, match=r"site=mlp_in\.3"):
+    with pytest.raises(SettingError, match=r"--site mlp_in\.3"):
         export_dictionary(trained("relu_l1"), tmp_path / "other", "circuit_tracer")
 
 
@@ -182,7 +182,7 @@ def saelens(folder, rule="positive", *, remove=(), unit=False, **changes):
 
 def test_whether_the_constant_is_subtracted_is_asked(tmp_path):
     folder = saelens(tmp_path / "out", remove=("apply_b_dec_to_input",))
-    with pytest.raises(SettingError, match=r"apply_b_dec_to_input: true .* or false"):
+    with pytest.raises(SettingError, match=r"--apply-b-dec-to-input .*apply_b_dec_to_input\): true .* or false"):
         import_dictionary(folder)
     for said in (True, False):
         assert import_dictionary(folder, choices=Choices(apply_b_dec_to_input=said)).dictionary.centred is said
@@ -190,7 +190,7 @@ def test_whether_the_constant_is_subtracted_is_asked(tmp_path):
 
 def test_a_scale_that_is_not_in_the_file_is_asked(tmp_path):
     folder = saelens(tmp_path / "out", normalize_activations="expected_average_only_in")
-    with pytest.raises(SettingError, match=r"norm_scale: 1 if it is folded .*, or the factor"):
+    with pytest.raises(SettingError, match=r"norm_scale\): 1 if it is folded .*, or the factor"):
         import_dictionary(folder)
     x = states()
     as_it_is = import_dictionary(folder, choices=Choices(norm_scale=1)).dictionary
@@ -203,7 +203,7 @@ def test_by_what_latents_are_ranked_is_asked_only_where_it_matters(tmp_path):
     missing = ("rescale_acts_by_decoder_norm",)
     import_dictionary(saelens(tmp_path / "unit", "best", remove=missing, unit=True))
     folder = saelens(tmp_path / "free", "best", remove=missing)
-    with pytest.raises(SettingError, match=r"rescale_acts_by_decoder_norm: true .* or false"):
+    with pytest.raises(SettingError, match=r"rescale_acts_by_decoder_norm\): true .* or false"):
         import_dictionary(folder)
     by_value = import_dictionary(folder, choices=Choices(rescale_acts_by_decoder_norm=False)).dictionary
     by_size = import_dictionary(folder, choices=Choices(rescale_acts_by_decoder_norm=True)).dictionary
@@ -217,7 +217,7 @@ def test_the_scale_of_codes_is_asked_where_dictionary_learning_rescales(tmp_path
     path = tmp_path / "out" / "ae.safetensors"
     tensors = load_file(path)
     save_file({**tensors, "decoder.weight": 2 * tensors["decoder.weight"]}, path)
-    with pytest.raises(SettingError, match=r"unit_rows: true .* or false"):
+    with pytest.raises(SettingError, match=r"unit_rows\): true .* or false"):
         import_dictionary(tmp_path / "out")
     long, short = (import_dictionary(tmp_path / "out", choices=Choices(unit_rows=said)).dictionary for said in (1, 0))
     x = states()

@@ -220,9 +220,9 @@ def test_what_is_no_matrix_is_refused(rows):
 def test_sites_that_are_missing_or_ambiguous_are_named(rows):
     with pytest.raises(SettingError, match=r"no states of residual.9; there are residual.1"):
         fit(TopK(16, k=3), {"residual.1": rows}, site="residual.9", **SMALL)
-    with pytest.raises(SettingError, match="say which site"):
+    with pytest.raises(SettingError, match="say which to train on"):
         fit(TopK(16, k=3), Source({"residual.1": rows, "residual.2": rows}), **SMALL)
-    with pytest.raises(SettingError, match="say which site"):
+    with pytest.raises(SettingError, match="say which to train on"):
         fit(TopK(16, k=3), {"residual.1": rows, "residual.2": rows}, **SMALL)
 
 
@@ -249,3 +249,22 @@ def test_settings_out_of_range_are_refused(rows):
         TopK(16, k=17)
     with pytest.raises(SettingError, match="nothing to train"):
         fit_many([], rows, n_tokens=10)
+
+
+@pytest.mark.parametrize(("preset", "told"), [("top_k", "got str 'top_k'"), (TopK, "got the class TopK")])
+def test_a_name_or_a_class_is_no_preset(preset, told, rows):
+    with pytest.raises(SettingError, match=f"TopK\\(n_latents=512, k=16\\); {told}"):
+        fit(preset, rows, **SMALL)
+
+
+def test_counts_are_whole_numbers_and_states_are_not(rows):
+    for wrong in ({"n_tokens": 4e3}, {"n_tokens": 100, "batch_rows": 0}):
+        with pytest.raises(SettingError, match="whole numbers of at least 1"):
+            fit(TopK(16, k=2), rows, quiet=True, **wrong)
+    with pytest.raises(ShapeError, match=r"states: expected floating numbers, got torch\.int64"):
+        fit(TopK(16, k=2), rows.long(), **SMALL)
+
+
+def test_one_site_unless_the_preset_reads_several(rows):
+    with pytest.raises(SettingError, match="top_k reads the states of one site, and 2 are named"):
+        fit(TopK(16, k=2), {"residual.0": rows, "residual.1": rows}, site="residual.0+residual.1", **SMALL)

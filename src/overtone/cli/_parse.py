@@ -11,7 +11,7 @@ import dataclasses
 import io
 import re
 from collections.abc import Mapping
-from typing import ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from overtone.core.errors import SettingError, nearest
 
@@ -48,6 +48,7 @@ def parse(kind: type[_Options], verb: str, words: list[str]) -> _Options:
                 prog=f"overtone {verb}",
                 config=(tyro.conf.FlagCreatePairsOff,),
                 return_unknown_args=True,
+                registry=_registry(),
             )
     except SystemExit as stop:
         if not stop.code:
@@ -56,6 +57,30 @@ def parse(kind: type[_Options], verb: str, words: list[str]) -> _Options:
     if unknown:
         raise SettingError(_unknown(kind, verb, unknown))
     return options
+
+
+def _registry() -> Any:
+    """How values are read that tyro would read otherwise: true and false, where nothing may be said too."""
+    from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
+
+    registry, values = ConstructorRegistry(), {"true": True, "false": False, "none": None}
+
+    def read(words: list[str]) -> bool | None:
+        if words[0].lower() not in values:
+            raise ValueError(f"{words[0]!r}: say true or false.")
+        return values[words[0].lower()]
+
+    @registry.primitive_rule
+    def rule(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec | None:
+        if info.type != bool | None:
+            return None
+        return PrimitiveConstructorSpec(
+            nargs=1, metavar="{true,false}", instance_from_str=read,
+            is_instance=lambda value: value is None or isinstance(value, bool),
+            str_from_instance=lambda value: [str(value).lower()],
+        )  # fmt: skip
+
+    return registry
 
 
 def option_names(kind: type) -> list[str]:

@@ -20,7 +20,7 @@ RESUME = "Nothing half-written was left behind: run the same command again."
 @dataclass(frozen=True, kw_only=True)
 class Options(Shell):
     """Convert a dictionary: read it in one format, write it in another. docs/formats.md says what each can hold.
-    Directions become a control vector of llama.cpp with --to gguf (FOLDER is then the file), and come back from one.
+    Directions become a control vector of llama.cpp with --to gguf (FOLDER is then a file), and come back from one.
 
     What a format cannot hold goes beside it into overtone.json; what changes its form is said. Nothing is guessed:
     where a file leaves two readings open, the error names both and the option that chooses.
@@ -28,10 +28,10 @@ class Options(Shell):
     Example: overtone convert runs/dictionary out/saelens --to saelens
     """
 
-    source: tyro.conf.Positional[str]
+    source: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="SOURCE")]
     """A file, a folder, or a hub name (org/repo, org/repo/sub/folder)."""
-    folder: tyro.conf.Positional[Path]
-    """Folder to write."""
+    folder: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FOLDER")]
+    """Folder to write, or file, for `gguf`."""
     to: str
     """Format to write: `overtone`, one that `overtone list formats` says it writes, or `gguf` for directions."""
     from_format: Annotated[str, tyro.conf.arg(name="from")] = ""
@@ -71,7 +71,7 @@ def run(options: Options) -> dict[str, Any]:
         "to": written.format,
         "folder": str(written.folder),
         "width": read.dictionary.width,
-        "n_latents": read.dictionary.n_latents,
+        "n_latents": written.n_latents,
         "exact": written.exact,
         "notes": [*read.notes, *written.notes],
     }

@@ -130,7 +130,7 @@ def run(options: Any) -> dict[str, Any]:
 
     require_room(options.out, "dictionary")
     preset = made(lookup("dictionaries", options.kind).thing, options)
-    _require_gradients(preset, options)
+    _check_gradients(preset, options)
     given = training_source(options.activations, options.site, options.target, options.gradients)
     unfinished, began = options.out.with_name(f".{options.out.name}.training"), time.perf_counter()
     if left_out := _left_out(preset, options):
@@ -167,11 +167,13 @@ def _telling_what_is_saved(unfinished: Path) -> Iterator[None]:
         raise KeyboardInterrupt(RESUME if (unfinished / MANIFEST).exists() else NOTHING) from None
 
 
-def _require_gradients(preset: Any, options: Any) -> None:
-    """Raise SettingError where arrays are to be selected by gradients that were not named."""
+def _check_gradients(preset: Any, options: Any) -> None:
+    """Raise SettingError where arrays are to be selected by gradients that were not named, or are named in vain."""
     from overtone.activations.array import is_arrays
     from overtone.core.errors import SettingError
 
+    if options.gradients and "g" not in preset.needs:
+        raise SettingError(f"{options.kind} does not select by gradients: leave --gradients out, or train g_sae.")
     if "g" in preset.needs and not options.gradients and any(map(is_arrays, options.activations)):
         raise SettingError(
             f"{options.kind} selects by gradients of a loss: name their array, of the shape of the states (--gradients "

@@ -164,9 +164,7 @@ class Support:
     def row_starts(self) -> Tensor:
         """(rows,) position in the list where each row begins."""
         if self.per_row is not None:
-            return torch.arange(0, self.n_rows * self.per_row, max(self.per_row, 1), device=self.rows.device)[
-                : self.n_rows
-            ]
+            return torch.arange(self.n_rows, device=self.rows.device) * self.per_row
         return torch.searchsorted(self.rows, torch.arange(self.n_rows, device=self.rows.device))
 
     @cached_property

@@ -112,6 +112,11 @@ class Dictionary(Part):
 
     def checked(self, x: Tensor) -> Tensor:
         """`x` in the dictionary's own precision and device. Raises ShapeError or DataError as `encode` says."""
+        if not isinstance(x, Tensor):
+            raise ShapeError(
+                f"expected a (rows, {self.width}) tensor of states, got a {type(x).__name__}. Make it one with "
+                "torch.as_tensor."
+            )
         if x.ndim != 2 or x.shape[1] != self.width:
             raise ShapeError(
                 f"expected (rows, {self.width}) states, got {tuple(x.shape)}. This dictionary was made for width "
@@ -127,7 +132,13 @@ class Dictionary(Part):
         return next((p for p in [*self.parameters(), *self.buffers()] if p.is_floating_point()), other)
 
     def checked_codes(self, codes: SparseCodes) -> SparseCodes:
-        """`codes` on the dictionary's device. Raises ShapeError if they have another number of latents."""
+        """`codes` on the dictionary's device. Raises ShapeError if they are none, or have another number of
+        latents."""
+        if not isinstance(codes, SparseCodes):
+            raise ShapeError(
+                f"expected the SparseCodes that encode gives, got a {type(codes).__name__}. Make them of a (rows, "
+                "latents) tensor with SparseCodes.from_dense."
+            )
         if codes.n_latents != self.n_latents:
             raise ShapeError(
                 f"these codes have {codes.n_latents} latents, this dictionary {self.n_latents}. Decode codes with the "

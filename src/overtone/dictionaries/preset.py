@@ -4,7 +4,7 @@ A preset file names the paper, states the formula and wires parts. `@preset(NAME
 together with its knobs and the capabilities of what it builds.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, fields
 from typing import Any, ClassVar, TypeVar
 
@@ -16,6 +16,7 @@ from overtone.core.batch import Where
 from overtone.core.catalogue import enrol
 from overtone.core.settings import Settings, require
 from overtone.dictionaries.dictionary import Capabilities, Dictionary
+from overtone.dictionaries.knobs import check_knobs
 from overtone.dictionaries.maintainers.base import Maintainer
 from overtone.dictionaries.objectives.base import Objective
 
@@ -30,7 +31,8 @@ class Preset(Settings):
     `maintainers`). `needs`: what training takes beside the states: "y" for targets (`Job.target`), "g" for gradients of
     a loss with respect to the states (`ActivationBatch.g`), "where" for the origin of each row (`fitted_at`). `window`:
     tokens without firing after which a latent counts as dead. `basis`: atoms are independent, so there are at most as
-    many as the states are wide.
+    many as the states are wide. `least`: knob -> least value, where that is not 1 for whole numbers and 0 for others;
+    every knob is also of its type and finite (`check_knobs`). `several`: reads the states of several sites.
     """
 
     n_latents: int
@@ -38,14 +40,19 @@ class Preset(Settings):
     whole: ClassVar[bool] = False
     needs: ClassVar[frozenset[str]] = frozenset()
     basis: ClassVar[bool] = False
+    several: ClassVar[bool] = False
+    least: ClassVar[Mapping[str, float]] = {}
 
     def __post_init__(self) -> None:
-        require(self.n_latents >= 1, f"n_latents={self.n_latents}: a dictionary needs at least one latent.")
-        k = getattr(self, "k", None)
-        require(k is None or k >= 1, f"k={k} active latents per row: use at least 1.")
+        check_knobs(self, self.least)
+        k, target = getattr(self, "k", None), getattr(self, "target_l0", None)
         require(
             k is None or k <= self.n_latents,
             f"k={k} active latents per row, but there are only {self.n_latents}. Use a smaller k or more latents.",
+        )
+        require(
+            target is None or 0 < target <= self.n_latents,
+            f"target_l0={target} active latents per row: use more than 0 and at most n_latents, {self.n_latents}.",
         )
 
     def of_views(self, widths: tuple[int, ...]) -> "Preset":

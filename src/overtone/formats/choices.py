@@ -21,3 +21,8 @@ class Choices(Settings):
     def __post_init__(self) -> None:
         scale = self.norm_scale
         require(scale is None or 0 < scale < float("inf"), f"norm_scale={scale}: a factor is positive and finite.")
+
+
+def spelled(name: str) -> str:
+    """What an error calls a choice: the option of the command line, and its name in Python."""
+    return f"--{name.replace('_', '-')} (in Python {name})"

@@ -32,12 +32,14 @@ class Imported:
 @dataclass(frozen=True)
 class Exported:
     """What was written: the folder, the name of the format, notes on what changed form or was lost, and `exact`:
-    reading it back gives the exported dictionary (its input scale folded in) bit for bit."""
+    reading it back gives the exported dictionary (its input scale folded in) bit for bit; n_latents: of what was
+    written."""
 
     folder: Path
     format: str
     notes: tuple[str, ...] = ()
     exact: bool = True
+    n_latents: int = 0
 
 
 def import_dictionary(source: str | Path, format: str = "", choices: Choices | None = None) -> Imported:
@@ -77,7 +79,8 @@ def export_dictionary(
     known = _format(format)
     if known is None:
         written = dictionary_of(plain_of(dictionary).split()) if split_signs else dictionary
-        return Exported(save_dictionary(written, folder, facts=facts), OWN, exact=not split_signs)
+        saved = save_dictionary(written, folder, facts=facts)
+        return Exported(saved, OWN, _halved(dictionary, split_signs), not split_signs, written.n_latents)
     if not known.writes:
         raise CapabilityError(f"{known.name} is read, not written. Write {', '.join(writable())} instead.")
     facts.setdefault("k", (dictionary.origin.get("settings") or {}).get("k"))
@@ -93,7 +96,14 @@ def export_dictionary(
         files = [path for path in part.iterdir() if path.suffix != ".yaml"]
         back = dictionary_of(known.read(part, _AS_WRITTEN).plain)
         exact = beside.keep(known.beside(part), model, facts, files, back)
-    return Exported(folder, known.name, tuple(notes), exact)
+    notes = (*_halved(dictionary, split_signs), *notes)
+    return Exported(folder, known.name, notes, exact, plain.n_latents)
+
+
+def _halved(dictionary: Dictionary, split_signs: bool) -> tuple[str, ...]:
+    """The note that says what became of signed latents."""
+    n = dictionary.n_latents
+    return (f"latent i was written as two one-sided ones, i and {n} + i: {2 * n} latents",) if split_signs else ()
 
 
 _AS_WRITTEN = Choices(unit_rows=False)
@@ -104,7 +114,11 @@ def convert(
     facts: Mapping[str, Any] | None = None, split_signs: bool = False,
 ) -> tuple[Imported, Exported]:  # fmt: skip
     """Read `source` and write it into `folder` in the format `to`. Arguments and errors as for the two functions above;
-    `facts` add to, and take precedence over, those that the source holds."""
+    `facts` add to, and take precedence over, those that the source holds. Raises StoreError too if the folder is the
+    source, which would be lost."""
+    place, folder = find(source), Path(folder)
+    if folder.is_dir() and folder.samefile(place):
+        raise StoreError(f"{folder} is what is read; writing there would replace it. Name another folder.")
     read = import_dictionary(source, format, choices)
     facts = {**read.facts, **(facts or {})}
     return read, export_dictionary(read.dictionary, folder, to, facts=facts, split_signs=split_signs)

@@ -1,7 +1,7 @@
 """What a format is: a small class per file in kinds/, recognised from the files it is handed, read and written."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -99,10 +99,50 @@ def read_weights_only(path: Path) -> dict[str, Any]:
     return data
 
 
-def taken(tensors: Mapping[str, Any], name: str, shape: tuple[int, ...], where: Path) -> Any:
-    """The tensor of a name. Raises StoreError if it is missing or has another shape."""
+def taken(
+    tensors: Mapping[str, Any], name: str, shape: tuple[int | None, ...], where: Path, *, bound: bool = False
+) -> Any:
+    """The floating tensor of a name; None in the shape: any length. Raises StoreError if it is missing, of another
+    shape or type, or not finite; bound: infinity is allowed, as in a threshold that nothing passes."""
+    import torch
+
+    floats = torch.float16, torch.bfloat16, torch.float32, torch.float64
     if name not in tensors:
         raise StoreError(f"{where} has no tensor {name!r}; it holds {', '.join(sorted(tensors))}. Is it complete?")
-    if tuple(tensors[name].shape) != shape:
-        raise StoreError(f"{where}: {name!r} has shape {tuple(tensors[name].shape)}, expected {shape}. Is it damaged?")
-    return tensors[name]
+    tensor = tensors[name]
+    if not isinstance(tensor, torch.Tensor) or tensor.dtype not in floats:
+        found = str(getattr(tensor, "dtype", type(tensor).__name__)).removeprefix("torch.")
+        raise StoreError(f"{where}: {name!r} is {found}, expected a tensor of floating numbers. Is it damaged?")
+    fits = len(shape) == tensor.ndim and all(n in (size, None) for n, size in zip(shape, tensor.shape, strict=True))
+    if not fits or not tensor.numel():
+        wanted = f"({', '.join('any' if n is None else str(n) for n in shape)})"
+        raise StoreError(f"{where}: {name!r} has shape {tuple(tensor.shape)}, expected {wanted}. Is it damaged?")
+    bad = int((tensor.isnan() if bound else ~tensor.isfinite()).sum())
+    if bad:
+        raise StoreError(f"{where}: {bad} of {tensor.numel()} numbers of {name!r} are NaN or infinite. Fetch it again.")
+    return tensor
+
+
+def nothing_else(tensors: Mapping[str, Any], known: Iterable[str], where: Path, what: str) -> None:
+    """Raise StoreError for a tensor beside the known ones, which would be a part that is not known; what: a phrase for
+    what has the known ones only."""
+    if extra := sorted(tensors.keys() - set(known)):
+        raise StoreError(f"{where} holds {', '.join(extra)}, which overtone does not know how to apply in {what}.")
+
+
+_TOLD = {int: "a whole number above 0", bool: "true or false", str: "a text", dict: "an object"}
+
+
+def said(settings: Mapping[str, Any], name: str, kind: type, where: Path, default: Any = ...) -> Any:
+    """What a configuration says under a name; the default where it says nothing, or null. Raises StoreError for
+    something else than `kind`, or for nothing where there is no default."""
+    value = settings.get(name)
+    if value is None and default is not ...:
+        return default
+    if value is None:
+        raise StoreError(f"{where} does not say {name}, which is {_TOLD[kind]}. Is it complete, and of this format?")
+    if not isinstance(value, kind) or isinstance(value, bool) != (kind is bool) or (kind is int and value < 1):
+        raise StoreError(
+            f"{where} says {name}={' '.join(repr(value).split())[:80]}; expected {_TOLD[kind]}. Is it damaged?"
+        )
+    return value

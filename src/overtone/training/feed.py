@@ -294,7 +294,10 @@ def _only(known: list[Site], asks: Sequence[Ask]) -> Site | None:
     if len(known) == 1:
         return known[0]
     if any(not ask.sites for ask in asks):
-        raise SettingError(f"there are states of {names}: say which site to train on, e.g. site={known[0]}.")
+        raise SettingError(
+            f"there are states of {names}: say which to train on, e.g. --site {known[0]} (in Python "
+            f"site={str(known[0])!r})."
+        )
     return None
 
 
@@ -333,6 +336,8 @@ def _checked(rows: Rows, ask: Ask) -> Rows:
             continue
         if part.ndim != 2 or part.shape[1] == 0:
             raise ShapeError(f"{what}{name}: expected (rows, width), got {tuple(part.shape)}.")
+        if not part.is_floating_point():
+            raise ShapeError(f"{what}{name}: expected floating numbers, got {part.dtype}. Give them as floats.")
         if not len(part):
             raise DataError(f"{what}{name}: there are no rows to train on. Check the positions that select them.")
         require_finite(part, what + name)

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,8 @@ class Job:
     """One dictionary to train: preset, site (None where the source holds one only; several for a crosscoder, whose
     views are concatenated in this order), learning rate (None: the preset's), seed of its initial values (None: the
     training's), a name for messages and records, and the site to predict, for transcoders. Raises SettingError if the
-    preset predicts and there is no target, or the other way round, and for a site that is named twice."""
+    preset is none, if it predicts and there is no target or the other way round, if it reads fewer sites, or for a site
+    that is named twice."""
 
     preset: Preset
     site: Site | tuple[Site, ...] | None = None
@@ -55,6 +57,12 @@ class Job:
     target: Site | None = None
 
     def __post_init__(self) -> None:
+        _require_preset(self.preset)
+        require(
+            len(self.sites) < 2 or self.preset.several,
+            f"{self.preset.name} reads the states of one site, and {len(self.sites)} are named. Name one, or train a "
+            "crosscoder, which reads several.",
+        )
         predicts = "y" in self.preset.needs
         wish = "predicts the states of another site: name it (target=..., or --target on the command line)"
         plain = "reconstructs its own states and takes no target"
@@ -80,6 +88,15 @@ class Job:
     def label(self) -> str:
         """The name, or what says as much."""
         return self.name or " ".join(filter(None, (self.preset.name, str(self.ask))))
+
+
+def _require_preset(preset: Any) -> None:
+    """Raise SettingError for a preset's name, its class, or anything else that is no preset."""
+    found = f"the class {preset.__name__}" if isinstance(preset, type) else f"{type(preset).__name__} {preset!r}"
+    require(
+        isinstance(preset, Preset),
+        f"what is trained is a preset with its settings, such as TopK(n_latents=512, k=16); got {found[:80]}.",
+    )
 
 
 @dataclass(frozen=True)
@@ -145,7 +162,9 @@ def fit_many(
     CapabilityError for a dictionary that cannot be split so, WorkerError when another process has ended.
     """
     require(bool(jobs), "there is nothing to train: give at least one job.")
-    require(n_tokens >= 1 and batch_rows >= 1, f"n_tokens={n_tokens} and batch_rows={batch_rows}: use at least 1.")
+    whole = all(isinstance(n, Integral) and n >= 1 for n in (n_tokens, batch_rows))
+    require(whole, f"n_tokens={n_tokens} and batch_rows={batch_rows}: use whole numbers of at least 1.")
+    n_tokens, batch_rows = int(n_tokens), int(batch_rows)
     jobs = [replace(job, seed=seed if job.seed is None else job.seed) for job in jobs]
     feed = make_feed(source, list(dict.fromkeys(job.ask for job in jobs)), batch_rows, seed)
     schedule, world = schedule or Schedule(), join(split)

@@ -48,6 +48,7 @@ class Crosscoder(Preset):
     price.
     """
 
+    several = True
     k: int = 32
     sparsity: float | None = None
     views: int = 2
@@ -61,11 +62,12 @@ class Crosscoder(Preset):
 
     def build(self, width: int, generator: torch.Generator) -> Autoencoder:
         """An untrained dictionary of views whose widths add up to `width`."""
-        require(
-            bool(self.widths) or width % self.views == 0,
-            f"{width} columns are not {self.views} views of equal width. Give the number of views, or `widths`.",
-        )
         widths = self.widths or (width // self.views,) * self.views
+        require(
+            sum(widths) == width,
+            f"{width} columns are not {self.widths or self.views} views beside each other. Give the number of views of "
+            "equal width (views), or the width of each (widths).",
+        )
         blocks = [random_rows(self.n_latents, w, generator) for w in widths]
         rows = torch.cat(blocks, 1) * (0.1 if self.sparsity is not None else len(widths) ** -0.5)
         encoder, decoder = LinearEncoder(width, len(rows)), LinearDecoder(width, len(rows))

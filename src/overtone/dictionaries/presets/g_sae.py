@@ -22,7 +22,6 @@ from typing import ClassVar
 
 import torch
 
-from overtone.core.settings import require
 from overtone.dictionaries.autoencoder import Autoencoder, linear_autoencoder
 from overtone.dictionaries.maintainers.base import Maintainer
 from overtone.dictionaries.maintainers.unit_rows import UnitRows
@@ -51,10 +50,6 @@ class GSAE(Preset):
     beta: float = 1.0
     aux_weight: float = 1 / 32
     k_aux: int | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(self.beta >= 0, f"beta={self.beta}: influence adds to a score, so its weight is not negative.")
 
     def build(self, width: int, generator: torch.Generator) -> Autoencoder:
         """An untrained dictionary."""

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 
 import torch
 
-from overtone.core.settings import require
 from overtone.dictionaries.autoencoder import Autoencoder
 from overtone.dictionaries.decoders.linear import Linear
 from overtone.dictionaries.encoders.gated import Gated as GatedEncoder
@@ -49,10 +48,6 @@ class Gated(Preset):
 
     sparsity: float = 0.6
     target_l0: float | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(self.sparsity >= 0, f"sparsity={self.sparsity}: a price is not negative.")
 
     @property
     def betas(self) -> tuple[float, float]:

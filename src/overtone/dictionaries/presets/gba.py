@@ -52,11 +52,10 @@ class GBA(Preset):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self.groups >= 1, f"groups={self.groups}: use at least one group.")
         require(
-            0 < self.lowest <= self.highest < 1 and min(self.down, self.up) >= 0 and 0 < self.every <= 1,
-            f"lowest={self.lowest}, highest={self.highest}, down={self.down}, up={self.up}, every={self.every}: use "
-            "0 < lowest <= highest < 1, steps of at least 0 and a share every in (0, 1].",
+            0 < self.lowest <= self.highest < 1 and 0 < self.every <= 1,
+            f"lowest={self.lowest}, highest={self.highest}, every={self.every}: use 0 < lowest <= highest < 1 and a "
+            "share every in (0, 1].",
         )
 
     @property

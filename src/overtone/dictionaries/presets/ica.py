@@ -33,10 +33,6 @@ class ICA(Preset):
     k: int | None = None
     iterations: int = 300
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(self.iterations >= 1, f"iterations={self.iterations}: use at least 1.")
-
     def fitted(self, rows: Float[Tensor, "rows width"], generator: torch.Generator) -> Autoencoder:
         """The components of a matrix of states. Raises SettingError if there cannot be so many."""
         import warnings

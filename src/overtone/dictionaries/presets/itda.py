@@ -41,7 +41,6 @@ class ITDA(Preset):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self.batch_rows >= 1, f"batch_rows={self.batch_rows}: use at least 1.")
         require(
             self.threshold is None or 0 <= self.threshold < 2,
             f"threshold={self.threshold}: 1 - cos lies in [0, 2); 0 takes every state, 0.1 those explained badly.",

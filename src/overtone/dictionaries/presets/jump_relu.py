@@ -49,7 +49,7 @@ class JumpReLU(Preset):
     def __post_init__(self) -> None:
         super().__post_init__()
         require(self.penalty in ("l0", "tanh"), f"penalty={self.penalty!r}: price the number ('l0') or 'tanh'.")
-        require(min(self.sparsity, self.revive) >= 0, f"sparsity={self.sparsity}, revive={self.revive}: not below 0.")
+        require(self.bandwidth > 0, f"bandwidth={self.bandwidth}: use more than 0, or no threshold learns.")
 
     @property
     def betas(self) -> tuple[float, float]:

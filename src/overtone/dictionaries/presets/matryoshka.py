@@ -15,7 +15,6 @@ from dataclasses import dataclass
 
 import torch
 
-from overtone.core.settings import require
 from overtone.dictionaries.autoencoder import Autoencoder, linear_autoencoder
 from overtone.dictionaries.maintainers.base import Maintainer
 from overtone.dictionaries.maintainers.prefixes import SampledPrefixes
@@ -45,10 +44,6 @@ class Matryoshka(Preset):
     sampled: bool = False
     aux_weight: float = 1 / 32
     k_aux: int | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(self.groups >= 1, f"groups={self.groups}: there is at least one, all latents.")
 
     @property
     def prefixes(self) -> tuple[int, ...]:

@@ -11,7 +11,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from overtone.core.settings import require
 from overtone.dictionaries.classic.nonnegative import NonNegative
 from overtone.dictionaries.classic.online_nmf import online_nmf
 from overtone.dictionaries.preset import Preset, preset
@@ -27,10 +26,6 @@ class NMF(Preset):
 
     whole = True
     iterations: int = 200
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(self.iterations >= 1, f"iterations={self.iterations}: use at least 1.")
 
     def fitted(self, rows: Float[Tensor, "rows width"], generator: torch.Generator) -> NonNegative:
         """The parts of a matrix of states."""

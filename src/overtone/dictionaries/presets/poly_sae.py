@@ -41,6 +41,7 @@ class PolySAE(Preset):
     quadratic and cubic parts (None: the width, and a twelfth of the rank); aux_weight, k_aux: as in top_k.
     """
 
+    least = {"square": 0, "cube": 0}
     k: int = 32
     scope: str = "row"
     rank: int | None = None

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 
 import torch
 
-from overtone.core.settings import require
 from overtone.dictionaries.autoencoder import Autoencoder, linear_autoencoder
 from overtone.dictionaries.maintainers.base import Maintainer
 from overtone.dictionaries.maintainers.sparsity_target import SparsityTarget
@@ -40,10 +39,6 @@ class ReluL1(Preset):
 
     sparsity: float = 0.2
     target_l0: float | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(self.sparsity >= 0, f"sparsity={self.sparsity}: a price is not negative.")
 
     def build(self, width: int, generator: torch.Generator) -> Autoencoder:
         """An untrained dictionary."""

@@ -53,8 +53,6 @@ class SNMF(Preset):
         super().__post_init__()
         require(0 < self.winners <= 1, f"winners={self.winners}: the share of neurons kept lies in (0, 1].")
         require(self.start in STARTS, f"start={self.start!r}.{nearest(self.start, STARTS)} Use {', '.join(STARTS)}.")
-        least = min(self.iterations, self.patience, self.restarts, self.rows or 1)
-        require(least >= 1 and self.rows != 0, "iterations, patience, restarts, rows: at least 1.")
 
     def fitted(self, rows: Float[Tensor, "rows width"], generator: torch.Generator) -> NonNegative:
         """The features of a matrix of states."""

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 
 import torch
 
-from overtone.core.settings import require
 from overtone.dictionaries.autoencoder import Autoencoder, linear_autoencoder
 from overtone.dictionaries.maintainers.base import Maintainer
 from overtone.dictionaries.maintainers.unit_rows import UnitRows
@@ -45,10 +44,6 @@ class TopAFA(Preset):
     most: int | None = None
     aux_weight: float = 1 / 32
     k_aux: int | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(self.match >= 0, f"match={self.match}: a weight is not negative.")
 
     def build(self, width: int, generator: torch.Generator) -> Autoencoder:
         """An untrained dictionary."""

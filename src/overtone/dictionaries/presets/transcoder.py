@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 import torch
 
-from overtone.core.settings import require
 from overtone.dictionaries.autoencoder import Autoencoder
 from overtone.dictionaries.maintainers.base import Maintainer
 from overtone.dictionaries.maintainers.sparsity_target import SparsityTarget
@@ -36,10 +35,6 @@ class Transcoder(Preset):
     needs = frozenset({"y"})
     sparsity: float = 0.2
     target_l0: float | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(self.sparsity >= 0, f"sparsity={self.sparsity}: a price is not negative.")
 
     def build(self, width: int, generator: torch.Generator, width_out: int | None = None) -> Autoencoder:
         """An untrained dictionary."""

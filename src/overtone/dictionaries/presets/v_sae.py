@@ -65,7 +65,6 @@ class VSAE(Preset):
     def __post_init__(self) -> None:
         super().__post_init__()
         require(self.noise in NOISES, f"noise={self.noise!r}: use {', '.join(NOISES)}.")
-        require(self.sigma >= 0 and self.beta >= 0, f"sigma={self.sigma}, beta={self.beta}: neither can be negative.")
 
     @property
     def noisy(self) -> bool:

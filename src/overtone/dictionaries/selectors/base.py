@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from overtone.core.settings import require
 from overtone.dictionaries.codes import Support
 from overtone.dictionaries.parts import Part
 from overtone.dictionaries.slices import Slice
@@ -36,6 +37,9 @@ class Rule:
     shift: Tensor | None = None
     hinted: bool = False
     boost: Boost | None = None
+
+    def __post_init__(self) -> None:
+        require(self.k >= 0, f"k={self.k} places of each row: use at least 1, or 0 for all above the floor.")
 
 
 class Selection(Part):

@@ -16,7 +16,7 @@ from overtone.core.catalogue import enrol
 from overtone.core.errors import CapabilityError, SettingError, SiteError, StoreError
 from overtone.core.sites import Site
 from overtone.formats.choices import Choices
-from overtone.formats.format import Foreign, Format, read_safetensors, taken
+from overtone.formats.format import Foreign, Format, nothing_else, read_safetensors, said, taken
 from overtone.formats.kinds.gemma_scope import without_centre_and_gates
 from overtone.formats.plain import Above, Gate, Plain, Positive, Rule
 
@@ -42,20 +42,19 @@ class CircuitTracer(Format):
         """The transcoder of one layer; facts hold `site`, `target` and `model` as config.yaml names them."""
         where = _one_layer(place)
         tensors = read_safetensors(where)
-        extra = tensors.keys() - {"W_enc", "W_dec", "b_enc", "b_dec", THETA, "W_skip"}
-        if extra:
-            raise StoreError(f"{where} holds {', '.join(sorted(extra))}, which overtone does not know how to apply.")
-        n_latents, width = len(tensors.get("b_enc", ())), len(tensors.get("b_dec", ()))
+        nothing_else(tensors, ("W_enc", "W_dec", "b_enc", "b_dec", THETA, "W_skip"), where, "a transcoder")
+        bias, constant = (taken(tensors, name, (None,), where) for name in ("b_enc", "b_dec"))
+        n_latents, width = len(bias), len(constant)
         decoder = tensors.get("W_dec")
         if decoder is not None and n_latents != width and tuple(decoder.shape) == (width, n_latents):
             tensors["W_dec"] = decoder.T
         theta = THETA in tensors
-        rule: Rule = Above(taken(tensors, THETA, (n_latents,), where).float()) if theta else Positive()
+        rule: Rule = Above(taken(tensors, THETA, (n_latents,), where, bound=True).float()) if theta else Positive()
         plain = Plain(
             encoder=taken(tensors, "W_enc", (n_latents, width), where),
-            bias=tensors["b_enc"],
+            bias=bias,
             decoder=taken(tensors, "W_dec", (n_latents, width), where),
-            constant=tensors["b_dec"],
+            constant=constant,
             rule=rule,
             skip=taken(tensors, "W_skip", (width, width), where) if "W_skip" in tensors else None,
             other_space=True,
@@ -103,16 +102,17 @@ def _one_layer(place: Path) -> Path:
     found = _layers(place)
     if len(found) == 1:
         return found[0]
-    raise SettingError(
-        f"{place} holds {len(found)} layers ({', '.join(path.name for path in found[:3])}, ...). Name one: "
-        f"{place}/{found[0].name if found else 'layer_0.safetensors'}."
-    )
+    if not found:
+        raise StoreError(f"{place} holds no layer_N.safetensors: that is not circuit_tracer's layout. Name another.")
+    named = ", ".join(path.name for path in found[:3]) + (", ..." if len(found) > 3 else "")
+    raise SettingError(f"{place} holds {len(found)} layers ({named}). Name one: {place}/{found[0].name}.")
 
 
 def _layer_of(facts: Mapping[str, Any]) -> int:
     if not facts.get("site"):
         raise SettingError(
-            "circuit_tracer names its files by layer, and the site is not known. Give it: site=mlp_in.3."
+            "circuit_tracer names its files by layer, and the site is not known. Give it: --site mlp_in.3 (in Python "
+            "facts={'site': 'mlp_in.3'})."
         )
     return Site.parse(facts["site"]).layer
 
@@ -137,8 +137,15 @@ def _facts(where: Path) -> dict[str, Any]:
     path, layer = where.with_name(CONFIG), int(found[1]) if (found := LAYER.fullmatch(where.name)) else 0
     if not path.is_file():
         return {}
-    config = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    facts: dict[str, Any] = {"model": config["model_name"]} if config.get("model_name") else {}
+    try:
+        config = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        reason = str(error).split("\n")[0]
+        raise StoreError(f"{path} cannot be read as YAML ({reason}). Fetch or write it again.") from None
+    if not isinstance(config, dict):
+        raise StoreError(f"{path} holds no YAML mapping. Fetch or write it again.")
+    model = said(config, "model_name", str, path, "")
+    facts: dict[str, Any] = {"model": model} if model else {}
     for ours, theirs in (("site", "feature_input_hook"), ("target", "feature_output_hook")):
         try:
             facts[ours] = str(Site.parse(f"blocks.{layer}.{config[theirs]}"))

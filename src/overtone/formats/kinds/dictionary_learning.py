@@ -20,9 +20,18 @@ from torch import Tensor
 
 from overtone.core.artifacts import write_json
 from overtone.core.catalogue import enrol
-from overtone.core.errors import CapabilityError, SettingError, StoreError
-from overtone.formats.choices import Choices
-from overtone.formats.format import Foreign, Format, read_json, read_safetensors, read_weights_only, taken
+from overtone.core.errors import CapabilityError, SettingError
+from overtone.formats.choices import Choices, spelled
+from overtone.formats.format import (
+    Foreign,
+    Format,
+    nothing_else,
+    read_json,
+    read_safetensors,
+    read_weights_only,
+    said,
+    taken,
+)
 from overtone.formats.plain import Above, Best, Gate, Plain, Positive, Pursuit, Rule
 
 PICKLE, WEIGHTS, CONFIG = "ae.pt", "ae.safetensors", "config.json"
@@ -41,6 +50,15 @@ LAYOUT: dict[str, tuple[tuple[str, ...], bool, bool]] = {
     "MatryoshkaBatchTopKSAE": (_MATRIX, False, True),
 }
 
+_BUDGET = ("k", "threshold")
+MORE: dict[str, tuple[str, ...]] = {  # what else a class's state dict holds
+    "AutoEncoderTopK": _BUDGET,
+    "BatchTopKSAE": _BUDGET,
+    "GatedAutoEncoder": ("r_mag", "mag_bias"),
+    "JumpReluAutoEncoder": ("threshold",),
+    "MatryoshkaBatchTopKSAE": (*_BUDGET, "group_sizes"),
+}
+
 
 @enrol("formats", "dictionary_learning", source="dictionary-learning 0.1.0", reads=True, writes=True)
 class DictionaryLearning(Format):
@@ -56,16 +74,16 @@ class DictionaryLearning(Format):
     def read(self, place: Path, choices: Choices) -> Foreign:
         """Its dictionary; facts hold the trainer's part of config.json."""
         folder = place.parent if place.is_file() else place
-        trainer = read_json(folder / CONFIG).get("trainer") or {}
-        kind = trainer.get("dict_class")
+        trainer = said(read_json(folder / CONFIG), "trainer", dict, folder / CONFIG, {})
+        kind = said(trainer, "dict_class", str, folder / CONFIG, "")
         if kind not in LAYOUT:
             raise CapabilityError(f"{folder} holds dictionary_learning's {kind!r}; overtone reads {', '.join(LAYOUT)}.")
         where = folder / (WEIGHTS if (folder / WEIGHTS).is_file() else PICKLE)
         tensors = read_safetensors(where) if where.name == WEIGHTS else read_weights_only(where)
         plain = _plain(kind, tensors, trainer, where)
         facts: dict[str, Any] = {"dictionary_learning": _plain_data(trainer)}
-        if trainer.get("lm_name"):
-            facts["model"] = str(trainer["lm_name"])
+        if model := said(trainer, "lm_name", str, folder / CONFIG, ""):
+            facts["model"] = model
         return Foreign(_in_scale(plain, kind, choices, where), facts)
 
     def write(self, plain: Plain, folder: Path, facts: Mapping[str, Any]) -> list[str]:
@@ -87,13 +105,12 @@ class DictionaryLearning(Format):
 
 def _plain(kind: str, tensors: dict[str, Any], trainer: dict[str, Any], where: Path) -> Plain:
     names, transposed, centred = LAYOUT[kind]
-    if names[0] not in tensors:
-        raise StoreError(f"{where} holds {', '.join(sorted(tensors))}: that is no state dict of a {kind}.")
-    shape = tuple(tensors[names[0]].shape)
-    n_latents, width = shape if transposed else shape[::-1]
+    nothing_else(tensors, (*names, *MORE.get(kind, ())), where, f"a {kind}")
+    encoder = taken(tensors, names[0], (None, None), where)
+    n_latents, width = encoder.shape if transposed else encoder.shape[::-1]
     decoder = taken(tensors, names[2], (width, n_latents) if transposed else (n_latents, width), where)
     return Plain(
-        encoder=tensors[names[0]] if transposed else tensors[names[0]].T,
+        encoder=encoder if transposed else encoder.T,
         bias=taken(tensors, names[1], (n_latents,), where),
         decoder=decoder.T if transposed else decoder,
         constant=taken(tensors, names[3], (width,), where),
@@ -104,15 +121,14 @@ def _plain(kind: str, tensors: dict[str, Any], trainer: dict[str, Any], where: P
 
 def _rule(kind: str, tensors: dict[str, Any], trainer: dict[str, Any], n_latents: int, where: Path) -> Rule:
     if kind == "AutoEncoderTopK":
-        k = tensors.get("k", trainer.get("k"))
-        if k is None:
-            raise StoreError(f"neither {where} nor its config.json says k. Is the folder complete?")
-        return Best(int(k))
+        k = tensors.get("k")
+        k = k.item() if isinstance(k, Tensor) and k.numel() == 1 else k
+        return Best(said(trainer if k is None else {"k": k}, "k", int, where.with_name(CONFIG) if k is None else where))
     if kind in ("BatchTopKSAE", "MatryoshkaBatchTopKSAE"):
-        theta = float(taken(tensors, "threshold", (), where))
+        theta = float(taken(tensors, "threshold", (), where, bound=True))
         return Above(torch.full((n_latents,), theta)) if theta > 0 else Positive()  # below 0 it cuts nothing
     if kind == "JumpReluAutoEncoder":
-        return Above(taken(tensors, "threshold", (n_latents,), where).float())
+        return Above(taken(tensors, "threshold", (n_latents,), where, bound=True).float())
     if kind == "GatedAutoEncoder":
         return Gate(taken(tensors, "r_mag", (n_latents,), where), taken(tensors, "mag_bias", (n_latents,), where))
     return Positive()
@@ -123,8 +139,8 @@ def _in_scale(plain: Plain, kind: str, choices: Choices, where: Path) -> Plain:
     if kind == "AutoEncoder" and not plain.unit_rows and choices.unit_rows is None:
         raise SettingError(
             f"the decoder rows in {where} are not of length 1: dictionary_learning rescales them when it loads the "
-            "file, and the codes with them. Choose with unit_rows: true (codes as dictionary_learning gives them) or "
-            "false (codes as they were trained)."
+            f"file, and the codes with them. Choose with {spelled('unit_rows')}: true (codes as "
+            "dictionary_learning gives them) or false (codes as they were trained)."
         )
     return plain.rescaled() if choices.unit_rows and not isinstance(plain.rule, Best) else plain
 

@@ -16,10 +16,11 @@ from torch import Tensor
 from overtone.core.catalogue import enrol
 from overtone.core.errors import CapabilityError, StoreError
 from overtone.formats.choices import Choices
-from overtone.formats.format import Foreign, Format, read_safetensors, taken
+from overtone.formats.format import Foreign, Format, nothing_else, read_safetensors, taken
 from overtone.formats.plain import Above, Gate, Plain, Positive
 
 WEIGHTS, SECOND = "params.npz", "params.safetensors"
+SKIP = "affine_skip_connection"
 
 
 @enrol("formats", "gemma_scope", source="arXiv 2408.05147", reads=True, writes=True)
@@ -37,18 +38,18 @@ class GemmaScope(Format):
         where = place if place.is_file() else place / WEIGHTS if (place / WEIGHTS).is_file() else place / SECOND
         arrays = _npz(where) if where.suffix == ".npz" else read_safetensors(where)
         arrays = {f"W{n[1:]}" if n.startswith("w_") else n: tensor for n, tensor in arrays.items()}
-        extra = arrays.keys() - {"W_enc", "W_dec", "b_enc", "b_dec", "threshold", "affine_skip_connection"}
-        if extra or "W_enc" not in arrays or arrays["W_enc"].ndim != 2:
-            raise StoreError(f"{where} holds {', '.join(sorted(arrays))}: that is not Gemma Scope's layout.")
-        width, n_latents = arrays["W_enc"].shape
-        target = arrays["W_dec"].shape[-1] if "W_dec" in arrays else width
-        skip = arrays.get("affine_skip_connection")
+        nothing_else(arrays, ("W_enc", "W_dec", "b_enc", "b_dec", "threshold", SKIP), where, "Gemma Scope's layout")
+        encoder = taken(arrays, "W_enc", (None, None), where)
+        width, n_latents = encoder.shape
+        decoder = taken(arrays, "W_dec", (n_latents, None), where)
+        target = decoder.shape[1]
+        skip = taken(arrays, SKIP, (width, target), where) if SKIP in arrays else None
         plain = Plain(
-            encoder=arrays["W_enc"].T,
+            encoder=encoder.T,
             bias=taken(arrays, "b_enc", (n_latents,), where),
-            decoder=taken(arrays, "W_dec", (n_latents, target), where),
+            decoder=decoder,
             constant=taken(arrays, "b_dec", (target,), where),
-            rule=Above(taken(arrays, "threshold", (n_latents,), where).float()),
+            rule=Above(taken(arrays, "threshold", (n_latents,), where, bound=True).float()),
             skip=None if skip is None else skip.T,
             other_space=skip is not None or target != width,
         )
@@ -64,6 +65,8 @@ class GemmaScope(Format):
             raise CapabilityError("gemma_scope's params.npz has no place for a skip. Use saelens or circuit_tracer.")
         plain, notes = without_centre_and_gates(plain)
         assert isinstance(plain.rule, Above)
+        if plain.other_space:
+            notes.append("params.npz does not say that this predicts another site: tell those who read it")
         arrays = {
             "W_enc": plain.encoder.T,
             "W_dec": plain.decoder,
@@ -92,8 +95,8 @@ def _npz(path: Path) -> dict[str, Tensor]:
     import numpy
 
     try:
-        with numpy.load(path) as data:  # refuses pickled objects by default
+        with path.open("rb") as file, numpy.load(file) as data:  # refuses pickled objects by default
             return {name: torch.from_numpy(data[name]) for name in data.files}
-    except (OSError, ValueError, AttributeError, EOFError) as error:
+    except Exception as error:  # numpy raises BadZipFile, ValueError, EOFError, zlib's and more for foreign bytes
         reason = str(error).split("\n")[0]
         raise StoreError(f"{path} cannot be read as plain arrays ({reason}). Fetch it again.") from None

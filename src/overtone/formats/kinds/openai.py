@@ -12,7 +12,7 @@ from typing import Any
 from overtone.core.catalogue import enrol
 from overtone.core.errors import CapabilityError, StoreError
 from overtone.formats.choices import Choices
-from overtone.formats.format import Foreign, Format, read_weights_only, taken
+from overtone.formats.format import Foreign, Format, read_weights_only, said, taken
 from overtone.formats.plain import Best, Plain, Positive, Rule
 
 
@@ -33,12 +33,11 @@ class OpenAI(Format):
         if where is None:
             raise StoreError(f"{place} is no .pt file and holds not just one. Name the file.")
         data = read_weights_only(where)
-        if "pre_bias" not in data or "encoder.weight" not in data:
-            raise StoreError(f"{where} holds {', '.join(sorted(data))}: that is not OpenAI's layout.")
-        n_latents, width = data["encoder.weight"].shape
+        encoder = taken(data, "encoder.weight", (None, None), where)
+        n_latents, width = encoder.shape
         rule = _rule(data, n_latents, where)
         plain = Plain(
-            encoder=data["encoder.weight"],
+            encoder=encoder,
             bias=taken(data, "latent_bias", (n_latents,), where),
             decoder=taken(data, "decoder.weight", (width, n_latents), where).T,
             constant=taken(data, "pre_bias", (width,), where),
@@ -62,7 +61,8 @@ def _rule(data: dict[str, Any], n_latents: int, where: Path) -> Rule:
         return Positive()
     if activation == "Identity":
         return Best(n_latents, signed=True)
-    inner = (data.get("activation_state_dict") or {}).get("postact_fn", "ReLU")
+    state = said(data, "activation_state_dict", dict, where, {})
+    inner = state.get("postact_fn", "ReLU")
     if activation == "TopK" and inner == "ReLU":
-        return Best(int(data["activation_state_dict"]["k"]))
+        return Best(said(state, "k", int, where))
     raise CapabilityError(f"{where} has activation {activation!r} ({inner}); overtone reads ReLU, Identity and TopK.")

@@ -18,10 +18,10 @@ import torch
 
 from overtone.core.artifacts import library_version, write_json
 from overtone.core.catalogue import enrol
-from overtone.core.errors import CapabilityError, SettingError, SiteError, StoreError
+from overtone.core.errors import CapabilityError, SettingError, SiteError
 from overtone.core.sites import Site, parse_sites
-from overtone.formats.choices import Choices
-from overtone.formats.format import Foreign, Format, read_json, read_safetensors, taken
+from overtone.formats.choices import Choices, spelled
+from overtone.formats.format import Foreign, Format, nothing_else, read_json, read_safetensors, said, taken
 from overtone.formats.plain import Above, Best, Gate, Plain, Positive, Pursuit, Rule
 
 CFG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
@@ -45,16 +45,16 @@ class SAELens(Format):
 
     def read(self, place: Path, choices: Choices) -> Foreign:
         """Its dictionary; facts hold `site`, `model` and SAELens' own metadata."""
-        cfg, where = _modern(read_json(place / CFG)), place / WEIGHTS
+        cfg, where = _modern(read_json(place / CFG), place / CFG), place / WEIGHTS
         tensors = read_safetensors(where)
         architecture = cfg["architecture"]
         if architecture not in READ:
             raise CapabilityError(
                 f"{place} is of SAELens' architecture {architecture!r}; overtone reads {', '.join(READ)}."
             )
-        _nothing_else(tensors, where)
-        width, n_latents = int(cfg["d_in"]), int(cfg["d_sae"])
-        target = int(cfg.get("d_out", width)) if architecture in TRANSCODERS else width
+        nothing_else(tensors, _names(architecture, tensors), where, f"the architecture {architecture!r}")
+        width, n_latents = (said(cfg, name, int, place / CFG) for name in ("d_in", "d_sae"))
+        target = said(cfg, "d_out", int, place / CFG, width) if architecture in TRANSCODERS else width
         gated = architecture == "gated"
         if architecture == PURSUIT:  # no encoder of its own
             tensors |= {"W_enc": taken(tensors, "W_dec", (n_latents, width), where).T, "b_enc": torch.zeros(n_latents)}
@@ -68,7 +68,7 @@ class SAELens(Format):
             skip=taken(tensors, "W_skip", (target, width), where) if "skip" in architecture else None,
             other_space=architecture in TRANSCODERS,
         )
-        return Foreign(_scaled(plain, cfg, choices, place), _facts(cfg))
+        return Foreign(_scaled(plain, cfg, choices, place), _facts(cfg, place / CFG))
 
     def write(self, plain: Plain, folder: Path, facts: Mapping[str, Any]) -> list[str]:
         """cfg.json and sae_weights.safetensors."""
@@ -146,11 +146,13 @@ def _cfg(plain: Plain, architecture: str, facts: Mapping[str, Any]) -> dict[str,
     return cfg
 
 
-def _modern(cfg: dict[str, Any]) -> dict[str, Any]:
+def _modern(cfg: dict[str, Any], where: Path) -> dict[str, Any]:
     """A configuration of any version by the names of version 6."""
     activation = cfg.get("activation_fn", cfg.get("activation_fn_str"))
     architecture = cfg.get("architecture", "standard")
-    k = cfg.get("k", (cfg.get("activation_fn_kwargs") or {}).get("k"))
+    k = cfg.get("k", said(cfg, "activation_fn_kwargs", dict, where, {}).get("k"))
+    if activation not in (None, "relu", "topk"):
+        raise CapabilityError(f"{where} says activation_fn={activation!r}; overtone reads 'relu' and 'topk'.")
     if activation == "topk" and architecture == "standard":
         architecture = "topk"
     old = {} if activation is None else {"rescale_acts_by_decoder_norm": False}  # before 6 nothing was ranked by length
@@ -160,11 +162,9 @@ def _modern(cfg: dict[str, Any]) -> dict[str, Any]:
 
 def _rule(architecture: str, cfg: dict[str, Any], tensors: dict[str, Any], n_latents: int, where: Path) -> Rule:
     if architecture in ("topk", "abstopk"):
-        if cfg["k"] is None:
-            raise SettingError(f"{where.parent / CFG} names no k. Add it there: it is part of SAELens' format.")
-        return Best(int(cfg["k"]), signed=architecture == "abstopk")
+        return Best(said(cfg, "k", int, where.parent / CFG), signed=architecture == "abstopk")
     if architecture.startswith("jumprelu"):
-        return Above(taken(tensors, "threshold", (n_latents,), where).float())
+        return Above(taken(tensors, "threshold", (n_latents,), where, bound=True).float())
     if architecture == PURSUIT:
         return _pursuit(cfg, where)
     if architecture == "gated":
@@ -181,26 +181,28 @@ def _pursuit(cfg: dict[str, Any], where: Path) -> Pursuit:
             f"{where.parent / CFG} says {early}: overtone reads matching pursuit of a fixed number of steps, with the "
             "constant subtracted (0, false, and apply_b_dec_to_input true)."
         )
-    return Pursuit(int(cfg.get("max_iterations") or cfg["d_in"]))
+    return Pursuit(said(cfg, "max_iterations", int, where.parent / CFG, cfg["d_in"]))
 
 
-def _nothing_else(tensors: dict[str, Any], where: Path) -> None:
-    """A tensor that is not known would be a part that is not known. Old files carry a scaling factor of ones."""
-    known = {"W_enc", "b_enc", "W_dec", "b_dec", "threshold", "b_gate", "r_mag", "b_mag", "W_skip"}
-    extra = {n for n, t in tensors.items() if n not in known and not (n == "scaling_factor" and bool((t == 1).all()))}
-    if extra:
-        raise StoreError(f"{where} holds {', '.join(sorted(extra))}, which overtone does not know how to apply.")
+def _names(architecture: str, tensors: Mapping[str, torch.Tensor]) -> set[str]:
+    """The tensors that an architecture has. Old files carry a scaling factor, which does nothing if it is ones."""
+    own = {PURSUIT: set(), "gated": {"W_enc", "b_gate", "r_mag", "b_mag"}}
+    names = {"W_dec", "b_dec"} | own.get(architecture, {"W_enc", "b_enc"})
+    names |= {"threshold"} if architecture.startswith("jumprelu") else set()
+    names |= {"W_skip"} if "skip" in architecture else set()
+    factor = tensors.get("scaling_factor")
+    return names | ({"scaling_factor"} if factor is not None and bool((factor == 1).all()) else set())
 
 
 def _centred(cfg: dict[str, Any], choices: Choices, place: Path) -> bool:
-    said = cfg.get("apply_b_dec_to_input", choices.apply_b_dec_to_input)
-    if said is None:
+    centred = said(cfg, "apply_b_dec_to_input", bool, place / CFG, choices.apply_b_dec_to_input)
+    if centred is None:
         raise SettingError(
             f"{place / CFG} does not say whether b_dec is subtracted from the input. Choose with "
-            "apply_b_dec_to_input: true (Bricken et al. 2023, and what SAELens assumes of old files) or false "
-            "(Anthropic's April 2024 recipe, Gemma Scope)."
+            f"{spelled('apply_b_dec_to_input')}: true (Bricken et al. 2023, and what SAELens assumes of old "
+            "files) or false (Anthropic's April 2024 recipe, Gemma Scope)."
         )
-    return bool(said)
+    return centred
 
 
 def _scaled(plain: Plain, cfg: dict[str, Any], choices: Choices, place: Path) -> Plain:
@@ -210,11 +212,11 @@ def _scaled(plain: Plain, cfg: dict[str, Any], choices: Choices, place: Path) ->
         if choices.norm_scale is None:
             raise SettingError(
                 f"{place / CFG} says normalize_activations={norm!r}, and the factor is not in the file. Choose with "
-                "norm_scale: 1 if it is folded into the weights already, or the factor itself (sqrt(width) over the "
-                "mean norm of the states it was trained on)."
+                f"{spelled('norm_scale')}: 1 if it is folded into the weights already, or the factor itself "
+                "(sqrt(width) over the mean norm of the states it was trained on)."
             )
         plain = plain if choices.norm_scale == 1 else plain.scaled_input(choices.norm_scale)
-    elif norm in ROWWISE:
+    elif isinstance(norm, str) and norm in ROWWISE:
         plain = replace(plain, rows=ROWWISE[norm])
     else:
         raise CapabilityError(
@@ -223,11 +225,12 @@ def _scaled(plain: Plain, cfg: dict[str, Any], choices: Choices, place: Path) ->
         )
     if not isinstance(plain.rule, Best):
         return plain
-    by_norm = cfg.get("rescale_acts_by_decoder_norm", choices.rescale_acts_by_decoder_norm)
+    name = "rescale_acts_by_decoder_norm"
+    by_norm = said(cfg, name, bool, place / CFG, choices.rescale_acts_by_decoder_norm)
     if by_norm is None and not plain.unit_rows:
         raise SettingError(
             f"{place / CFG} does not say by what latents are ranked, and the decoder's rows are not of length 1. "
-            "Choose with rescale_acts_by_decoder_norm: true (value times row length) or false (value)."
+            f"Choose with {spelled(name)}: true (value times row length) or false (value)."
         )
     return plain.rescaled() if by_norm and not _exactly_unit(plain.decoder) else plain
 
@@ -236,12 +239,13 @@ def _exactly_unit(rows: torch.Tensor) -> bool:
     return bool((rows.norm(dim=1) == 1).all())
 
 
-def _facts(cfg: dict[str, Any]) -> dict[str, Any]:
-    metadata = dict(cfg.get("metadata") or {k: cfg[k] for k in ("model_name", "hook_name") if cfg.get(k)})
+def _facts(cfg: dict[str, Any], where: Path) -> dict[str, Any]:
+    old = {k: cfg[k] for k in ("model_name", "hook_name") if cfg.get(k)}
+    metadata = said(cfg, "metadata", dict, where, {}) or old
     kept = {"metadata": metadata, "reshape_activations": cfg.get("reshape_activations", "none")}
     facts: dict[str, Any] = {"saelens": kept}
-    if metadata.get("model_name"):
-        facts["model"] = metadata["model_name"]
+    if model := said(metadata, "model_name", str, where, ""):
+        facts["model"] = model
     for ours, theirs in (("site", "hook_name"), ("target", "hook_name_out")):
         try:
             facts[ours] = str(Site.parse(metadata[theirs]))

@@ -14,7 +14,7 @@ from overtone.core.artifacts import write_json
 from overtone.core.catalogue import enrol
 from overtone.core.errors import CapabilityError
 from overtone.formats.choices import Choices
-from overtone.formats.format import Foreign, Format, read_json, read_safetensors, taken
+from overtone.formats.format import Foreign, Format, nothing_else, read_json, read_safetensors, said, taken
 from overtone.formats.plain import Best, Plain, Positive
 
 CFG, WEIGHTS = "cfg.json", "sae.safetensors"
@@ -39,17 +39,21 @@ class Sparsify(Format):
                 f"{place / CFG} says activation={activation!r}, signed={bool(cfg.get('signed'))}; overtone reads "
                 "'topk' that is not signed."
             )
-        tensors, width = read_safetensors(where), int(cfg["d_in"])
-        n_latents = int(cfg.get("num_latents") or width * int(cfg.get("expansion_factor", 32)))
-        transcode = bool(cfg.get("transcode"))
+        tensors, width = read_safetensors(where), said(cfg, "d_in", int, place / CFG)
+        n_latents = width * said(cfg, "expansion_factor", int, place / CFG, 32)
+        if cfg.get("num_latents") != 0:  # 0 leaves it to the factor
+            n_latents = said(cfg, "num_latents", int, place / CFG, n_latents)
+        transcode, skips = (said(cfg, name, bool, place / CFG, False) for name in ("transcode", "skip_connection"))
+        names = ("encoder.weight", "encoder.bias", "W_dec", "b_dec", *(("W_skip",) if skips else ()))
+        nothing_else(tensors, names, where, f"a dictionary with skip_connection={skips}")
         plain = Plain(
             encoder=taken(tensors, "encoder.weight", (n_latents, width), where),
             bias=taken(tensors, "encoder.bias", (n_latents,), where),
             decoder=taken(tensors, "W_dec", (n_latents, width), where),
             constant=taken(tensors, "b_dec", (width,), where),
-            rule=Best(int(cfg["k"])),
+            rule=Best(said(cfg, "k", int, place / CFG)),
             centred=not transcode,
-            skip=taken(tensors, "W_skip", (width, width), where) if cfg.get("skip_connection") else None,
+            skip=taken(tensors, "W_skip", (width, width), where) if skips else None,
             other_space=transcode,
         )
         return Foreign(plain, {"sparsify": cfg})
