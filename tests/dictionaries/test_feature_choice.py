@@ -76,18 +76,19 @@ def trained():
     return trained_on(0)
 
 
-def trained_on(seed):
-    truth = plant(64, 32, max_cosine=0.7, seed=seed)
+def trained_on(seed, n=64, width=32, batch=256, updates=600):
+    truth = plant(n, width, max_cosine=0.7, seed=seed)
     rows = truth.mixed(20_000, shares=MIXED, exponent=0.9, seed=10 * seed).x
+    latents = 3 * n // 2
     presets = {
-        "token": TopK(96, k=5, aux_weight=0.0),
-        "mutual": MutualChoice(96, k=5, aux_weight=0.0),
-        "uniform": FeatureChoice(96, k=5, exponent=0.0, aux_weight=0.0),
-        "zipf": FeatureChoice(96, k=5, aux_weight=0.0),
-        "wrong": FeatureChoice(96, k=5, exponent=1.8, aux_weight=0.0),
+        "token": TopK(latents, k=5, aux_weight=0.0),
+        "mutual": MutualChoice(latents, k=5, aux_weight=0.0),
+        "uniform": FeatureChoice(latents, k=5, exponent=0.0, aux_weight=0.0),
+        "zipf": FeatureChoice(latents, k=5, aux_weight=0.0),
+        "wrong": FeatureChoice(latents, k=5, exponent=1.8, aux_weight=0.0),
     }
     jobs = [Job(preset, lr=6e-3, name=name) for name, preset in presets.items()]
-    fitted = fit_many(jobs, rows, n_tokens=600 * 256, batch_rows=256, seed=seed, quiet=True)
+    fitted = fit_many(jobs, rows, n_tokens=updates * batch, batch_rows=batch, seed=seed, quiet=True)
     held_out = truth.mixed(8192, shares=MIXED, exponent=0.9, seed=10 * seed + 1)
     return {one.job.name: one.dictionary for one in fitted}, rows, held_out
 
@@ -114,7 +115,8 @@ def test_free_budgets_beat_a_budget_for_each_row_where_rows_differ(trained):
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_free_budgets_beat_a_budget_for_each_row_by_medians_over_five_truths():
-    found = [errors_of(*trained_on(seed)) for seed in range(5)]
+    """At the card's size; with half of the features and two fifths of the updates a law beats an even one by less."""
+    found = [errors_of(*trained_on(seed, 128, 48, 512, 1500)) for seed in range(5)]
     check_errors({name: median(one[name] for one in found) for name in found[0]})
 
 
