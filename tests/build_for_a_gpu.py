@@ -8,28 +8,31 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from triton.runtime.jit import JITFunction
+from triton.tools.tensor_descriptor import TensorDescriptor
 
 from overtone.dictionaries.codes import Support
-from overtone.dictionaries.kernels import triton_select, triton_sparse
+from overtone.dictionaries.kernels import triton_int8, triton_select, triton_sparse
 from overtone.dictionaries.kernels.triton_update import TritonUpdate
 from overtone.dictionaries.kernels.update import Moments
 from overtone.dictionaries.selectors.base import Boost, Rule
 
 HOPPER = GPUTarget("cuda", 90, 32)
 TYPES = {torch.float64: "fp64", torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16",
-         torch.int64: "i64", torch.int32: "i32"}  # fmt: skip
+         torch.int64: "i64", torch.int32: "i32", torch.int8: "i8"}  # fmt: skip
 
 
 def kind(value):
     """The type of an argument as Triton names it."""
     if isinstance(value, torch.Tensor):
         return f"*{TYPES[value.dtype]}"
+    if isinstance(value, TensorDescriptor):
+        return f"tensordesc<{TYPES[value.base.dtype]}{value.block_shape}>"
     return "fp32" if isinstance(value, float) else "i32"
 
 
 def build(kernel, *args, grid, warmup, **kwargs):
     """In place of a launch: build the kernel for such arguments."""
-    options = {"num_warps": kwargs.pop("num_warps", 4)}
+    options = {name: kwargs.pop(name) for name in ("num_warps", "num_stages") if name in kwargs}
     values = {**dict(zip(kernel.arg_names, args, strict=False)), **kwargs}
     constants = {p.name: values[p.name] for p in kernel.params if p.is_constexpr}
     types = {name: "constexpr" if name in constants else kind(values[name]) for name in kernel.arg_names}
@@ -53,6 +56,11 @@ def main():
     ):
         torch.set_float32_matmul_precision(precision)
         triton_select.select(x, weight, bias, rule, two_sided)
+    triton_int8.is_fast, triton_select.LARGE = lambda device: True, 0
+    wide, parameter = torch.randn(3, 48), torch.nn.Parameter(torch.randn(208, 48))
+    for two_sided in (False, True):
+        triton_select._RESTS.clear()  # zeros leave all in doubt
+        triton_select.select(wide, parameter.detach(), torch.zeros(208), Rule(k=5), two_sided)
     by_row = Support.from_indices(torch.arange(6).view(3, 2), 200)
     ragged = Support(by_row.rows, by_row.latents, 3, 200)
     for precision, at, dtype in itertools.product(
@@ -65,8 +73,9 @@ def main():
         triton_sparse.TRITON.products(x.to(dtype), rows, at)
         triton_sparse.TRITON.towards(values, rows, rows[0], x.to(dtype), at)
         triton_sparse.TRITON.towards(values, rows, x.to(dtype), x.to(dtype), at)
-    for unit, scale in itertools.product((False, True), (None, torch.ones(()))):
-        one = Moments(weight, weight, weight, weight, torch.zeros(()), unit)
+    triton_int8.weights_of(parameter, wide)
+    for unit, scale, at in itertools.product((False, True), (None, torch.ones(())), (weight, parameter)):
+        one = Moments(at, at, at, at, torch.zeros(()), unit)
         TritonUpdate().norm([one])
         TritonUpdate().adam([one], 0.1, (0.9, 0.999), scale)
 

@@ -5,12 +5,11 @@ They nominate; where torch may round float32 operands of matrix products (`torch
 medium) they also are what is multiplied. A row's largest number comes to lie between 2^14 and 2^15, so that what is
 2^28 times smaller still has all of its bits and what is smaller yet is wrong by less than 2^-39 of the largest.
 
-Those of parameters are kept until these change; who changes them can renew what is kept while they are at hand.
+Those of parameters are kept until these change (`kept.py`).
 
 Import this module only where Triton is installed.
 """
 
-import weakref
 from dataclasses import dataclass
 from typing import no_type_check
 
@@ -19,7 +18,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from overtone.dictionaries.kernels import memory
+from overtone.dictionaries.kernels.kept import keep, kept
 from overtone.dictionaries.kernels.launch import on
 
 SIDE = 4096  # columns of a row at a time
@@ -40,45 +39,13 @@ def allowed() -> bool:
     return torch.get_float32_matmul_precision() != "highest"
 
 
-@dataclass(eq=False)
-class Kept:
-    """Those of a parameter in some version of it."""
-
-    parameter: weakref.ref[torch.nn.Parameter]
-    version: int
-    halves: Halves
-
-    def serves(self, rows: Tensor) -> bool:
-        """Whether the parameter, as it is now, is what these rows are, under whatever name."""
-        parameter = self.parameter()
-        return (
-            parameter is not None
-            and parameter.data_ptr() == rows.data_ptr()
-            and parameter.shape == rows.shape
-            and parameter._version == rows._version == self.version
-        )
-
-
-_KEPT: dict[int, Kept] = {}  # by the parameter's address
-memory.ON_RELEASE.append(_KEPT.clear)
-
-
-def kept(rows: Tensor) -> Kept | None:
-    """What is kept of rows as they are now."""
-    known = _KEPT.get(rows.data_ptr())
-    return known if known is not None and known.serves(rows) else None
-
-
 def halves_of(rows: Tensor) -> Halves:
     """Of (rows, width) float32 numbers, rounded to the nearest. What is not finite stays so."""
-    known = kept(rows)
+    known = kept(Halves, rows)
     if known is not None:
-        return known.halves
+        return known.found
     found = _rounded(rows)
-    if isinstance(rows, torch.nn.Parameter) and rows.is_contiguous():
-        address = rows.data_ptr()
-        forget = weakref.ref(rows, lambda _: _KEPT.pop(address, None))
-        _KEPT[address] = Kept(forget, rows._version, found)
+    keep(rows, found)
     return found
 
 

@@ -129,7 +129,7 @@ class Rounded:
         offset = bias if bias is None or shift is None else bias - shift
         offset = None if offset is None or not bool(offset.any()) else offset
         width = weight.shape[1] + (offset is not None)
-        factors = _balance(states, weight, offset)
+        factors = balance(states, weight, offset)
         divided = None if factors is None else 1 / factors
         of_states, of_weights = kind.dithers(width) or (None, None)
         if of_states is not None:  # what products miss for the longest row of a block counts for all of them
@@ -223,7 +223,7 @@ def _scaled(rows: Tensor, column: Tensor | None, factors: Tensor | None) -> Tens
     return found
 
 
-def _balance(states: Tensor, weight: Tensor, offset: Tensor | None) -> Tensor | None:
+def balance(states: Tensor, weight: Tensor, offset: Tensor | None) -> Tensor | None:
     """(width,) powers of two that bring coordinates of states and weights to the same sizes, up to one for all; None
     where they are all alike. Whatever they are, the choice is the same."""
     of_states = states[:: max(1, len(states) // SAMPLED)].square().mean(0)

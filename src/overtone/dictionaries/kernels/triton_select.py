@@ -21,14 +21,19 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from overtone.dictionaries.choice import Chosen
 from overtone.dictionaries.codes import Support, positions
+from overtone.dictionaries.kernels import triton_int8
 from overtone.dictionaries.kernels.halves import Halves, allowed, halves_of
+from overtone.dictionaries.kernels.kept import KEPT
 from overtone.dictionaries.kernels.launch import on
+from overtone.dictionaries.kernels.nominees import Rest
 from overtone.dictionaries.selectors.base import Rule
 
 BLOCK = 2**28  # scores at a time
+LARGE = 2**39  # products of numbers from which int8 is worth its second look
 SIDE, NARROW = 2048, 512  # latents that a program takes at a time
 SAMPLED = 4  # of so many blocks of latents one gives the level
 BITS = 16  # of the level that are found out
@@ -41,6 +46,9 @@ WRONG = 1.05 * 2.0**-10  # of a product of lengths: what rounding both to 11 bit
 NONE = 2**31 - 1  # latent of an empty place
 
 
+_RESTS: WeakTensorKeyDictionary = WeakTensorKeyDictionary()  # of int8, by the weight
+
+
 def select(centred: Tensor, weight: Tensor, bias: Tensor, rule: Rule, two_sided: bool) -> Chosen | None:
     """As `choose.Select`; None where k is large, where a floor leaves many, and where torch cannot multiply 16-bit
     numbers into float32, as before 2.8."""
@@ -48,10 +56,11 @@ def select(centred: Tensor, weight: Tensor, bias: Tensor, rule: Rule, two_sided:
     room = max(LEAST, triton.next_power_of_2((LIST if allowed() else LONGER) * k)) if k else FLOORED
     if not len(centred) or room > MOST or k > min(SIDE // 4, n_latents) or "dtype" not in torch.ops.aten.mm.overloads():
         return None
-    ours = _Operands(centred, weight, bias, rule, two_sided)
-    size = max(1, BLOCK // n_latents)
-    parts = [_chosen(ours, slice(start, start + size), room) for start in range(0, len(centred), size)]
-    latents, u, v, kept = (torch.cat(some) if len(parts) > 1 else some[0] for some in zip(*parts, strict=True))
+    if _int8_serves(centred, weight, rule):
+        found = _from_int8(_Int8(centred, weight, bias, rule, two_sided))
+        if found is not None:
+            return found
+    latents, u, v, kept = _in_blocks(_Operands(centred, weight, bias, rule, two_sided), room)
     sides = {} if rule.boost is None else {rule.boost.head: v.view(-1)}
     if k:
         return Chosen(Support.from_indices(latents, n_latents), u.view(-1), sides)
@@ -63,20 +72,92 @@ def select(centred: Tensor, weight: Tensor, bias: Tensor, rule: Rule, two_sided:
     return Chosen(support, u.view(-1).index_select(0, which), taken)
 
 
+def _int8_serves(centred: Tensor, weight: Tensor, rule: Rule) -> bool:
+    """Whether int8 may nominate: for large products, of which there is one, where it did not disappoint lately."""
+    (rows, width), n_latents = centred.shape, len(weight)
+    if not rule.k or rule.boost is not None or rows * n_latents * width < LARGE or LONGER * rule.k > MOST:
+        return False
+    if width % triton_int8.EVEN or n_latents % triton_int8.EVEN or not triton_int8.is_fast(weight.device):
+        return False
+    rest = _RESTS.get(weight)
+    return rest is None or not rest.due()
+
+
+def _from_int8(ours: "_Int8") -> Chosen | None:
+    """The choice with int8 nominees; None where these leave too much in doubt. This waits for the device once."""
+    room = max(LEAST, triton.next_power_of_2(LONGER * ours.rule.k))
+    latents, u, _, doubtful = _in_blocks(ours, room)
+    failed = bool(((doubtful > ours.places(room)) | (doubtful < ours.rule.k)).any())
+    rest = _RESTS.get(ours.weight)
+    if rest is None:
+        rest = _RESTS[ours.weight] = Rest()
+    rest.weigh(failed)
+    if failed:  # another time with other factors
+        KEPT.pop((triton_int8.Weights, ours.weight.data_ptr()), None)
+        return None
+    return Chosen(Support.from_indices(latents, len(ours.weight)), u.view(-1), {})
+
+
 class _Operands:
-    """States and weights of a product, or of two; what is added to pre-activations, and to scores."""
+    """States and weights of a product, or of two, in 16 bits; what is added to pre-activations, and to scores."""
+
+    few, share = False, WRONG
 
     def __init__(self, centred: Tensor, weight: Tensor, bias: Tensor, rule: Rule, two_sided: bool) -> None:
         self.centred, self.weight, self.bias, self.rule, self.two_sided = centred, weight, bias, rule, two_sided
         self.added = bias if rule.shift is None else bias - rule.shift.float()
-        self.of_u, boost = (halves_of(centred), halves_of(weight)), rule.boost
+        self.sure = self.few or not allowed()
+        self.round()
+
+    def round(self) -> None:
+        """Make the operands."""
+        boost = self.rule.boost
+        self.of_u = halves_of(self.centred), halves_of(self.weight)
         self.of_v = self.of_u if boost is None else (halves_of(boost.states), halves_of(boost.weight))
-        self.sure = not allowed()
+
+    def places(self, room: int) -> int:
+        """How many places of a row may be among the k best, or what there is room for."""
+        k = self.rule.k
+        return min(room, k + k // 2 + AGAIN) if k and self.sure else k or room
 
     def products(self, rows: slice) -> tuple[Tensor, Tensor]:
-        """(rows, latents) float32 products of the 16-bit numbers; twice the same where there is one."""
+        """(rows, latents) products of the rounded numbers; twice the same where there is one."""
         u = _product(*self.of_u, rows)
         return u, u if self.rule.boost is None else _product(*self.of_v, rows)
+
+    def vectors(self, rows: slice) -> tuple[Tensor, ...]:
+        """Scales of rows and weights of both products, and lengths of these."""
+        sides = [part for pair in (self.of_u, self.of_v) for part in pair]
+        scales = [part.scales[rows] if i % 2 == 0 else part.scales for i, part in enumerate(sides)]
+        lengths = [part.lengths[rows] if i % 2 == 0 else part.lengths for i, part in enumerate(sides)]
+        return *scales, *lengths
+
+
+class _Int8(_Operands):
+    """The same in int8: scores are as they are, and may be wrong by the root of (length of a state x step of a weight,
+    length of a weight x step of a state)."""
+
+    few, share = True, 1.01 * triton_int8.SURE / 12**0.5
+
+    def round(self) -> None:
+        """As in `_Operands`."""
+        self.weights = triton_int8.weights_of(self.weight, self.centred)
+        self.states = triton_int8.bytes_of(self.centred, self.weights.frame, 0)
+
+    def places(self, room: int) -> int:
+        """As in `_Operands`."""
+        return min(room, 3 * self.rule.k + AGAIN)
+
+    def products(self, rows: slice) -> tuple[Tensor, Tensor]:
+        """As in `_Operands`."""
+        u = triton_int8.product(self.states, self.weights.bytes, rows)
+        return u, u
+
+    def vectors(self, rows: slice) -> tuple[Tensor, ...]:
+        """As in `_Operands`."""
+        states, weights = self.states, self.weights.bytes
+        of_states, of_weights = states.lengths[rows] * self.share, weights.steps
+        return (of_states, of_weights) * 2 + (states.steps[rows], weights.lengths) * 2
 
 
 def _product(states: Halves, weight: Halves, rows: slice) -> Tensor:
@@ -86,23 +167,28 @@ def _product(states: Halves, weight: Halves, rows: slice) -> Tensor:
     return torch.mm(left, right, out_dtype=torch.float32)
 
 
+def _in_blocks(ours: _Operands, room: int) -> tuple[Tensor, ...]:
+    """What `_chosen` finds of all rows."""
+    size, n_rows = max(1, BLOCK // len(ours.weight)), len(ours.centred)
+    parts = [_chosen(ours, slice(start, start + size), room) for start in range(0, n_rows, size)]
+    return tuple(torch.cat(some) if len(parts) > 1 else some[0] for some in zip(*parts, strict=True))
+
+
 def _chosen(ours: _Operands, rows: slice, room: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """(rows, places) latents in order, pre-activations and boosts, and (rows,) how many are on the list."""
+    """(rows, places) latents in order, pre-activations and boosts, and (rows,) how many are on the list, or in doubt
+    where scores are not sure."""
     u, v = ours.products(rows)
     (n_rows, n_latents), k, boosted = u.shape, ours.rule.k, ours.rule.boost is not None
-    places = min(room, k + k // 2 + AGAIN) if k and ours.sure else k or room
-    columns = torch.empty(n_rows, room, dtype=torch.int32, device=u.device)
-    counts = torch.zeros(n_rows, dtype=torch.int32, device=u.device)
-    latents = torch.empty(n_rows, places, dtype=torch.int64, device=u.device)
-    of_u, of_v = u.new_empty(n_rows, places), u.new_empty(n_rows, places if boosted else 0)
-    sides = [part for pair in (ours.of_u, ours.of_v) for part in pair]
-    scales = [part.scales[rows] if i % 2 == 0 else part.scales for i, part in enumerate(sides)]
-    lengths = [part.lengths[rows] if i % 2 == 0 else part.lengths for i, part in enumerate(sides)]
-    scores = columns, counts, u, v, *scales, *lengths, ours.added, n_latents, WRONG
+    places, device = ours.places(room), u.device
+    columns = torch.empty(n_rows, room, dtype=torch.int32, device=device)
+    counts = torch.zeros(n_rows, dtype=torch.int32, device=device)
+    latents = torch.empty(n_rows, places, dtype=torch.int64, device=device)
+    of_u, of_v = (torch.empty(n_rows, n, dtype=torch.float32, device=device) for n in (places, places * boosted))
+    scores = columns, counts, u, v, *ours.vectors(rows), ours.added, n_latents, ours.share
     kind: dict[str, Any] = {
-        "K": k, "ROOM": room, "TWO_SIDED": ours.two_sided, "BOOSTED": boosted, "SURE": ours.sure
+        "K": k, "ROOM": room, "TWO_SIDED": ours.two_sided, "BOOSTED": boosted, "SURE": ours.sure, "FEW": ours.few
     }  # fmt: skip
-    with on(u.device):
+    with on(device):
         _collect_kernel[(n_rows,)](  # pyright: ignore[reportIndexIssue]
             *scores, ours.rule.floor, **kind, SAMPLED=SAMPLED, BITS=BITS, EVEN=n_latents % SIDE == 0, SIDE=SIDE,
             num_warps=8,
@@ -112,79 +198,110 @@ def _chosen(ours: _Operands, rows: slice, room: int) -> tuple[Tensor, Tensor, Te
         )
     del u, v
     if ours.sure:
-        latents, of_u, of_v = _scored_again(ours, rows, latents, of_u, of_v)
+        latents, of_u, of_v = _scored_again(ours, rows, latents, of_u, of_v, counts)
     return latents, of_u, of_v, counts
 
 
 def _scored_again(
-    ours: _Operands, rows: slice, latents: Tensor, of_u: Tensor, of_v: Tensor
+    ours: _Operands, rows: slice, latents: Tensor, of_u: Tensor, of_v: Tensor, counts: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Places with what float32 makes of them; with k the k best of each row."""
+    """Places with what float32 makes of them, or 16 bits where these are allowed; with k the k best of each row."""
     rule, none = ours.rule, latents == NONE
-    of_u = _products(ours.centred[rows], ours.weight, latents)
+    of_u = _products(ours.centred[rows], ours.weight, latents, counts)
     near = latents.masked_fill(none, 0)
     scores = of_u + ours.added[near]
     of_u += ours.bias[near]
     if ours.two_sided:
         scores = scores.abs()
     if rule.boost is not None:
-        of_v = _products(rule.boost.states[rows], rule.boost.weight, latents).abs_()
+        of_v = _products(rule.boost.states[rows], rule.boost.weight, latents, counts).abs_()
         scores = torch.addcmul(scores, scores, of_v)
     if not rule.k:
         return latents.masked_fill(scores <= rule.floor, NONE), of_u, of_v
-    best = scores.masked_fill_(none, -torch.inf).topk(rule.k, dim=1, sorted=False).indices
-    best = best.sort(dim=1).values  # places are in order of latents
-    return latents.gather(1, best), of_u.gather(1, best), of_v.gather(1, best) if rule.boost is not None else of_v
+    return _settled(scores.masked_fill_(none, -torch.inf), latents, of_u, of_v, rule.k)
 
 
-def _products(states: Tensor, weight: Tensor, latents: Tensor) -> Tensor:
-    """(rows, places) float32 inner products of each row's state with the weights of its latents."""
+def _products(states: Tensor, weight: Tensor, latents: Tensor, counts: Tensor) -> Tensor:
+    """(rows, places) inner products of each row's state with the weights of its latents, of which it has so many."""
     (n_rows, places), width = latents.shape, weight.shape[1]
+    source, scales = (halves_of(weight).numbers, halves_of(weight).scales) if allowed() else (weight, weight)
     side = min(WIDTH, triton.next_power_of_2(width))
     found = torch.empty(triton.cdiv(width, side), n_rows, places, dtype=torch.float32, device=weight.device)
     with on(weight.device):
         _products_kernel[(n_rows, len(found))](  # pyright: ignore[reportIndexIssue]
-            found, states, weight, latents, n_rows, places, width,
-            NONE=NONE, PLACES=PLACES, SIDE=side, num_warps=1,
+            found, states, source, scales, latents, counts, n_rows, places, width,
+            SCALED=allowed(), NONE=NONE, PLACES=PLACES, SIDE=side, num_warps=1,
         )  # fmt: skip
     return found.sum(0)
+
+
+def _settled(scores: Tensor, latents: Tensor, of_u: Tensor, of_v: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The (rows, k) best places of (rows, places), which stay in order."""
+    n_rows, places = scores.shape
+    best = torch.zeros(n_rows, k, dtype=torch.int64, device=scores.device)
+    with on(scores.device):
+        _settle_kernel[(n_rows,)](  # pyright: ignore[reportIndexIssue]
+            best, scores, places, K=k, SIDE=triton.next_power_of_2(places), num_warps=1
+        )
+    return latents.gather(1, best), of_u.gather(1, best), of_v.gather(1, best) if of_v.shape[1] else of_v
+
+
+@triton.jit
+@no_type_check
+def _settle_kernel(best, scores, places, K: tl.constexpr, SIDE: tl.constexpr):
+    """One program: one row."""
+    row, slot = tl.program_id(0).to(tl.int64), tl.arange(0, SIDE)
+    score = tl.load(scores + row * places + slot, mask=slot < places, other=float("-inf"))
+    wins = _best(tl.where(score == score, score, float("inf")), slot, K)  # what is no number is passed on
+    tl.store(best + row * K + tl.cumsum(wins.to(tl.int32), axis=0) - 1, slot.to(tl.int64), mask=wins)
 
 
 @triton.jit
 @no_type_check
 def _products_kernel(
-    found, states, weight, latents, n_rows, n, width, NONE: tl.constexpr, PLACES: tl.constexpr, SIDE: tl.constexpr
-):
+    found, states, weight, scales, latents, counts, n_rows, n, width,
+    SCALED: tl.constexpr, NONE: tl.constexpr, PLACES: tl.constexpr, SIDE: tl.constexpr,
+):  # fmt: skip
     """One program: one row, SIDE columns."""
     row, side = tl.program_id(0).to(tl.int64), tl.program_id(1)
     column = side * SIDE + tl.arange(0, SIDE)
     inside = column < width
     x = tl.load(states + row * width + column, mask=inside, other=0.0)
     found += (side.to(tl.int64) * n_rows + row) * n
-    for first in range(0, n, PLACES):
+    last = tl.minimum(tl.load(counts + row), n)
+    for first in range(0, last, PLACES):
         place = first + tl.arange(0, PLACES)
-        latent = tl.load(latents + row * n + place, mask=place < n, other=NONE)
+        latent = tl.load(latents + row * n + place, mask=place < last, other=NONE)
         there = latent != NONE
         w = tl.load(
             weight + latent[:, None] * width + column[None, :], mask=there[:, None] & inside[None, :], other=0.0
         )
-        tl.store(found + place, tl.sum(w * x[None, :], axis=1), mask=place < n)
+        product = tl.sum(w.to(tl.float32) * x[None, :], axis=1)
+        if SCALED:
+            product *= tl.load(scales + latent, mask=there, other=0.0)
+        tl.store(found + place, product, mask=place < last)
 
 
 @triton.jit
 @no_type_check
 def _scores(
     u, v, column, inside, of_row, of_row_v, length, length_v, scales_w, scales_d, lengths_w, lengths_d, added,
-    TWO_SIDED: tl.constexpr, BOOSTED: tl.constexpr, SURE: tl.constexpr,
+    TWO_SIDED: tl.constexpr, BOOSTED: tl.constexpr, SURE: tl.constexpr, FEW: tl.constexpr, ROOT: tl.constexpr,
 ):  # fmt: skip
-    """Scores of a row at some columns, and by how much they may be wrong."""
-    score = tl.load(u + column, mask=inside, other=0.0) * (of_row * tl.load(scales_w + column, mask=inside, other=0.0))
-    score += tl.load(added + column, mask=inside, other=0.0)
-    wrong = 0.0
-    if TWO_SIDED:
-        score = tl.abs(score)
+    """Scores of a row at some columns, and by how much they may be wrong. FEW: in int8; ROOT: by no more than that."""
+    score = tl.load(u + column, mask=inside, other=0.0).to(tl.float32)
+    scale, wrong = tl.load(scales_w + column, mask=inside, other=0.0), 0.0
     if SURE:
         wrong = length * tl.load(lengths_w + column, mask=inside, other=0.0)
+    if FEW:
+        also = of_row * scale
+        wrong = tl.sqrt(wrong * wrong + also * also) if ROOT else wrong + also
+        wrong += tl.abs(score) * 0.00395  # triton_int8.GRAIN
+    else:
+        score *= of_row * scale
+    score += tl.load(added + column, mask=inside, other=0.0)
+    if TWO_SIDED:
+        score = tl.abs(score)
     if BOOSTED:
         boost = tl.load(v + column, mask=inside, other=0.0) * tl.load(scales_d + column, mask=inside, other=0.0)
         boost = tl.abs(of_row_v * boost)
@@ -237,8 +354,8 @@ def _best(scores, columns, K: tl.constexpr):
 def _collect_kernel(
     columns, counts, u, v, scales, scales_w, scales_a, scales_d, lengths, lengths_w, lengths_a, lengths_d,
     added, n_latents, share, floor, K: tl.constexpr, ROOM: tl.constexpr, TWO_SIDED: tl.constexpr,
-    BOOSTED: tl.constexpr, SURE: tl.constexpr, SAMPLED: tl.constexpr, BITS: tl.constexpr, EVEN: tl.constexpr,
-    SIDE: tl.constexpr,
+    BOOSTED: tl.constexpr, SURE: tl.constexpr, FEW: tl.constexpr, SAMPLED: tl.constexpr, BITS: tl.constexpr,
+    EVEN: tl.constexpr, SIDE: tl.constexpr,
 ):  # fmt: skip
     """One program: one row. Columns on its list come in any order. Each thread has every so many-eth column: were they
     neighbours, to be read at once, they would have to change hands before they are counted."""
@@ -257,7 +374,7 @@ def _collect_kernel(
             inside = (lane >= 0) if EVEN else (column < n_latents)
             score, wrong = _scores(
                 u, v, column, inside, of_row, of_row_v, length, length_v, scales_w, scales_d, lengths_w, lengths_d,
-                added, TWO_SIDED, BOOSTED, SURE,
+                added, TWO_SIDED, BOOSTED, SURE, FEW, False,
             )  # fmt: skip
             if SURE:
                 score -= wrong
@@ -269,7 +386,7 @@ def _collect_kernel(
         inside = (lane >= 0) if EVEN else (column < n_latents)
         score, wrong = _scores(
             u, v, column, inside, of_row, of_row_v, length, length_v, scales_w, scales_d, lengths_w, lengths_d, added,
-            TWO_SIDED, BOOSTED, SURE,
+            TWO_SIDED, BOOSTED, SURE, FEW, False,
         )  # fmt: skip
         if SURE:
             score += wrong
@@ -284,9 +401,11 @@ def _collect_kernel(
 def _rank_kernel(
     chosen, of_u, of_v, columns, counts, u, v, scales, scales_w, scales_a, scales_d, lengths, lengths_w,
     lengths_a, lengths_d, added, n_latents, share, bias, K: tl.constexpr, ROOM: tl.constexpr, TWO_SIDED: tl.constexpr,
-    BOOSTED: tl.constexpr, SURE: tl.constexpr, PLACES: tl.constexpr, NONE: tl.constexpr, SIDE: tl.constexpr,
+    BOOSTED: tl.constexpr, SURE: tl.constexpr, FEW: tl.constexpr, PLACES: tl.constexpr, NONE: tl.constexpr,
+    SIDE: tl.constexpr,
 ):  # fmt: skip
-    """One program: one row. With K its best places, or all that may be among these, else all, in order of latents."""
+    """One program: one row. With K its best places, or all that may be among these, else all, in order of latents.
+    Where scores are not sure, `counts` is then how many these are."""
     row, slot = tl.program_id(0), tl.arange(0, ROOM)
     of_row, of_row_v = tl.load(scales + row), tl.load(scales_a + row)
     listed = tl.load(counts + row)
@@ -297,11 +416,15 @@ def _rank_kernel(
     u += wide * n_latents
     v += wide * n_latents
     if (K > 0) & (listed > ROOM):
-        tl.store(chosen + slot, tl.full((ROOM,), NONE, tl.int64), mask=(slot >= K) & (slot < PLACES))
-        _search(
-            chosen, of_u, of_v, u, v, of_row, of_row_v, scales_w, scales_d, lengths_w, lengths_d, added, n_latents,
-            bias, K, TWO_SIDED, BOOSTED, SIDE,
-        )  # fmt: skip
+        filled = 0 if FEW else K
+        tl.store(chosen + slot, tl.full((ROOM,), NONE, tl.int64), mask=(slot >= filled) & (slot < PLACES))
+        if not FEW:
+            _search(
+                chosen, of_u, of_v, u, v, of_row, of_row_v, scales_w, scales_d, lengths_w, lengths_d, added, n_latents,
+                bias, K, TWO_SIDED, BOOSTED, SIDE,
+            )  # fmt: skip
+            if SURE:
+                tl.store(counts + row, K)
     else:
         there = slot < listed
         column = tl.load(columns + wide * ROOM + slot, mask=there, other=NONE)
@@ -309,14 +432,16 @@ def _rank_kernel(
             length, length_v = share * tl.load(lengths + row), share * tl.load(lengths_a + row)
             score, wrong = _scores(
                 u, v, column, there, of_row, of_row_v, length, length_v, scales_w, scales_d, lengths_w, lengths_d,
-                added, TWO_SIDED, BOOSTED, SURE,
+                added, TWO_SIDED, BOOSTED, SURE, FEW, True,
             )  # fmt: skip
             score = tl.where(there, score, float("-inf"))
             if SURE:
                 surely = _kth(score - wrong, K, 32)
                 score += wrong
                 there = score >= surely
-                if tl.sum(there.to(tl.int32), axis=0) > PLACES:
+                doubtful = tl.sum(there.to(tl.int32), axis=0)
+                tl.store(counts + row, doubtful if FEW else tl.maximum(doubtful, K))
+                if doubtful > PLACES:
                     there = _best(score, column, PLACES)
             else:
                 there = _best(score, column, K)
@@ -325,10 +450,13 @@ def _rank_kernel(
         if K:  # fewer than k only where numbers are no numbers
             column = tl.where((column < NONE) | (slot >= K), column, tl.minimum(slot, n_latents - 1))
         inside = slot < PLACES
-        _put(
-            chosen, of_u, of_v, slot, column, inside, inside & (column < NONE), u, v, of_row, of_row_v, scales_w,
-            scales_d, bias, BOOSTED,
-        )  # fmt: skip
+        if SURE:  # which is scored once more
+            tl.store(chosen + slot, column.to(tl.int64), mask=inside)
+        else:
+            _put(
+                chosen, of_u, of_v, slot, column, inside, inside & (column < NONE), u, v, of_row, of_row_v, scales_w,
+                scales_d, bias, BOOSTED,
+            )  # fmt: skip
 
 
 @triton.jit
@@ -358,7 +486,7 @@ def _search(
         inside = column < n_latents
         score, wrong = _scores(
             u, v, column, inside, of_row, of_row_v, 0.0, 0.0, scales_w, scales_d, lengths_w, lengths_d, added,
-            TWO_SIDED, BOOSTED, False,
+            TWO_SIDED, BOOSTED, False, False, False,
         )  # fmt: skip
         equal = (inside & (score == level)).to(tl.int32)
         wins = inside & ((score > level) | ((equal > 0) & (equals + tl.cumsum(equal, axis=0) <= K - above)))
@@ -382,7 +510,7 @@ def _reaching(
         inside = column < n_latents
         score, wrong = _scores(
             u, v, column, inside, of_row, of_row_v, 0.0, 0.0, scales_w, scales_d, lengths_w, lengths_d, added,
-            TWO_SIDED, BOOSTED, False,
+            TWO_SIDED, BOOSTED, False, False, False,
         )  # fmt: skip
         count += tl.sum((inside & (score >= least)).to(tl.int32), axis=0)
     return count

@@ -14,10 +14,11 @@ import triton.language as tl
 from torch import Tensor
 from torch.autograd.graph import increment_version
 
-from overtone.dictionaries.kernels import halves
-from overtone.dictionaries.kernels.halves import powers
+from overtone.dictionaries.kernels.halves import Halves, powers
+from overtone.dictionaries.kernels.kept import kept
 from overtone.dictionaries.kernels.launch import on
 from overtone.dictionaries.kernels.served import served
+from overtone.dictionaries.kernels.triton_int8 import Weights, rounded
 from overtone.dictionaries.kernels.update import EPSILON, LEAST, Moments, Update, parted
 
 WIDEST = 2**14  # numbers of a row that one program holds
@@ -81,19 +82,25 @@ def _squares(one: Moments) -> Tensor:
 
 def _adam(one: Moments, sizes: Tensor, betas: tuple[float, float], scale: Tensor | None) -> None:
     n, width = one.parameter.shape
-    side, kept = triton.next_power_of_2(width), halves.kept(one.parameter)
-    rounded = (sizes,) * 3 if kept is None else (kept.halves.numbers, kept.halves.scales, kept.halves.lengths)
+    side, in_16, in_8 = triton.next_power_of_2(width), kept(Halves, one.parameter), kept(Weights, one.parameter)
+    new = [sizes] * 10  # what need not be renewed is not touched
+    if in_16 is not None:
+        new[:3] = in_16.found.numbers, in_16.found.scales, in_16.found.lengths
+    if in_8 is not None:
+        of, frame = in_8.found.bytes, in_8.found.frame
+        new[3:] = of.numbers, of.steps, of.lengths, of.shared, frame.by[1], frame.noise[1], frame.noise[0]
     with on(one.parameter.device):
         _adam_kernel[(n,)](  # pyright: ignore[reportIndexIssue]
             one.parameter, one.gradient, one.mean, one.square, sizes if one.along is None else one.along, sizes,
-            sizes if scale is None else scale, *rounded, *betas, EPSILON, LEAST, width,
-            UNIT=one.along is not None, SCALED=scale is not None, HALVES=kept is not None, SIDE=side,
+            sizes if scale is None else scale, *new, *betas, EPSILON, LEAST, width, UNIT=one.along is not None,
+            SCALED=scale is not None, HALVES=in_16 is not None, BYTES=in_8 is not None, SIDE=side,
             num_warps=_warps(side),
         )  # fmt: skip
     for changed in (one.parameter, one.mean, one.square):
         increment_version(changed)
-    if kept is not None:
-        kept.version = one.parameter._version
+    for renewed in (in_16, in_8):
+        if renewed is not None:
+            renewed.version = one.parameter._version
 
 
 @triton.jit
@@ -121,8 +128,9 @@ def _squares_kernel(squares, along, gradient, parameter, width, UNIT: tl.constex
 @triton.jit
 @no_type_check
 def _adam_kernel(
-    parameter, gradient, mean, square, along, sizes, scale, numbers, scales, lengths, beta_1, beta_2, epsilon, least,
-    width, UNIT: tl.constexpr, SCALED: tl.constexpr, HALVES: tl.constexpr, SIDE: tl.constexpr,
+    parameter, gradient, mean, square, along, sizes, scale, numbers, scales, lengths, numbers_8, steps_8, lengths_8,
+    shared_8, by, noise, other, beta_1, beta_2, epsilon, least, width,
+    UNIT: tl.constexpr, SCALED: tl.constexpr, HALVES: tl.constexpr, BYTES: tl.constexpr, SIDE: tl.constexpr,
 ):  # fmt: skip
     """One program: one row, all of it."""
     row, column = tl.program_id(0).to(tl.int64), tl.arange(0, SIDE)
@@ -145,6 +153,15 @@ def _adam_kernel(
     tl.store(mean + here, m, mask=inside)
     tl.store(square + here, v, mask=inside)
     tl.store(parameter + here, p, mask=inside)
+    if BYTES:
+        found, step, length, shared = rounded(
+            p, tl.load(by + column, mask=inside, other=0.0), tl.load(noise + column, mask=inside, other=0.0),
+            tl.load(other + column, mask=inside, other=0.0), inside, True,
+        )  # fmt: skip
+        tl.store(numbers_8 + here, found.to(tl.int8), mask=inside)
+        tl.store(steps_8 + row, step)
+        tl.store(lengths_8 + row, length)
+        tl.store(shared_8 + row, shared)
     if HALVES:
         p = tl.where(inside, p, 0.0)
         factor, scale = powers(tl.max(tl.abs(p), axis=0))
