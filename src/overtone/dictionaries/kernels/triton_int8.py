@@ -27,8 +27,10 @@ from overtone.dictionaries.kernels.rounded import balance
 
 log = logging.getLogger(__name__)
 ROWS, LATENTS, SIDE, GROUP = 128, 128, 128, 8  # of a product that a program takes; chosen on an H200
+APART = 8  # latents of a program that are so far apart form a group
 EVEN = 16  # what widths are multiples of, and latents
 SURE = 8.0  # deviations of errors that places are chosen within
+SHARE = 1.01 * SURE / 12**0.5
 GRAIN = 1.01 * 2.0**-8  # largest relative error of what is rounded to bf16
 
 
@@ -80,7 +82,8 @@ def is_fast(device: torch.device) -> bool:
     try:
         ones = torch.ones(EVEN, EVEN, device=device)
         frame = Frame.of(ones, ones)
-        return product(bytes_of(ones, frame, 0), bytes_of(ones, frame, 1)).isfinite().all().item()
+        found = scores(bytes_of(ones, frame, 0), bytes_of(ones, frame, 1), ones[0], False)
+        return bool(found.u.isfinite().all())
     except Exception as error:
         log.warning("16-bit numbers nominate, which is slower: int8 products cannot be built here: %s", error)
         return False
@@ -111,23 +114,37 @@ def bytes_of(rows: Tensor, frame: Frame, side: int) -> Bytes:
     return found
 
 
-def product(states: Bytes, weights: Bytes, rows: slice = slice(None)) -> Tensor:
-    """(rows, latents) bf16 products of some rows with weights."""
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """u: (rows, latents) bf16 products; upper, lower: (rows, groups) bf16 what no score of a group is above, and what
+    one is not below."""
+
+    u: Tensor
+    upper: Tensor
+    lower: Tensor
+
+
+def scores(states: Bytes, weights: Bytes, added: Tensor, two_sided: bool, rows: slice = slice(None)) -> Scores:
+    """Products of some rows with weights, and bounds of scores, which are (latents,) numbers more, or that without its
+    sign. Latent l is of group l // LATENTS x APART + l % APART."""
     from triton.tools.tensor_descriptor import TensorDescriptor
 
     numbers, device = states.numbers[rows], states.numbers.device
     (n, width), n_latents = numbers.shape, len(weights.numbers)
-    found = torch.empty(n, n_latents, dtype=torch.bfloat16, device=device)
-    grid = (triton.cdiv(n, ROWS) * triton.cdiv(n_latents, LATENTS),)
+    across = triton.cdiv(n_latents, LATENTS)
+    shapes = (n, n_latents), (n, across * APART), (n, across * APART)
+    found = Scores(*(torch.empty(shape, dtype=torch.bfloat16, device=device) for shape in shapes))
     if n:
         left, right = (
             TensorDescriptor(of, [len(of), width], [width, 1], [size, SIDE])
             for of, size in ((numbers, ROWS), (weights.numbers, LATENTS))
         )
         with on(device):
-            _product_kernel[grid](  # pyright: ignore[reportIndexIssue]
-                found, left, right, states.steps[rows], weights.steps, states.shared[rows], weights.shared, n,
-                n_latents, width, ROWS=ROWS, LATENTS=LATENTS, SIDE=SIDE, GROUP=GROUP, num_warps=4, num_stages=3,
+            _product_kernel[(triton.cdiv(n, ROWS) * across,)](  # pyright: ignore[reportIndexIssue]
+                found.u, found.upper, found.lower, left, right, states.steps[rows], weights.steps,
+                states.lengths[rows], weights.lengths, states.shared[rows], weights.shared, added, n, n_latents, width,
+                SHARE, TWO_SIDED=two_sided, ROWS=ROWS, LATENTS=LATENTS, APART=APART, SIDE=SIDE, GROUP=GROUP,
+                num_warps=4, num_stages=3,
             )  # fmt: skip
     return found
 
@@ -172,22 +189,38 @@ def _bytes_kernel(
 @triton.jit
 @no_type_check
 def _product_kernel(
-    found, left, right, steps, steps_w, shared, shared_w, n_rows, n_latents, width,
-    ROWS: tl.constexpr, LATENTS: tl.constexpr, SIDE: tl.constexpr, GROUP: tl.constexpr,
+    u, upper, lower, left, right, steps, steps_w, lengths, lengths_w, shared, shared_w, added, n_rows, n_latents,
+    width, share, TWO_SIDED: tl.constexpr, ROWS: tl.constexpr, LATENTS: tl.constexpr, APART: tl.constexpr,
+    SIDE: tl.constexpr, GROUP: tl.constexpr,
 ):  # fmt: skip
-    """One program: ROWS x LATENTS products. Programs that run together take GROUP blocks of rows."""
+    """One program: ROWS x LATENTS products. Programs that run together take GROUP blocks of rows. A group's latents are
+    APART since one thread has them then."""
     blocks, across = tl.cdiv(n_rows, ROWS), tl.cdiv(n_latents, LATENTS)
     first = tl.program_id(0) // (GROUP * across) * GROUP
     height, within = tl.minimum(blocks - first, GROUP), tl.program_id(0) % (GROUP * across)
-    top, edge = (first + within % height) * ROWS, within // height * LATENTS
+    top, tile = (first + within % height) * ROWS, within // height
     sums = tl.zeros((ROWS, LATENTS), tl.int32)
     for k in range(0, width, SIDE):
-        sums = tl.dot(left.load([top, k]), right.load([edge, k]).T, sums, out_dtype=tl.int32)
-    row, latent = top + tl.arange(0, ROWS), edge + tl.arange(0, LATENTS)
+        sums = tl.dot(left.load([top, k]), right.load([tile * LATENTS, k]).T, sums, out_dtype=tl.int32)
+    row, latent = top + tl.arange(0, ROWS), tile * LATENTS + tl.arange(0, LATENTS)
     is_row, is_latent = row < n_rows, latent < n_latents
-    numbers = sums.to(tl.float32) - tl.load(shared + row, mask=is_row, other=0.0)[:, None]
-    numbers -= tl.load(shared_w + latent, mask=is_latent, other=0.0)[None, :]
-    numbers *= tl.load(steps + row, mask=is_row, other=0.0)[:, None]
-    numbers *= tl.load(steps_w + latent, mask=is_latent, other=0.0)[None, :]
+    step, step_w = tl.load(steps + row, mask=is_row, other=0.0), tl.load(steps_w + latent, mask=is_latent, other=0.0)
+    score = sums.to(tl.float32) - tl.load(shared + row, mask=is_row, other=0.0)[:, None]
+    score -= tl.load(shared_w + latent, mask=is_latent, other=0.0)[None, :]
+    score *= step[:, None]
+    score *= step_w[None, :]
     here = row.to(tl.int64)[:, None] * n_latents + latent[None, :]
-    tl.store(found + here, numbers.to(tl.bfloat16), mask=is_row[:, None] & is_latent[None, :])
+    tl.store(u + here, score.to(tl.bfloat16), mask=is_row[:, None] & is_latent[None, :])
+    score += tl.load(added + latent, mask=is_latent, other=0.0)[None, :]
+    if TWO_SIDED:
+        score = tl.abs(score)
+    score = tl.where(is_latent[None, :] & (score == score), score, float("-inf"))
+    best = tl.max(tl.reshape(score, (ROWS, LATENTS // APART, APART)), axis=1)
+    length, length_w = tl.load(lengths + row, mask=is_row, other=0.0), tl.load(lengths_w + latent, mask=is_latent, other=0.0)
+    length_w = tl.max(tl.reshape(length_w, (LATENTS // APART, APART)), axis=0)
+    step_w = tl.max(tl.reshape(step_w, (LATENTS // APART, APART)), axis=0)
+    wrong = (share * step)[:, None] * length_w[None, :] + (share * length)[:, None] * step_w[None, :]
+    above, below = best + wrong, best - wrong
+    there = row.to(tl.int64)[:, None] * (across * APART) + (tile * APART + tl.arange(0, APART))[None, :]
+    tl.store(upper + there, tl.where(above > 0, above * 1.008, above * 0.992).to(tl.bfloat16), mask=is_row[:, None])
+    tl.store(lower + there, tl.where(below > 0, below * 0.992, below * 1.008).to(tl.bfloat16), mask=is_row[:, None])

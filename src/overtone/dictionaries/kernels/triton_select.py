@@ -33,7 +33,7 @@ from overtone.dictionaries.kernels.nominees import Rest
 from overtone.dictionaries.selectors.base import Rule
 
 BLOCK = 2**28  # scores at a time
-LARGE = 2**39  # products of numbers from which int8 is worth its second look
+LARGE = 2**42  # products of numbers from which int8 is worth its second look, for which a host waits
 SIDE, NARROW = 2048, 512  # latents that a program takes at a time
 SAMPLED = 4  # of so many blocks of latents one gives the level
 BITS = 16  # of the level that are found out
@@ -132,12 +132,19 @@ class _Operands:
         lengths = [part.lengths[rows] if i % 2 == 0 else part.lengths for i, part in enumerate(sides)]
         return *scales, *lengths
 
+    def collect(self, scores: tuple[Any, ...], kind: dict[str, Any], n_rows: int, room: int) -> None:
+        """Fill the lists of rows, of whose products the scores were made last."""
+        _collect_kernel[(n_rows,)](  # pyright: ignore[reportIndexIssue]
+            *scores, self.rule.floor, **kind, SAMPLED=SAMPLED, BITS=BITS, EVEN=len(self.weight) % SIDE == 0, SIDE=SIDE,
+            num_warps=8,
+        )  # fmt: skip
+
 
 class _Int8(_Operands):
     """The same in int8: scores are as they are, and may be wrong by the root of (length of a state x step of a weight,
     length of a weight x step of a state)."""
 
-    few, share = True, 1.01 * triton_int8.SURE / 12**0.5
+    few, share = True, triton_int8.SHARE
 
     def round(self) -> None:
         """As in `_Operands`."""
@@ -150,14 +157,35 @@ class _Int8(_Operands):
 
     def products(self, rows: slice) -> tuple[Tensor, Tensor]:
         """As in `_Operands`."""
-        u = triton_int8.product(self.states, self.weights.bytes, rows)
-        return u, u
+        self.scores = triton_int8.scores(self.states, self.weights.bytes, self.added, self.two_sided, rows)
+        return self.scores.u, self.scores.u
 
     def vectors(self, rows: slice) -> tuple[Tensor, ...]:
         """As in `_Operands`."""
         states, weights = self.states, self.weights.bytes
         of_states, of_weights = states.lengths[rows] * self.share, weights.steps
         return (of_states, of_weights) * 2 + (states.steps[rows], weights.lengths) * 2
+
+    def collect(self, scores: tuple[Any, ...], kind: dict[str, Any], n_rows: int, room: int) -> None:
+        """As in `_Operands`: first of groups, then of their latents."""
+        upper, lower = self.scores.upper, self.scores.lower
+        levels = torch.empty(n_rows, dtype=torch.float32, device=upper.device)
+        groups, counts = _lists(n_rows, room, upper.device)
+        _groups_kernel[(n_rows,)](  # pyright: ignore[reportIndexIssue]
+            groups, counts, levels, upper, lower, upper.shape[1], K=self.rule.k, ROOM=room, BITS=BITS, SIDE=SIDE,
+            num_warps=8,
+        )  # fmt: skip
+        of_each = triton_int8.LATENTS // triton_int8.APART
+        _expand_kernel[(n_rows,)](  # pyright: ignore[reportIndexIssue]
+            *scores, groups, counts, levels, ROOM=room, TWO_SIDED=self.two_sided, GROUPS=NARROW // of_each,
+            EACH=of_each, APART=triton_int8.APART, num_warps=2,
+        )  # fmt: skip
+
+
+def _lists(n_rows: int, room: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """(rows, places) int32, and (rows,) how many of them are in use: none yet."""
+    columns = torch.empty(n_rows, room, dtype=torch.int32, device=device)
+    return columns, torch.zeros(n_rows, dtype=torch.int32, device=device)
 
 
 def _product(states: Halves, weight: Halves, rows: slice) -> Tensor:
@@ -180,22 +208,19 @@ def _chosen(ours: _Operands, rows: slice, room: int) -> tuple[Tensor, Tensor, Te
     u, v = ours.products(rows)
     (n_rows, n_latents), k, boosted = u.shape, ours.rule.k, ours.rule.boost is not None
     places, device = ours.places(room), u.device
-    columns = torch.empty(n_rows, room, dtype=torch.int32, device=device)
-    counts = torch.zeros(n_rows, dtype=torch.int32, device=device)
+    columns, counts = _lists(n_rows, room, device)
     latents = torch.empty(n_rows, places, dtype=torch.int64, device=device)
     of_u, of_v = (torch.empty(n_rows, n, dtype=torch.float32, device=device) for n in (places, places * boosted))
     scores = columns, counts, u, v, *ours.vectors(rows), ours.added, n_latents, ours.share
     kind: dict[str, Any] = {
-        "K": k, "ROOM": room, "TWO_SIDED": ours.two_sided, "BOOSTED": boosted, "SURE": ours.sure, "FEW": ours.few
+        "K": k, "ROOM": room, "TWO_SIDED": ours.two_sided, "BOOSTED": boosted, "SURE": ours.sure
     }  # fmt: skip
     with on(device):
-        _collect_kernel[(n_rows,)](  # pyright: ignore[reportIndexIssue]
-            *scores, ours.rule.floor, **kind, SAMPLED=SAMPLED, BITS=BITS, EVEN=n_latents % SIDE == 0, SIDE=SIDE,
-            num_warps=8,
-        )  # fmt: skip
+        ours.collect(scores, kind, n_rows, room)
         _rank_kernel[(n_rows,)](  # pyright: ignore[reportIndexIssue]
-            latents, of_u, of_v, *scores, ours.bias, **kind, PLACES=places, NONE=NONE, SIDE=NARROW, num_warps=2
-        )
+            latents, of_u, of_v, *scores, ours.bias, **kind, FEW=ours.few, PLACES=places, NONE=NONE, SIDE=NARROW,
+            num_warps=2,
+        )  # fmt: skip
     del u, v
     if ours.sure:
         latents, of_u, of_v = _scored_again(ours, rows, latents, of_u, of_v, counts)
@@ -286,17 +311,16 @@ def _products_kernel(
 @no_type_check
 def _scores(
     u, v, column, inside, of_row, of_row_v, length, length_v, scales_w, scales_d, lengths_w, lengths_d, added,
-    TWO_SIDED: tl.constexpr, BOOSTED: tl.constexpr, SURE: tl.constexpr, FEW: tl.constexpr, ROOT: tl.constexpr,
+    TWO_SIDED: tl.constexpr, BOOSTED: tl.constexpr, SURE: tl.constexpr, FEW: tl.constexpr,
 ):  # fmt: skip
-    """Scores of a row at some columns, and by how much they may be wrong. FEW: in int8; ROOT: by no more than that."""
+    """Scores of a row at some columns, and by how much they may be wrong. FEW: in int8."""
     score = tl.load(u + column, mask=inside, other=0.0).to(tl.float32)
     scale, wrong = tl.load(scales_w + column, mask=inside, other=0.0), 0.0
     if SURE:
         wrong = length * tl.load(lengths_w + column, mask=inside, other=0.0)
     if FEW:
         also = of_row * scale
-        wrong = tl.sqrt(wrong * wrong + also * also) if ROOT else wrong + also
-        wrong += tl.abs(score) * 0.00395  # triton_int8.GRAIN
+        wrong = tl.sqrt(wrong * wrong + also * also) + tl.abs(score) * 0.00395  # triton_int8.GRAIN
     else:
         score *= of_row * scale
     score += tl.load(added + column, mask=inside, other=0.0)
@@ -354,8 +378,8 @@ def _best(scores, columns, K: tl.constexpr):
 def _collect_kernel(
     columns, counts, u, v, scales, scales_w, scales_a, scales_d, lengths, lengths_w, lengths_a, lengths_d,
     added, n_latents, share, floor, K: tl.constexpr, ROOM: tl.constexpr, TWO_SIDED: tl.constexpr,
-    BOOSTED: tl.constexpr, SURE: tl.constexpr, FEW: tl.constexpr, SAMPLED: tl.constexpr, BITS: tl.constexpr,
-    EVEN: tl.constexpr, SIDE: tl.constexpr,
+    BOOSTED: tl.constexpr, SURE: tl.constexpr, SAMPLED: tl.constexpr, BITS: tl.constexpr, EVEN: tl.constexpr,
+    SIDE: tl.constexpr,
 ):  # fmt: skip
     """One program: one row. Columns on its list come in any order. Each thread has every so many-eth column: were they
     neighbours, to be read at once, they would have to change hands before they are counted."""
@@ -374,7 +398,7 @@ def _collect_kernel(
             inside = (lane >= 0) if EVEN else (column < n_latents)
             score, wrong = _scores(
                 u, v, column, inside, of_row, of_row_v, length, length_v, scales_w, scales_d, lengths_w, lengths_d,
-                added, TWO_SIDED, BOOSTED, SURE, FEW, False,
+                added, TWO_SIDED, BOOSTED, SURE, False,
             )  # fmt: skip
             if SURE:
                 score -= wrong
@@ -386,7 +410,7 @@ def _collect_kernel(
         inside = (lane >= 0) if EVEN else (column < n_latents)
         score, wrong = _scores(
             u, v, column, inside, of_row, of_row_v, length, length_v, scales_w, scales_d, lengths_w, lengths_d, added,
-            TWO_SIDED, BOOSTED, SURE, FEW, False,
+            TWO_SIDED, BOOSTED, SURE, False,
         )  # fmt: skip
         if SURE:
             score += wrong
@@ -394,6 +418,63 @@ def _collect_kernel(
         good = good & inside
         place = tl.atomic_add(counter, 1, mask=good, sem="relaxed")
         tl.store(columns + place, column, mask=good & (place < ROOM))
+
+
+@triton.jit
+@no_type_check
+def _groups_kernel(
+    groups, counts, levels, upper, lower, n_groups,
+    K: tl.constexpr, ROOM: tl.constexpr, BITS: tl.constexpr, SIDE: tl.constexpr,
+):  # fmt: skip
+    """One program: one row. A level that K scores reach, and the groups of which some score may."""
+    row, lane = tl.program_id(0), tl.max_contiguous(tl.arange(0, SIDE), 1)
+    upper += row.to(tl.int64) * n_groups
+    lower += row.to(tl.int64) * n_groups
+    best = tl.full((SIDE,), float("-inf"), tl.float32)
+    for first in range(0, n_groups, SIDE):
+        group = first + lane
+        best = tl.maximum(best, tl.load(lower + group, mask=group < n_groups, other=float("-inf")).to(tl.float32))
+    level = _kth(best, K, BITS)
+    tl.store(levels + row, level)
+    counter = counts + row + tl.zeros((SIDE,), tl.int32)
+    for first in range(0, n_groups, SIDE):
+        group = first + lane
+        inside = group < n_groups
+        good = inside & (tl.load(upper + group, mask=inside, other=float("-inf")).to(tl.float32) >= level)
+        place = tl.atomic_add(counter, 1, mask=good, sem="relaxed")
+        tl.store(groups + row.to(tl.int64) * ROOM + place, group, mask=good & (place < ROOM))
+
+
+@triton.jit
+@no_type_check
+def _expand_kernel(
+    columns, counts, u, v, scales, scales_w, scales_a, scales_d, lengths, lengths_w, lengths_a, lengths_d,
+    added, n_latents, share, groups, of_groups, levels,
+    ROOM: tl.constexpr, TWO_SIDED: tl.constexpr, GROUPS: tl.constexpr, EACH: tl.constexpr, APART: tl.constexpr,
+):  # fmt: skip
+    """One program: one row. The latents of its groups whose scores may reach its level; with too many groups as many as
+    do not fit on the list."""
+    row, slot = tl.program_id(0), tl.arange(0, GROUPS * EACH)
+    wide = row.to(tl.int64)
+    u += wide * n_latents
+    listed, level = tl.load(of_groups + row), tl.load(levels + row)
+    of_row, length = tl.load(scales + row), share * tl.load(lengths + row)
+    counter = counts + row + tl.zeros((GROUPS * EACH,), tl.int32)
+    if listed > ROOM:
+        tl.store(counts + row, ROOM + 1)
+    else:
+        for first in range(0, listed, GROUPS):
+            place = first + slot // EACH
+            group = tl.load(groups + wide * ROOM + place, mask=place < listed, other=0)
+            column = group // APART * (APART * EACH) + group % APART + slot % EACH * APART
+            inside = (place < listed) & (column < n_latents)
+            score, wrong = _scores(
+                u, u, column, inside, of_row, of_row, length, length, scales_w, scales_w, lengths_w, lengths_w, added,
+                TWO_SIDED, False, True, True,
+            )  # fmt: skip
+            good = inside & (score + wrong >= level)
+            where = tl.atomic_add(counter, 1, mask=good, sem="relaxed")
+            tl.store(columns + wide * ROOM + where, column, mask=good & (where < ROOM))
 
 
 @triton.jit
@@ -432,7 +513,7 @@ def _rank_kernel(
             length, length_v = share * tl.load(lengths + row), share * tl.load(lengths_a + row)
             score, wrong = _scores(
                 u, v, column, there, of_row, of_row_v, length, length_v, scales_w, scales_d, lengths_w, lengths_d,
-                added, TWO_SIDED, BOOSTED, SURE, FEW, True,
+                added, TWO_SIDED, BOOSTED, SURE, FEW,
             )  # fmt: skip
             score = tl.where(there, score, float("-inf"))
             if SURE:
@@ -486,7 +567,7 @@ def _search(
         inside = column < n_latents
         score, wrong = _scores(
             u, v, column, inside, of_row, of_row_v, 0.0, 0.0, scales_w, scales_d, lengths_w, lengths_d, added,
-            TWO_SIDED, BOOSTED, False, False, False,
+            TWO_SIDED, BOOSTED, False, False,
         )  # fmt: skip
         equal = (inside & (score == level)).to(tl.int32)
         wins = inside & ((score > level) | ((equal > 0) & (equals + tl.cumsum(equal, axis=0) <= K - above)))
@@ -510,7 +591,7 @@ def _reaching(
         inside = column < n_latents
         score, wrong = _scores(
             u, v, column, inside, of_row, of_row_v, 0.0, 0.0, scales_w, scales_d, lengths_w, lengths_d, added,
-            TWO_SIDED, BOOSTED, False, False, False,
+            TWO_SIDED, BOOSTED, False, False,
         )  # fmt: skip
         count += tl.sum((inside & (score >= least)).to(tl.int32), axis=0)
     return count
