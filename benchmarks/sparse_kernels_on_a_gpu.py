@@ -9,7 +9,7 @@ latents, 64 active, 4096 rows by default):
   dense      TopK written with dense products under bf16 autocast, torch's own gradients and fused Adam
   sparsify   sparsify's forward, loss, backward and Adam, under its bf16 autocast (where it is installed)
   sae_lens   SAELens's TopK training step, under bf16 autocast (where it is installed)
-Every step includes clipping or renormalisation as its library does it by default. The ways take turns, step by step,
+Every step includes clipping or renormalisation as its library does it by default. The ways take turns of --steps steps,
 timed by CUDA events. Reported: median milliseconds per step, ratios to the product, times as fast as each peer, peak
 memory of each way. What does not fit into the GPU's memory is left out and named.
 
@@ -155,17 +155,20 @@ def present(device: torch.device, asked: list[str]) -> list[str]:
     return [name for name in WAYS if name not in missing and (name in asked or name == "product")]
 
 
-def timed_ms(step: Step, rows: torch.Tensor) -> float:
+def timed_ms(step: Step, rows: torch.Tensor, n: int) -> float:
+    """Milliseconds of one of n steps in a row."""
     if rows.device.type != "cuda":
         started = time.perf_counter()
-        step(rows)
-        return 1000 * (time.perf_counter() - started)
+        for _ in range(n):
+            step(rows)
+        return 1000 * (time.perf_counter() - started) / n
     before, after = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     before.record()
-    step(rows)
+    for _ in range(n):
+        step(rows)
     after.record()
     torch.cuda.synchronize()
-    return before.elapsed_time(after)
+    return before.elapsed_time(after) / n
 
 
 def measure(options: argparse.Namespace, device: torch.device) -> dict[str, Any]:
@@ -180,7 +183,7 @@ def measure(options: argparse.Namespace, device: torch.device) -> dict[str, Any]
                 torch.cuda.reset_peak_memory_stats()
                 resident = torch.cuda.memory_allocated()
             try:
-                ms = timed_ms(ways[name], rows)
+                ms = timed_ms(ways[name], rows, options.steps)
             except torch.OutOfMemoryError:
                 del ways[name]
                 torch.cuda.empty_cache()
@@ -205,6 +208,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name, default in (
         ("rows", 4096), ("width", 4096), ("latents", 65536), ("active", 64), ("rounds", 20), ("warm-up", 5),
+        ("steps", 4),
     ):  # fmt: skip
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--ways", nargs="+", choices=list(WAYS), default=list(WAYS))

@@ -1,5 +1,5 @@
-"""Int8 nominees on a GPU: what they miss is bounded, and the choice is that of float32; in Triton's interpreter on a CPU,
-or compiled on a GPU with TRITON_INTERPRET=0."""
+"""Int8 nominees on a GPU: what they miss is bounded, and the choice is that of float32. In Triton's interpreter on a
+CPU, or compiled on a GPU with TRITON_INTERPRET=0."""
 
 import os
 
@@ -27,7 +27,8 @@ EXACT = {"highest": 1e-5, "high": 2.0**-10}  # of products, in shares of the len
 def small(monkeypatch):
     """Several blocks of everything even where there is little of it."""
     monkeypatch.setattr(triton_select, "LARGE", 0)
-    for name, size in {"BLOCK": 3500, "NARROW": 32, "LEAST": 16, "PLACES": 4, "WIDTH": 16}.items():
+    monkeypatch.setattr(triton_select._Int8, "block", 3500)
+    for name, size in {"NARROW": 32, "LEAST": 16, "PLACES": 4, "WIDTH": 16}.items():
         monkeypatch.setattr(triton_select, name, size)
     if ON_CPU:  # compiled, blocks of a product are as large as they have to be
         monkeypatch.setattr(triton_int8, "is_fast", lambda device: True)

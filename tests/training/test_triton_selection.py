@@ -31,7 +31,8 @@ EXACT = {"highest": 1e-5, "high": 2.0**-10}  # of products, in shares of the len
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
     """Several blocks of rows, of latents and of places even where there are few of them."""
-    sizes = {"BLOCK": 700, "SIDE": 64, "NARROW": 32, "LEAST": 16, "AGAIN": 4, "FLOORED": 64, "PLACES": 4, "WIDTH": 16}
+    monkeypatch.setattr(triton_select._Operands, "block", 700)
+    sizes = {"SIDE": 64, "NARROW": 32, "LEAST": 16, "AGAIN": 4, "FLOORED": 64, "PLACES": 4, "WIDTH": 16}
     for name, size in sizes.items():
         monkeypatch.setattr(triton_select, name, size)
     before = torch.get_float32_matmul_precision()

@@ -1,4 +1,4 @@
-"""What kernels make of a parameter, kept until that changes; who changes it can renew what is kept while it is at hand."""
+"""What kernels make of a parameter, kept until that changes. Who changes it can renew what is kept."""
 
 import weakref
 from dataclasses import dataclass

@@ -14,7 +14,7 @@ Import this module only where Triton is installed.
 import logging
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, no_type_check
+from typing import no_type_check
 
 import torch
 import triton
@@ -27,6 +27,7 @@ from overtone.dictionaries.kernels.rounded import balance
 
 log = logging.getLogger(__name__)
 ROWS, LATENTS, SIDE, GROUP = 128, 128, 128, 8  # of a product that a program takes; chosen on an H200
+WARPS, STAGES = 4, 3  # that it has
 APART = 8  # latents of a program that are so far apart form a group
 EVEN = 16  # what widths are multiples of, and latents
 SURE = 8.0  # deviations of errors that places are chosen within
@@ -144,7 +145,7 @@ def scores(states: Bytes, weights: Bytes, added: Tensor, two_sided: bool, rows: 
                 found.u, found.upper, found.lower, left, right, states.steps[rows], weights.steps,
                 states.lengths[rows], weights.lengths, states.shared[rows], weights.shared, added, n, n_latents, width,
                 SHARE, TWO_SIDED=two_sided, ROWS=ROWS, LATENTS=LATENTS, APART=APART, SIDE=SIDE, GROUP=GROUP,
-                num_warps=4, num_stages=3,
+                num_warps=WARPS, num_stages=STAGES,
             )  # fmt: skip
     return found
 
@@ -216,7 +217,10 @@ def _product_kernel(
         score = tl.abs(score)
     score = tl.where(is_latent[None, :] & (score == score), score, float("-inf"))
     best = tl.max(tl.reshape(score, (ROWS, LATENTS // APART, APART)), axis=1)
-    length, length_w = tl.load(lengths + row, mask=is_row, other=0.0), tl.load(lengths_w + latent, mask=is_latent, other=0.0)
+    length, length_w = (
+        tl.load(lengths + row, mask=is_row, other=0.0),
+        tl.load(lengths_w + latent, mask=is_latent, other=0.0),
+    )
     length_w = tl.max(tl.reshape(length_w, (LATENTS // APART, APART)), axis=0)
     step_w = tl.max(tl.reshape(step_w, (LATENTS // APART, APART)), axis=0)
     wrong = (share * step)[:, None] * length_w[None, :] + (share * length)[:, None] * step_w[None, :]

@@ -75,7 +75,7 @@ def select(centred: Tensor, weight: Tensor, bias: Tensor, rule: Rule, two_sided:
 def _int8_serves(centred: Tensor, weight: Tensor, rule: Rule) -> bool:
     """Whether int8 may nominate: for large products, of which there is one, where it did not disappoint lately."""
     (rows, width), n_latents = centred.shape, len(weight)
-    if not rule.k or rule.boost is not None or rows * n_latents * width < LARGE or LONGER * rule.k > MOST:
+    if not rule.k or rule.boost is not None or rows * n_latents * width < LARGE or LIST * rule.k > MOST:
         return False
     if width % triton_int8.EVEN or n_latents % triton_int8.EVEN or not triton_int8.is_fast(weight.device):
         return False
@@ -84,10 +84,10 @@ def _int8_serves(centred: Tensor, weight: Tensor, rule: Rule) -> bool:
 
 
 def _from_int8(ours: "_Int8") -> Chosen | None:
-    """The choice with int8 nominees; None where these leave too much in doubt. This waits for the device once."""
-    room = max(LEAST, triton.next_power_of_2(LONGER * ours.rule.k))
-    latents, u, _, doubtful = _in_blocks(ours, room)
-    failed = bool(((doubtful > ours.places(room)) | (doubtful < ours.rule.k)).any())
+    """The choice with int8 nominees; None where these leave too much in doubt. It waits until the device knows that,
+    while this has other work."""
+    latents, u, *_ = _in_blocks(ours, max(LEAST, triton.next_power_of_2(LIST * ours.rule.k)))
+    failed = ours.failed()
     rest = _RESTS.get(ours.weight)
     if rest is None:
         rest = _RESTS[ours.weight] = Rest()
@@ -101,7 +101,7 @@ def _from_int8(ours: "_Int8") -> Chosen | None:
 class _Operands:
     """States and weights of a product, or of two, in 16 bits; what is added to pre-activations, and to scores."""
 
-    few, share = False, WRONG
+    few, share, block = False, WRONG, BLOCK
 
     def __init__(self, centred: Tensor, weight: Tensor, bias: Tensor, rule: Rule, two_sided: bool) -> None:
         self.centred, self.weight, self.bias, self.rule, self.two_sided = centred, weight, bias, rule, two_sided
@@ -132,6 +132,9 @@ class _Operands:
         lengths = [part.lengths[rows] if i % 2 == 0 else part.lengths for i, part in enumerate(sides)]
         return *scales, *lengths
 
+    def judge(self, doubtful: Tensor, places: int) -> None:
+        """16 bits do with what there is."""
+
     def collect(self, scores: tuple[Any, ...], kind: dict[str, Any], n_rows: int, room: int) -> None:
         """Fill the lists of rows, of whose products the scores were made last."""
         _collect_kernel[(n_rows,)](  # pyright: ignore[reportIndexIssue]
@@ -144,12 +147,14 @@ class _Int8(_Operands):
     """The same in int8: scores are as they are, and may be wrong by the root of (length of a state x step of a weight,
     length of a weight x step of a state)."""
 
-    few, share = True, triton_int8.SHARE
+    few, share, block = True, triton_int8.SHARE, 2 * BLOCK  # in half as many bytes
 
     def round(self) -> None:
         """As in `_Operands`."""
         self.weights = triton_int8.weights_of(self.weight, self.centred)
         self.states = triton_int8.bytes_of(self.centred, self.weights.frame, 0)
+        self.flags: list[Tensor] = []
+        self.known = torch.cuda.Event() if self.weight.device.type == "cuda" else None
 
     def places(self, room: int) -> int:
         """As in `_Operands`."""
@@ -181,6 +186,19 @@ class _Int8(_Operands):
             EACH=of_each, APART=triton_int8.APART, num_warps=2,
         )  # fmt: skip
 
+    def judge(self, doubtful: Tensor, places: int) -> None:
+        """Whether too many places of a row are in doubt, or too few are places at all, is on its way to the host."""
+        flag = ((doubtful > places) | (doubtful < self.rule.k)).any()
+        self.flags.append(flag.to("cpu", non_blocking=True))
+        if self.known is not None:
+            self.known.record()
+
+    def failed(self) -> bool:
+        """What was judged; what was asked of the device since then need not be done."""
+        if self.known is not None:
+            self.known.synchronize()
+        return any(map(bool, self.flags))
+
 
 def _lists(n_rows: int, room: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """(rows, places) int32, and (rows,) how many of them are in use: none yet."""
@@ -197,7 +215,7 @@ def _product(states: Halves, weight: Halves, rows: slice) -> Tensor:
 
 def _in_blocks(ours: _Operands, room: int) -> tuple[Tensor, ...]:
     """What `_chosen` finds of all rows."""
-    size, n_rows = max(1, BLOCK // len(ours.weight)), len(ours.centred)
+    size, n_rows = max(1, ours.block // len(ours.weight)), len(ours.centred)
     parts = [_chosen(ours, slice(start, start + size), room) for start in range(0, n_rows, size)]
     return tuple(torch.cat(some) if len(parts) > 1 else some[0] for some in zip(*parts, strict=True))
 
@@ -222,6 +240,7 @@ def _chosen(ours: _Operands, rows: slice, room: int) -> tuple[Tensor, Tensor, Te
             num_warps=2,
         )  # fmt: skip
     del u, v
+    ours.judge(counts, places)
     if ours.sure:
         latents, of_u, of_v = _scored_again(ours, rows, latents, of_u, of_v, counts)
     return latents, of_u, of_v, counts
