@@ -28,8 +28,9 @@ What would refute it, written before the first run
 (a) an interval of a paired difference that reaches 0; (b) an error with powers below 97 % of that without, where
 nothing binds; (c) a mean AUROC of strength for binding below 0.8, or not above that of covariance; (d) an error more
 than 5 % above TopK's; (e) an interval that reaches 0; (f) a mean correlation of strength with co-occurrence above 0.2,
-or not below that of covariance; (g) an interval of the difference to a random pair's sum that reaches 0. At `tiny`
-nothing is refuted or confirmed: it shows that the machinery runs.
+or not below that of covariance; (g) an interval of the difference to a random pair's sum that reaches 0. (g) was added
+later, when runs by hand had shown the effect. At `tiny` nothing is refuted or confirmed: it shows that the machinery
+runs.
 """
 
 from __future__ import annotations
