@@ -82,6 +82,8 @@ PUBLIC: dict[str, str] = {
     "fit": "overtone.training.fit",
     "fit_many": "overtone.training.fit",
     "from_atom": "overtone.directions.atoms",
+    "from_interaction": "overtone.directions.interactions",
+    "from_linear_parts": "overtone.directions.interactions",
     "generate": "overtone.steering.generate",
     "generate_arms": "overtone.steering.generate",
     "import_control_vector": "overtone.formats.control_vector",

@@ -152,6 +152,7 @@ def check(preset, split, size, folder):
         assert run.records[-1].l0 == alone.records[-1].l0
         assert run.records[-1].share_dead == pytest.approx(alone.records[-1].share_dead)
         assert run.records[-1].loss == pytest.approx(alone.records[-1].loss)
+        assert run.records[-1].told == pytest.approx(alone.records[-1].told)
 
 
 SPREAD = pytest.mark.parametrize("name", sorted(ENTRIES.keys() - WHOLE.keys()))

@@ -1,6 +1,9 @@
 """Group bias adaptation: the rule is the paper's, streaming it changes nothing, and latents resonate with features that
 fire as often as their group may."""
 
+from dataclasses import replace
+from statistics import median
+
 import pytest
 import torch
 
@@ -149,6 +152,40 @@ def test_the_stream_moves_biases_as_the_whole_buffer_would(monkeypatch):
             buffer = []
         torch.testing.assert_close(controller.state["bias"], bias)
     assert bias.min() < 0
+
+
+@pytest.mark.parametrize("size", [0.3, 0.0])
+def test_records_tell_how_far_the_last_buffer_moved_the_biases_per_100_updates(size):
+    """In buffers of 10 updates; with steps of 0 nothing moves."""
+    _, x, _ = planted(0)
+    preset = GBA(16, groups=2, highest=0.3, lowest=0.1, down=size, up=size, every=0.25)
+    run = Run("test", preset, preset.build(WIDTH, torch.Generator().manual_seed(0)).train(), lr=2e-3,
+              schedule=Schedule(), n_tokens=40 * 50)  # fmt: skip
+    run.begin(x[:5000])
+    controller = next(m for m in run.maintainers if isinstance(m, GroupBias))
+    told, moved = [], []
+    for step in range(40):
+        before = controller.state["bias"]
+        run.advance(x[50 * step : 50 * step + 50])
+        moved.append(float((controller.state["bias"] - before).abs().mean()) / WIDTH**0.5)
+        told.append(run.measure().told["bias_drift"])
+    ends = [step for step, change in enumerate(moved) if change > 0]
+    assert ends == ([10, 20, 30] if size else []) and told[:10] == [0.0] * 10
+    for step in ends:
+        updates = 11 if step == 10 else 10
+        assert told[step : step + 10] == pytest.approx([100 * moved[step] / updates] * len(told[step : step + 10]))
+    assert size or told == [0.0] * 40
+
+
+def test_the_drift_falls_as_biases_settle_and_does_not_where_the_loop_is_too_fast_for_the_weights():
+    _, x, _ = planted(0)
+    presets = [PRESET, replace(PRESET, every=1 / 1600, down=0.1, up=0.1)]  # 3 updates a buffer, and 1
+    slow, fast = (
+        [record.told["bias_drift"] for record in one.record]
+        for one in (fit(preset, x, **OPTIONS | {"n_tokens": 300_000}) for preset in presets)
+    )
+    assert median(slow[-10:]) < 0.1 * slow[0] and median(fast[-10:]) > 0.5 * fast[0]
+    assert median(fast[-10:]) > 10 * median(slow[-10:])
 
 
 def test_the_bias_has_no_gradient_and_without_steps_the_model_is_tied_and_rectified():

@@ -1,24 +1,34 @@
 """The polynomial decoder is the written-out polynomial, coincides with a linear one without its powers, and finds pairs
 that bind."""
 
+import copy
+from collections import defaultdict
+from itertools import combinations
+from statistics import median
+
 import pytest
 import torch
 from torch.nn.functional import normalize
 
 from overtone.core.errors import CapabilityError, DataError, SettingError
+from overtone.core.sites import Site
 from overtone.data.synthetic import plant_pairs
 from overtone.dictionaries.codes import SparseCodes
 from overtone.dictionaries.decoders.linear import Linear
 from overtone.dictionaries.decoders.polynomial import Polynomial
+from overtone.dictionaries.interacting import interaction_vector
 from overtone.dictionaries.maintainers.orthonormal import retracted
 from overtone.dictionaries.presets.poly_sae import PolySAE
 from overtone.dictionaries.presets.top_k import TopK
-from overtone.interpret.interactions import interaction_vector, interactions
+from overtone.directions.interactions import from_interaction, from_linear_parts
+from overtone.interpret.interactions import interactions
+from overtone.steering.edits.add import Add
 from overtone.training.fit import Job, fit, fit_many
 from overtone.training.run import Run
 from overtone.training.schedules import Schedule
 
 LATENTS = WIDTH = 32
+SITE = "residual.3"
 OPTIONS = {"n_tokens": 200_000, "batch_rows": 200, "quiet": True}
 
 
@@ -53,6 +63,8 @@ def test_it_is_the_polynomial_written_out_with_dense_tensors():
     torch.testing.assert_close(made(z), expected)
     first, second = torch.tensor([0, 5]), torch.tensor([7, 2])
     torch.testing.assert_close(made.bindings(first, second), 2 * pairs[first, second])
+    third = torch.tensor([3, 39])
+    torch.testing.assert_close(made.bindings(first, second, third), 6 * triples[first, second, third])
 
 
 def test_sparse_and_dense_products_agree():
@@ -192,20 +204,92 @@ def test_planted_pairs_are_among_the_strongest_interactions(made):
     assert sorted(ranks)[1] < 0.05 and sorted(shares)[1] > 0.75 and min(shares) > 0.5, shares
 
 
-def test_the_interaction_vector_is_what_decoding_two_gains_over_each(made):
-    dictionary = made[0][2]
+def decoded(dictionary, *active):
+    """What latents of value 1 give, or none."""
+    indices = torch.tensor([active or (0,)])
+    values = torch.full(indices.shape, float(bool(active)), dtype=torch.float64)
+    return dictionary.decode(SparseCodes(values, indices, LATENTS))[0]
+
+
+def only_together(dictionary, *active):
+    """What latents of value 1 give beyond what any fewer of them give."""
+    subsets = [some for n in range(len(active) + 1) for some in combinations(active, n)]
+    return sum((-1) ** (len(active) - len(some)) * decoded(dictionary, *some) for some in subsets)
+
+
+def test_the_interaction_vector_is_what_decoding_some_gains_over_fewer(made):
+    dictionary, x = copy.deepcopy(made[0][2]).double(), made[0][1].double()
+    triple = interaction_vector(dictionary, 3, 8, 5)
+    torch.testing.assert_close(triple, only_together(dictionary, 3, 8, 5), rtol=1e-9, atol=1e-12)
     dictionary.decoder.weights.data[1] = 0.0  # without the cubic part
-
-    def decoded(*active):
-        return dictionary.decode(SparseCodes(torch.ones(1, len(active)), torch.tensor([active]), LATENTS))[0]
-
-    nothing = dictionary.decode(SparseCodes(torch.zeros(1, 1), torch.zeros(1, 1, dtype=torch.int64), LATENTS))[0]
-    gained = decoded(3, 8) - decoded(3) - decoded(8) + nothing
-    vector = interaction_vector(dictionary, 3, 8)
-    torch.testing.assert_close(gained, vector, rtol=1e-3, atol=1e-4)
-    found = interactions(dictionary, dictionary.encode(made[0][1]))
+    pair = interaction_vector(dictionary, 3, 8)
+    torch.testing.assert_close(pair, only_together(dictionary, 3, 8), rtol=1e-9, atol=1e-12)
+    assert triple.norm() > 1e-4 and pair.norm() > 1e-3 and not interaction_vector(dictionary, 3, 8, 5).any()
+    torch.testing.assert_close(interaction_vector(dictionary.folded(), 3, 8), pair)
+    found = interactions(dictionary, dictionary.encode(x))
     place = ((found.first == 3) & (found.second == 8)).nonzero().item()
-    torch.testing.assert_close(found.strength[place], vector.norm().to(found.strength.dtype), rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(found.strength[place], pair.norm(), rtol=1e-4, atol=1e-6)
+
+
+def test_directions_are_these_vectors_and_know_their_latents_site_and_lengths(made):
+    dictionary = made[0][2]
+    alone = [from_linear_parts(dictionary, [i], SITE) for i in (3, 8, 5)]
+    vectors = [d.raw_norm * d.vector for d in alone]
+    for latents in ([3, 8], [3, 8, 5]):
+        both, summed = from_interaction(dictionary, latents, SITE), from_linear_parts(dictionary, latents, SITE)
+        torch.testing.assert_close(both.raw_norm * both.vector, interaction_vector(dictionary, *latents))
+        torch.testing.assert_close(summed.raw_norm * summed.vector, sum(vectors[: len(latents)]))
+        assert (both.site, both.origin["latents"]) == (Site.parse(SITE), latents)
+    torch.testing.assert_close(vectors[0], dictionary.decoder.rows()[3].detach())
+
+
+def matched(planted, dictionary):
+    """Pairs of latents that match pairs of features which bind, with the planted vectors, and as many other pairs."""
+    cosines = normalize(dictionary.decoder.rows(), dim=1) @ planted.atoms.T
+    latent = {a: int(cosines[:, a].argmax()) for a in range(LATENTS) if cosines[:, a].max() > 0.9}
+    bound = [tuple(pair) for pair in planted.pairs.tolist()]
+    vectors = [normalize(v, dim=0) for pair, v in zip(bound, planted.vectors, strict=True) if set(pair) <= set(latent)]
+    others = [pair for pair in combinations(sorted(latent), 2) if pair not in bound]
+    drawn = torch.randperm(len(others), generator=torch.Generator().manual_seed(0))[: len(vectors)].tolist()
+    found = [[latent[a], latent[b]] for a, b in bound if {a, b} <= set(latent)]
+    return found, vectors, [[latent[a] for a in others[place]] for place in drawn]
+
+
+def test_what_a_pair_adds_is_the_planted_vector_and_what_random_pairs_add_is_not(made):
+    """Pairs of all seeds: which ones a training finds differs."""
+    along, along_random, lengths, lengths_random, summed = [], [], [], [], []
+    for planted, _, dictionary, *_ in made:
+        for pair, vector, other in zip(*matched(planted, dictionary), strict=True):
+            found, control = (from_interaction(dictionary, latents, SITE) for latents in (pair, other))
+            along.append(found.vector @ vector)
+            along_random.append(control.vector @ vector)
+            lengths.append(found.raw_norm)
+            lengths_random.append(control.raw_norm)
+            summed.append(from_linear_parts(dictionary, pair, SITE).vector @ vector)
+    assert len(along) > 20 and median(along) > 0.6
+    assert abs(median(along_random)) < 0.2 and abs(median(summed)) < 0.3
+    assert median(lengths) > 2 * median(lengths_random)
+
+
+def test_steering_by_a_pairs_sum_makes_both_active_and_with_them_what_they_add_together(made):
+    """Rows in which neither is active, moved equally far by the pair's sum, by what the pair adds, and by a random
+    pair's sum. Only the first makes both active and gains the planted vector, which is no part of the sum."""
+    both, gained = defaultdict(list), defaultdict(list)
+    for planted, x, dictionary, *_ in made:
+        active = dictionary.encode(x).dense() != 0
+        for pair, vector, other in zip(*matched(planted, dictionary), strict=True):
+            rows, summed = x[~active[:, pair].any(1)][:200], from_linear_parts(dictionary, pair, SITE)
+            ways = {
+                "sum": summed, "product": from_interaction(dictionary, pair, SITE),
+                "random": from_linear_parts(dictionary, other, SITE),
+            }  # fmt: skip
+            for name, direction in ways.items():
+                moved = Add(summed.raw_norm).apply(rows, direction)
+                both[name].append((dictionary.encode(moved).dense()[:, pair] != 0).all(1).float().mean())
+                change = dictionary.reconstruct(moved) - dictionary.reconstruct(rows)
+                gained[name].append((change @ vector).mean())
+    assert median(both["sum"]) > 0.7 and median(both["product"]) < 0.1 and median(both["random"]) < 0.1
+    assert median(gained["sum"]) > 0.5 and max(median(gained["product"]), median(gained["random"])) < 0.4
 
 
 # ----------------------------------------------------------------------------------------------------- capabilities
@@ -226,8 +310,29 @@ def test_interactions_need_a_polynomial_decoder_and_two_latents(made):
     linear = fit(TopK(8, k=2), x[:500], n_tokens=500, batch_rows=100, quiet=True).dictionary
     with pytest.raises(CapabilityError, match="poly_sae"):
         interactions(linear, linear.encode(x))
+    for make in (from_interaction, from_linear_parts):
+        with pytest.raises(CapabilityError, match="poly_sae"):
+            make(linear, [0, 1], SITE)
     with pytest.raises(DataError, match="a pair needs two"):
         interactions(made[0][2], made[0][2].encode(x), least=len(x) + 1)
+
+
+@pytest.mark.parametrize("latents", [[], [3], [3, 3], [3, 8, 3], [1, 2, 3, 4]])
+def test_an_interaction_is_of_two_or_three_different_latents(made, latents):
+    with pytest.raises(DataError, match="two or three different"):
+        from_interaction(made[0][2], latents, SITE)
+
+
+def test_latents_that_do_not_exist_none_at_all_and_powers_that_are_not_there_are_refused(made):
+    _, _, dictionary, without, *_ = made[0]
+    for make in (from_interaction, from_linear_parts):
+        for missing in (-1, LATENTS):
+            with pytest.raises(DataError, match=f"latent {missing} does not exist; .* 0 to 31"):
+                make(dictionary, [3, missing], SITE)
+    with pytest.raises(DataError, match="at least one"):
+        from_linear_parts(dictionary, [], SITE)
+    with pytest.raises(DataError, match="latents 3 x 8: the vector is zero"):
+        from_interaction(without, [3, 8], SITE)
 
 
 def test_ranks_that_do_not_fit_are_refused():

@@ -7,7 +7,7 @@ from overtone.core.errors import CapabilityError
 from overtone.data.synthetic import plant_pairs
 from overtone.dictionaries.presets.poly_sae import PolySAE
 from overtone.dictionaries.presets.top_k import TopK
-from overtone.evaluate.binding import binding_auroc
+from overtone.evaluate.binding import binding_auroc, steered_binding
 
 N = 12
 
@@ -55,7 +55,25 @@ def test_where_one_kind_is_missing_there_is_nothing_to_tell(made):
     assert binding_auroc(dictionary, x, planted) == {"strength": 0.5, "covariance": 0.5}
 
 
-def test_a_linear_decoder_is_refused(made):
+def test_steering_by_a_sum_brings_about_what_the_pair_adds_and_by_a_random_sum_does_not(made):
+    """k is 3, so that what is moved also loses features: some of the vector comes and goes by that alone."""
+    planted, x, dictionary = made
+    found = steered_binding(dictionary, x, planted)
+    assert found["by sum"] > found["by random"] + 0.4
+    dictionary.decoder.second.data.mul_(1e-6)  # the pair's product points the same way, and counts for nothing
+    without = steered_binding(dictionary, x, planted)
+    assert found["by sum"] > without["by sum"] + 0.4
+    assert without["by product"] == pytest.approx(found["by product"], abs=0.05)
+
+
+def test_where_nothing_binds_steering_brings_about_nothing(made):
+    planted, x, dictionary = made
+    planted.vectors.zero_()
+    assert set(steered_binding(dictionary, x, planted).values()) == {0.0}
+
+
+@pytest.mark.parametrize("measure", [binding_auroc, steered_binding])
+def test_a_linear_decoder_is_refused(measure, made):
     planted, x, _ = made
     with pytest.raises(CapabilityError, match="poly_sae"):
-        binding_auroc(TopK(N, k=3).build(N, torch.Generator().manual_seed(0)), x, planted)
+        measure(TopK(N, k=3).build(N, torch.Generator().manual_seed(0)), x, planted)

@@ -10,7 +10,7 @@ from overtone.core.catalogue import lookup
 from overtone.core.errors import SettingError
 from overtone.studies import gba, poly_sae, variational_sae
 
-STUDIES = {"gba": (gba, "abcdef", "2506.14002"), "poly_sae": (poly_sae, "abcdef", "2602.01322"),
+STUDIES = {"gba": (gba, "abcdef", "2506.14002"), "poly_sae": (poly_sae, "abcdefg", "2602.01322"),
            "variational_sae": (variational_sae, "abcdef", "2509.22994")}  # fmt: skip
 
 

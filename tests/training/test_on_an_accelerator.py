@@ -27,6 +27,7 @@ from overtone.core.errors import CapabilityError, SettingError
 from overtone.core.seeds import torch_generator
 from overtone.core.sites import Site
 from overtone.data.traces import ReasoningTrace
+from overtone.dictionaries.interacting import interaction_vector
 from overtone.dictionaries.presets.k_means import KMeans
 from overtone.dictionaries.presets.pca import PCA
 from overtone.dictionaries.storage import load_dictionary, save_dictionary
@@ -36,7 +37,7 @@ from overtone.evaluate.faithfulness import faithfulness, spliced
 from overtone.evaluate.reconstruction import fvu
 from overtone.formats.exchange import export_dictionary
 from overtone.formats.saebench import SAEBenchObject
-from overtone.interpret.interactions import interaction_vector, interactions
+from overtone.interpret.interactions import interactions
 from overtone.interpret.vocabulary import vocabulary_effect
 from overtone.models.hooked import HookedModel
 from overtone.steering.bias import keyword_penalty

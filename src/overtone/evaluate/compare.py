@@ -60,8 +60,8 @@ class Sample:
 @dataclass(frozen=True, eq=False)
 class Trial:
     """One dictionary of one seed. measures on the held-out rows: fvu, l0, dead_share (see evaluate/reconstruction),
-    recovered and mmcs where truth is known (see evaluate/recovery, |cos| > 0.9), and what the caller adds; seconds:
-    of its training, as `clock_of` its device has them."""
+    recovered and mmcs where truth is known (see evaluate/recovery, |cos| > 0.9), what the caller adds, and what the
+    training's last record tells of its maintainers; seconds: of its training, as `clock_of` its device has them."""
 
     name: str
     seed: int
@@ -210,7 +210,8 @@ def trial(
         schedule=schedule, quiet=True, device=device,
     )  # fmt: skip
     seconds = clock() - started
-    return Trial(name, seed, one.dictionary, measured(one.dictionary, rows, also=also), seconds)
+    told = one.record[-1].told if one.record else {}
+    return Trial(name, seed, one.dictionary, measured(one.dictionary, rows, also=also) | dict(told), seconds)
 
 
 def measured(

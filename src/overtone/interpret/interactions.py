@@ -12,11 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from overtone.core.errors import CapabilityError, DataError
-from overtone.dictionaries.autoencoder import Autoencoder
+from overtone.core.errors import DataError
 from overtone.dictionaries.codes import SparseCodes
-from overtone.dictionaries.decoders.polynomial import Polynomial
 from overtone.dictionaries.dictionary import Dictionary
+from overtone.dictionaries.interacting import polynomial_of
 
 _PAIRS = 2**18  # pairs whose vectors are in memory at a time
 
@@ -55,7 +54,7 @@ def interactions(dictionary: Dictionary, codes: SparseCodes, *, least: int = 1) 
     Time and memory grow with the square of the number of latents in use. Raises CapabilityError for another decoder,
     DataError if fewer than two latents are active in `least` rows.
     """
-    decoder, unit = _polynomial(dictionary)
+    decoder, unit = polynomial_of(dictionary)
     dense = dictionary.checked_codes(codes).dense().detach().double()
     active = (dense != 0).double()
     used = (active.sum(0) >= max(least, 1)).nonzero().view(-1)
@@ -70,25 +69,6 @@ def interactions(dictionary: Dictionary, codes: SparseCodes, *, least: int = 1) 
     with torch.no_grad():
         strength = torch.cat([decoder.bindings(*part).norm(dim=1) for part in parts]) * unit
     return Interactions(first, second, strength, together, covariance)
-
-
-def interaction_vector(dictionary: Dictionary, first: int, second: int) -> Tensor:
-    """(width,) what the reconstruction gains when two latents have value 1, beyond either alone and cubic terms, in
-    states' units. Raises CapabilityError for a decoder that is not polynomial."""
-    decoder, unit = _polynomial(dictionary)
-    with torch.no_grad():
-        vector = decoder.bindings(torch.tensor([first]), torch.tensor([second]))[0]
-    return vector * unit
-
-
-def _polynomial(dictionary: Dictionary) -> tuple[Polynomial, float]:
-    """The decoder, and the factor from the states' units to its own."""
-    if not isinstance(dictionary, Autoencoder) or not isinstance(dictionary.decoder, Polynomial):
-        raise CapabilityError(
-            "this decoder is linear: what two latents add together is the sum of what each adds. Interactions need a "
-            "polynomial decoder, as in the preset poly_sae."
-        )
-    return dictionary.decoder, float(dictionary.outward.unit)
 
 
 def _correlation(a: Tensor, b: Tensor) -> float:

@@ -15,7 +15,8 @@ Claims, in our words
 
 Scaled down. Planted: 128 features in 42 dimensions as in the paper, half of the rows with 3 and half with 12 of them
 (there 3 and 20), rows of length one, 256 latents. Real: states of the bundled reasoner after layer 3 (width 160, 640
-latents) for Qwen2.5-1.5B (66k latents).
+latents) for Qwen2.5-1.5B (66k latents). Tables also have `bias_drift`: by how much thresholds still move at the end of
+training, per 100 updates, in lengths of a state. The loop has to be slow beside the weights.
 
 Deviations
 1. Those of the preset (dictionaries/presets/gba): 400 buffers per training, steps of 0.02, no normalisation by row.

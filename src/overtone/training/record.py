@@ -2,8 +2,8 @@
 
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from overtone.core import progress
@@ -15,7 +15,8 @@ class Record:
 
     job: its name; tokens: rows seen; loss: dimensionless; unexplained: share of the batch's variance that the
     reconstruction misses; l0: mean active latents per row; share_dead: share of latents without firing for the preset's
-    window of tokens; tokens_per_s: since the last record, over all jobs of the run.
+    window of tokens; tokens_per_s: since the last record, over all jobs of the run; told: what maintainers say of
+    themselves, by name (`gba`: `bias_drift`).
     """
 
     job: str
@@ -25,6 +26,7 @@ class Record:
     l0: float
     share_dead: float
     tokens_per_s: float
+    told: Mapping[str, float] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data."""

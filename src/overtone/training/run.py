@@ -115,7 +115,8 @@ class Run:
         active = float(passed.active) / len(passed.x)
         speed = (self.tokens - tokens) / max(now - then, 1e-9)
         dead = self.share.mean_over_latents(self.firing.share())
-        record = Record(self.job, self.tokens, float(passed.loss), float(error), active, dead, speed)
+        told = {name: value for maintainer in self.maintainers for name, value in maintainer.told().items()}
+        record = Record(self.job, self.tokens, float(passed.loss), float(error), active, dead, speed, told)
         if not math.isfinite(record.loss):
             raise DivergenceError(
                 f"training {self.job} diverged after {self.tokens} tokens: the loss is {record.loss}"

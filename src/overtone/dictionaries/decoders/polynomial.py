@@ -1,5 +1,8 @@
 """A polynomial of low rank in the code: latents that are active together may add a direction of their own."""
 
+from functools import reduce
+from math import factorial
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -73,11 +76,14 @@ class Polynomial(Decoder, kind="decoder.polynomial"):
         """(latents, width) linear part, U C1."""
         return self.mix @ self.first
 
-    def bindings(self, first: Tensor, second: Tensor) -> Float[Tensor, "pairs width"]:
-        """What the product of two different latents' values is multiplied with, 2 l2 sum_r U_ir U_jr C2_r, for pairs of
-        latents given as two (pairs,) index tensors."""
-        mix = self.mix[:, : len(self.second)]
-        return 2 * self.weights[0] * ((mix[first] * mix[second]) @ self.second)
+    def bindings(self, *latents: Tensor) -> Float[Tensor, "sets width"]:
+        """What the product of two or three different latents' values is multiplied with, 2 l2 sum_r U_ir U_jr C2_r or
+        6 l3 sum_r U_ir U_jr U_kr C3_r, for sets of latents given as two or three (sets,) index tensors."""
+        n = len(latents)
+        matrix = self.second if n == 2 else self.third
+        mix = self.mix[:, : len(matrix)]
+        products = reduce(torch.mul, (mix[some] for some in latents))
+        return factorial(n) * self.weights[n - 2] * (products @ matrix)
 
     def scale_codes(self, factor: float) -> None:
         """Scale the constant; a power n of the code must shrink by factor^(n - 1)."""

@@ -89,6 +89,10 @@ class Maintainer:
     def observe(self, dictionary: Autoencoder, seen: Observation) -> None:
         """Called after the backward pass of each step."""
 
+    def told(self) -> dict[str, float]:
+        """What records of the training say of it, by name; the same in all processes."""
+        return {}
+
     def unit_rows(self, dictionary: Autoencoder) -> Tensor | None:
         """The parameter, if there is one, whose rows the optimiser is to keep at length one; what of their gradient
         lies along them is dropped beforehand."""

@@ -63,7 +63,9 @@ class GroupBias(Maintainer):
     exceeds theta exactly where u + b > 0. No gradient reaches b.
 
     every: length of a buffer as a share of the training, so that short and long ones make equally many updates. Biases
-    lie between minus the typical length of a state and 0.
+    lie between minus the typical length of a state and 0. Records tell `bias_drift`: by how much biases move per 100
+    updates of the weights (mean of abs(change) over latents in the last buffer, in typical lengths of a state; 0 before
+    its end). It falls while they settle; a loop that is too fast for the weights never does.
     """
 
     name = "group_bias"
@@ -82,7 +84,7 @@ class GroupBias(Maintainer):
         every = torch.arange(where.n_latents, device=theta.device)
         group = where.own(torch.div(every * groups, where.n_latents, rounding_mode="floor")).clone()
         self.state = {"bias": torch.zeros_like(theta), "group": group, "last": torch.zeros(1, dtype=torch.float64)}
-        self.state |= self._empty(theta)
+        self.state |= {"drift": torch.zeros((), dtype=torch.float64, device=theta.device)} | self._empty(theta)
         self.after_update(dictionary)
 
     @torch.no_grad()
@@ -92,13 +94,19 @@ class GroupBias(Maintainer):
         assert seen.peaks is not None
         y = seen.peaks / encoder.scale + self.state["bias"]
         new = {"rows": torch.tensor(seen.rows), "counts": seen.counts, "highest": y}
-        self.state |= merged(self.state, new)
+        self.state |= merged(self.state, new) | {"updates": self.state["updates"] + 1}
         if seen.progress - float(self.state["last"]) < self.every - 1e-9:
             return
         lowest = -(float(dictionary.width) ** 0.5)  # the typical length of a state in the dictionary's units
         bias, group, total = self.state["bias"], self.state["group"], dictionary.slice.total
         self.state["bias"] = self.rule.updated(bias, group, self.state, lowest, total)
+        moved = total((self.state["bias"] - bias).abs().double().sum()) / dictionary.slice.n_latents
+        self.state["drift"] = moved / -lowest * (100 / int(self.state["updates"]))
         self.state |= {"last": torch.tensor([seen.progress], dtype=torch.float64)} | self._empty(y)
+
+    def told(self) -> dict[str, float]:
+        """`bias_drift`."""
+        return {"bias_drift": float(self.state["drift"])}
 
     @torch.no_grad()
     def after_update(self, dictionary: Autoencoder) -> None:
@@ -117,6 +125,7 @@ class GroupBias(Maintainer):
     def _empty(like: Tensor) -> dict[str, Tensor]:
         return {
             "rows": torch.tensor(0),
+            "updates": torch.tensor(0),
             "counts": torch.zeros(len(like), dtype=torch.int64, device=like.device),
             "highest": torch.full_like(like, -torch.inf),
         }

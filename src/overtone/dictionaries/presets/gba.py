@@ -10,7 +10,7 @@ Deviations: 1. a buffer is a share of the training (`every`), not 50 steps; 2. s
 some hundred buffers; 3. states share one scale instead of being normalised one by one, and the bound of b follows it;
 4. the form whose values jump at the threshold; the formula in the text of the paper subtracts it.
 Promises: values not negative, rows independent, unit atoms, exact threshold form; targets are ceilings on how often a
-latent fires, not set points.
+latent fires, not set points. Records of a training tell `bias_drift`, by how much biases still move.
 """
 
 from dataclasses import dataclass

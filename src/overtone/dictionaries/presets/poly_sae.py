@@ -8,7 +8,8 @@ Deviations: 1. U and C1 start such that U C1 are the encoder's rows; in the auth
 encoder subtracts the constant; 3. one projector for all powers (the authors' variant with three is not here); 4.
 BatchTopK as host, but not Matryoshka.
 Promises: as the host, but the decoder is not linear: there are no atoms, and the effect of an edit of the code is
-decode(edited) - decode(code).
+decode(edited) - decode(code). Directions are those of `from_linear_parts`, by whose sum the paper steers pairs, and
+`from_interaction`, what two or three latents add only together.
 """
 
 from dataclasses import dataclass
