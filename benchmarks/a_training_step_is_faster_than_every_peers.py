@@ -8,10 +8,12 @@ forward, loss, backward, bound on the gradient or projection where it has one, A
   dictionary-learning        update() of its trainer
   overcomplete               the body of train_sae's loop, with Adam (no gated kind)
   product, product-bf16      the encoder's product alone, in torch: floors
-g_sae, which no peer has, is compared with their TopK steps. Its gradients are random, as its states are.
+g_sae, which no peer has, is compared with their TopK steps. Its gradients are random, as the states are by default.
 relu, jumprelu and gated are timed twice: from the initial weights, where half of the latents are active and everybody's
 step is dense, and, for those libraries whose bias or threshold is a parameter, with one that leaves about k active per
-row.
+row. All start from initial weights; with --trained N each library first takes N steps of its own that do not count
+(k-th best scores differ more from row to row then, and steps take longer). That means most on real states: --states
+FILE reads a .safetensors file of one (rows, width) array, whose batches are taken in turn, instead of random ones.
 
 Each library runs in a process of its own, in the Python that `--python NAME=PATH` names (make one per peer:
 `python -m venv X && X/bin/pip install torch==2.13.0 sae-lens`); peers without a Python are left out. The processes take
@@ -55,7 +57,7 @@ def overtone(o: argparse.Namespace, x: torch.Tensor) -> Step:
     preset = our_preset(o)
     assert isinstance(preset, Preset)
     run = Run("", preset, preset.build(o.width, torch.Generator().manual_seed(0)).train(), lr=2e-4,
-              schedule=Schedule(), n_tokens=10**9)  # fmt: skip
+              schedule=Schedule(warm_up=0.0) if o.trained else Schedule(), n_tokens=10**9)  # fmt: skip
     run.begin(x)
     if o.method == "g_sae":
         slopes = itertools.cycle(random_rows(o, seed=1).split(o.rows))
@@ -153,7 +155,8 @@ def dictionary_learning(o: argparse.Namespace, x: torch.Tensor) -> Step:
         trainer.ae.gate_bias.data.sub_(threshold(o, trainer.ae.encoder(x[:512] - trainer.ae.decoder_bias)))
     elif o.sparse:
         trainer.ae.b_enc.data.sub_(threshold(o, x[:512] @ trainer.ae.W_enc))
-    return lambda rows: trainer.update(1, rows)  # number 0 computes a geometric median first
+    numbers = itertools.count(1)  # number 0 computes a geometric median first
+    return lambda rows: trainer.update(next(numbers), rows)
 
 
 def overcomplete(o: argparse.Namespace, x: torch.Tensor) -> Step:
@@ -198,17 +201,30 @@ def random_rows(o: argparse.Namespace, seed: int) -> torch.Tensor:
     return x / o.width**0.5
 
 
+def states(o: argparse.Namespace) -> torch.Tensor:
+    """The rows of a file in a random order, the same for all, or two batches of random rows."""
+    if not o.states:
+        return random_rows(o, seed=0)
+    from safetensors.torch import load_file
+
+    (x,) = load_file(o.states).values()
+    return x.float()[torch.randperm(len(x), generator=torch.Generator().manual_seed(0))]
+
+
 def work(o: argparse.Namespace) -> None:
     """Prepare, then for each line on standard input make a step and say how long it took."""
     answers, sys.stdout = sys.stdout, sys.stderr
     torch.set_num_threads(o.threads)
-    x = random_rows(o, seed=0)
+    x = states(o)
+    batches = itertools.cycle(x[: len(x) // o.rows * o.rows].split(o.rows))
     with contextlib.redirect_stdout(sys.stderr):
-        step = MAKERS[o.worker](o, x)
+        step = MAKERS[o.worker](o, x[: 2 * o.rows])
+        for _ in range(o.trained):
+            step(next(batches))
     clock = {"processor": time.process_time, "wall": time.perf_counter}[o.clock]
     print("ready", file=answers, flush=True)
-    for number, _ in enumerate(sys.stdin):
-        rows = x[(number % 2) * o.rows :][: o.rows]
+    for _ in sys.stdin:
+        rows = next(batches)
         started = clock()
         step(rows)
         spent = 1000 * (clock() - started)
@@ -270,7 +286,8 @@ def take_turns(workers: list[Worker], rounds: int, steps: int) -> None:
 
 
 def worker_for(name: str, o: argparse.Namespace, method: str, sparse: bool) -> Worker:
-    options = [f"--{key}={getattr(o, key)}" for key in ("rows", "width", "latents", "active", "threads", "clock")]
+    keys = ("rows", "width", "latents", "active", "threads", "clock", "trained", "states")
+    options = [f"--{key}={getattr(o, key)}" for key in keys]
     environment = {"OMP_NUM_THREADS": str(o.threads), "MKL_NUM_THREADS": str(o.threads)}
     environment["GOMP_SPINCOUNT"] = os.environ.get("GOMP_SPINCOUNT", "50000")  # for all, as the command line sets it
     if name == "overtone-torch":
@@ -307,6 +324,16 @@ def positive(text: str) -> int:
     return number
 
 
+def width_of(o: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
+    from safetensors import safe_open
+
+    with safe_open(o.states, "pt") as file:
+        shapes = [tuple(part.get_shape()) for part in map(file.get_slice, file.keys())]
+    if len(shapes) != 1 or len(shapes[0]) != 2 or shapes[0][0] < 2 * o.rows:
+        parser.error(f"--states: one array of (rows, width), 2 x --rows of them at least; {o.states} holds {shapes}.")
+    return shapes[0][1]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     sizes = (("rows", 4096), ("width", 512), ("latents", 8192), ("active", 32), ("threads", 1))
@@ -314,6 +341,8 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--rounds", type=positive, default=4)
     parser.add_argument("--steps", type=positive, default=3, help="of a turn")
+    parser.add_argument("--trained", type=int, default=0, metavar="N", help="steps of each before those that count")
+    parser.add_argument("--states", default="", metavar="FILE", help="rows in a .safetensors file; sets --width")
     parser.add_argument("--clock", choices=("processor", "wall"), default="processor")
     parser.add_argument("--python", action="append", default=[], metavar="NAME=PATH", help="a peer and its Python")
     parser.add_argument("--methods", default=",".join(METHODS))
@@ -328,6 +357,8 @@ def main() -> None:
         return
     if unknown := set(o.methods.split(",")) - set(METHODS):
         parser.error(f"--methods: no {', '.join(sorted(unknown))}; there are {', '.join(METHODS)}.")
+    if o.states:
+        o.width = width_of(o, parser)
     o.pythons = {name: sys.executable for name in OURS} | dict(item.split("=", 1) for item in o.python)
     found = {}
     for method in o.methods.split(","):

@@ -225,8 +225,11 @@ def test_an_array_that_cannot_be_trained_on_is_called_by_its_name(made, said, tm
 def test_what_a_kind_needs_beside_states_is_named_as_an_option(file, capsys):
     assert "--gradients NAME" in complaint(capsys, "g_sae", "--activations", file, "--latents", "24", "--k", "3")
     assert "--target" in complaint(capsys, "transcoder", "--activations", file, "--latents", "24")
-    words = ["crosscoder", "--activations", file, "--latents", "24", "--k", "3", "--views", "5"]
-    assert "16 columns are not 5 views beside each other" in complaint(capsys, *words)
+    words = ["crosscoder", "--activations", file, "--latents", "24", "--k", "3"]
+    assert "16 columns are not known to be several views beside each other. Name a site for each" in complaint(
+        capsys, *words
+    )
+    assert "16 columns are not 5 views beside each other" in complaint(capsys, *words, "--views", "5")
 
 
 @pytest.mark.parametrize("kind", ["top_k", "nmf", "itda"])

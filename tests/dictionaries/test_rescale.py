@@ -18,7 +18,7 @@ from overtone.dictionaries.rescale import with_unit_rows
 from overtone.dictionaries.storage import load_dictionary, save_dictionary
 from overtone.training.fit import fit
 
-MORE = [AbsTopK(8, k=3, scope="batch"), Crosscoder(8, k=3, sparsity=0.2)]  # other parts than by default
+MORE = [AbsTopK(8, k=3, scope="batch"), Crosscoder(8, k=3, sparsity=0.2, views=2)]  # other parts than by default
 REFUSED = {  # with the reason
     "poly_sae": "has no atoms",
     "skip_transcoder": "rows differ in length",  # free rows, ranked by pre-activations

@@ -78,4 +78,4 @@ def test_what_is_no_dictionary_of_these_neurons_is_refused(generator):
     with pytest.raises(DataError, match="latents 0 to 4"):
         written_directions(made, model, "mlp_neurons.1", [5])
     with pytest.raises(CapabilityError, match="view"):
-        written_directions(ot.Crosscoder(8, k=2).build(NEURONS, generator), model, "mlp_neurons.1")
+        written_directions(ot.Crosscoder(8, k=2, views=2).build(NEURONS, generator), model, "mlp_neurons.1")

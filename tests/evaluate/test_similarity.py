@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 
 from overtone.core.errors import DataError, ShapeError
-from overtone.evaluate.similarity import cka, label_overlap, layer_scores, matched_layers, svcca
+from overtone.evaluate.similarity import (
+    MEASURES,
+    cka,
+    label_overlap,
+    layer_scores,
+    matched_layers,
+    relative,
+    svcca,
+)
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(300, 10)) @ RNG.normal(size=(10, 10))
@@ -12,7 +20,7 @@ ROTATION = np.linalg.qr(RNG.normal(size=(10, 10)))[0]
 NOISE = RNG.normal(size=X.shape)
 
 
-@pytest.mark.parametrize("measure", [cka, svcca])
+@pytest.mark.parametrize("measure", MEASURES.values(), ids=MEASURES)
 def test_rotated_scaled_and_shifted_states_are_the_same_and_unrelated_ones_are_not(measure):
     assert measure(X, 5 * X @ ROTATION + 2) == pytest.approx(1, abs=1e-6)
     assert measure(X, NOISE) < 0.3
@@ -23,6 +31,16 @@ def test_rotated_scaled_and_shifted_states_are_the_same_and_unrelated_ones_are_n
 def test_svcca_sees_through_any_linear_map_and_cka_does_not():
     bent = X @ np.diag([30.0] + [1.0] * 9)
     assert svcca(X, bent, keep=1 - 1e-12) == pytest.approx(1, abs=1e-6) and cka(X, bent) < 0.95
+
+
+def test_relative_representations_know_angles_and_no_row_is_its_own_anchor():
+    bent = X @ np.diag([30.0] + [1.0] * 9)
+    assert 0.1 < relative(X, bent) < 0.9
+    centred, lengths = np.vstack([X, -X]), RNG.uniform(0.1, 9, size=(300, 1))
+    assert relative(centred, np.vstack([lengths, lengths]) * centred @ ROTATION, anchors=7) == pytest.approx(1)
+    for n, anchors in ((40, 300), (300, 300), (300, 5)):
+        unrelated = [relative(*RNG.normal(size=(2, n, 10)), anchors=anchors) for _ in range(100)]
+        assert abs(np.mean(unrelated)) < 0.02
 
 
 def test_random_sets_overlap_by_the_chance_that_is_reported():

@@ -525,8 +525,8 @@ def test_torch_s_selection_leaves_what_is_not_finite_to_the_dictionary(build, ba
         BatchTopK(160, k=7),
         AbsTopK(160, k=7, scope="batch"),
         ReluL1(160),
-        Crosscoder(160, k=7),
-        Crosscoder(160, k=7, sparsity=0.5),
+        Crosscoder(160, k=7, views=2),
+        Crosscoder(160, k=7, sparsity=0.5, views=2),
         FeatureChoice(160, k=7),
         TopAFA(160),
         TopAFA(160, most=5),
@@ -575,7 +575,7 @@ def chosen_alike(build, model):
 
 
 @pytest.mark.parametrize("build", ["int8", "single", "portable", *TORCH])
-@pytest.mark.parametrize("preset", [BatchTopK(160, k=7), Crosscoder(160, k=7), FeatureChoice(160, k=7)])
+@pytest.mark.parametrize("preset", [BatchTopK(160, k=7), Crosscoder(160, k=7, views=2), FeatureChoice(160, k=7)])
 def test_hints_do_not_change_a_bit(build, preset):
     generator = torch_generator(0, "choice")
     x = torch.randn(300, 20, generator=generator)

@@ -44,7 +44,7 @@ PRESETS = [
     PAnnealing(LATENTS),
     GBA(LATENTS),
     Transcoder(LATENTS),
-    Crosscoder(LATENTS, k=3, sparsity=0.5),
+    Crosscoder(LATENTS, k=3, sparsity=0.5, views=2),
     VSAE(LATENTS, k=3, aux_weight=0.1, k_aux=2),
     VSAE(LATENTS, k=3, noise="none", rectified=False),
 ]

@@ -154,8 +154,8 @@ CASES: list[tuple[object, Callable]] = [
     (MultiTopK(LATENTS, k=K), multi_top_k),
     (Transcoder(LATENTS), transcoder),
     (SkipTranscoder(LATENTS, k=K), skip_transcoder),
-    (Crosscoder(LATENTS, k=K), crosscoder),
-    (Crosscoder(LATENTS, k=K, sparsity=0.5), crosscoder),
+    (Crosscoder(LATENTS, k=K, views=2), crosscoder),
+    (Crosscoder(LATENTS, k=K, sparsity=0.5, views=2), crosscoder),
 ]
 
 

@@ -19,7 +19,8 @@ from overtone.training.surgery import operate, per_latent
 LATENTS = 16
 PRESETS = [
     TopK(LATENTS, k=3), BatchTopK(LATENTS, k=3), ReluL1(LATENTS), Gated(LATENTS), JumpReLU(LATENTS),
-    PAnnealing(LATENTS), MultiTopK(LATENTS, k=3), Crosscoder(LATENTS, k=3), Crosscoder(LATENTS, k=3, sparsity=0.2),
+    PAnnealing(LATENTS), MultiTopK(LATENTS, k=3), Crosscoder(LATENTS, k=3, views=2),
+    Crosscoder(LATENTS, k=3, sparsity=0.2, views=2),
 ]  # fmt: skip
 
 

@@ -17,6 +17,9 @@ from overtone.core.errors import SettingError, nearest
 
 _Options = TypeVar("_Options", bound="Shell")
 
+OF_TRAINING = {"--store": "--activations", "--latents": "--n-latents", "--tokens": "--n-tokens"}
+"""Other spellings of options that `train` and `compare` have in common."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Shell:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from tyro.conf import Positional
 
-from overtone.cli._parse import Shell
+from overtone.cli._parse import OF_TRAINING, Shell
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -33,9 +33,7 @@ class Options(Shell):
     Example: overtone compare top_k batch_top_k gated --activations runs/states/0123456789abcdef --site residual.3
     """
 
-    ALIASES: ClassVar[Mapping[str, str]] = {
-        "--store": "--activations", "--latents": "--n-latents", "--tokens": "--n-tokens"
-    }  # fmt: skip
+    ALIASES: ClassVar[Mapping[str, str]] = OF_TRAINING
 
     kinds: Positional[tuple[str, ...]] = ()
     """Kinds to compare; none: all that can be trained on states alone."""

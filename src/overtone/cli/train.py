@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import tyro
 
-from overtone.cli._parse import Shell
+from overtone.cli._parse import OF_TRAINING, Shell
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -38,9 +38,7 @@ class Options(Shell):
     Example: overtone train top_k --activations runs/states/0123456789abcdef --site residual.3 --n-latents 512 --k 16
     """
 
-    ALIASES: ClassVar[Mapping[str, str]] = {
-        "--store": "--activations", "--latents": "--n-latents", "--tokens": "--n-tokens"
-    }  # fmt: skip
+    ALIASES: ClassVar[Mapping[str, str]] = OF_TRAINING
 
     kind: tyro.conf.Positional[str]
     """Kind of dictionary; `overtone list dictionaries` knows them."""

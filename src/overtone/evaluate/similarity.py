@@ -2,7 +2,8 @@
 states.
 
 Sources: label overlap: ITDA, arXiv 2505.17769; linear CKA: Kornblith et al. 2019, arXiv 1905.00414; SVCCA: Raghu et al.
-2017, arXiv 1706.05806. The benchmark, matching the layers of two trainings of one architecture, is Kornblith's.
+2017, arXiv 1706.05806; relative representations: Moschella et al. 2022, arXiv 2209.15430. The benchmark, matching the
+layers of two trainings of one architecture, is Kornblith's.
 """
 
 from __future__ import annotations
@@ -64,6 +65,21 @@ def svcca(x: Any, y: Any, *, keep: float = 0.99) -> float:
     return float(np.clip(correlations, 0, 1).mean())
 
 
+def relative(x: Any, y: Any, *, anchors: int = 300) -> float:
+    """Mean cosine of the two relative representations of a row, which are its cosines to the same other rows on either
+    side, in [-1, 1]: 1 if one side is the other rotated, scaled and shifted, about 0 if they are unrelated.
+
+    anchors: those other rows, evenly spread and at most half of all; similarities are of the rest. Arguments and errors
+    as for `cka`. Source: arXiv 2209.15430, but that states are centred first, as for the other measures. A row that is
+    the mean row counts as 0.
+    """
+    sides = []
+    for side in _centred(x, y):
+        units, at = _units(side), np.linspace(0, len(side) - 1, min(anchors, len(side) // 2)).astype(int)
+        sides.append(_units(np.delete(units, at, axis=0) @ units[at].T))
+    return float((sides[0] * sides[1]).sum(1).mean())
+
+
 def matched_layers(scores: np.ndarray) -> float:
     """Share of layers whose best partner is the layer of the same number, in [0, 1]; scores[i, j]: similarity of layer
     i of one model and j of the other. Both models choose: rows and columns count alike."""
@@ -81,7 +97,12 @@ def matched_by_pair(models: Sequence[Sequence[Any]], measure: Callable[[Any, Any
     return [matched_layers(layer_scores(a, b, measure)) for a, b in combinations(models, 2)]
 
 
-MEASURES: Mapping[str, Callable[[Any, Any], float]] = {"cka": cka, "svcca": svcca}
+MEASURES: Mapping[str, Callable[[Any, Any], float]] = {"cka": cka, "svcca": svcca, "relative": relative}
+
+
+def _units(rows: np.ndarray) -> np.ndarray:
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    return np.divide(rows, lengths, out=np.zeros_like(rows), where=lengths > 0)
 
 
 def _centred(x: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:

@@ -9,7 +9,8 @@ Claims, in our words
 (b) It takes a small part of the time.
 (c) Its atoms tell as well what a text is about: equal scores in automated interpretation.
 (d) An atom is named by its place in the data, so its label carries over to another model.
-(e) The overlap of two models' labels says which of their layers correspond, better than CKA and SVCCA do.
+(e) The overlap of two models' labels says which of their layers correspond, better than CKA, SVCCA and relative
+    representations do.
 
 Scaled down. Residual states of the bundled reasoner (layer 3) for (a) to (c); for (d) and (e) twins: four small models
 of one architecture (4 layers, width 64) trained here from different seeds on the texts of the bundled reasoner, in
@@ -29,8 +30,8 @@ What would refute it, written before the first run
 (a) the interval of the ratio of errors to TopK's reaches 1.25, or random states of the same number explain as much; (b)
 more than a tenth of TopK's time; (c) the interval of the paired difference in mean AUROC to TopK reaches -0.02; (d)
 carried atoms miss more than 1.1 times what the model's own atoms miss, or random places do as well; (e) the interval of
-the paired difference to CKA or to SVCCA in the share of layers matched reaches 0. At `tiny` nothing is refuted or
-confirmed: it shows that the machinery runs.
+the paired difference to CKA or to SVCCA in the share of layers matched reaches 0 (relative representations were added
+later, by the same rule). At `tiny` nothing is refuted or confirmed: it shows that the machinery runs.
 """
 
 from __future__ import annotations
@@ -64,6 +65,7 @@ from overtone.training.fit import fit
 
 PAPER = "Inference-Time Decomposition of Activations, arXiv 2505.17769"
 OWN, ROW, BATCH, RANDOM = "itda", "top_k", "batch_top_k", "random states"
+CALLED = {"cka": "CKA", "svcca": "SVCCA", "relative": "relative representations"}
 
 
 @dataclass(frozen=True)
@@ -216,8 +218,8 @@ def layers_matched(name: str, own: list[float], other: list[float]) -> Finding:
     """(e), against one measure."""
     mean, gap = over_seeds(own), over_seeds(np.subtract(own, other).tolist())
     return Finding(
-        f"e.{name}", f"overlap of labels matches more layers than {name.upper()}", mean.value,
-        "share of layers matched", mean.n, gap.low > 0, "better than both", "higher", mean.interval,
-        float(np.mean(other)), name, "pairs of twins",
+        f"e.{name}", f"overlap of labels matches more layers than {CALLED[name]}", mean.value,
+        "share of layers matched", mean.n, gap.low > 0, "better than all three", "higher", mean.interval,
+        float(np.mean(other)), CALLED[name], "pairs of twins",
         f"difference {gap.value:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}]; pairs share models",
     )  # fmt: skip

@@ -80,14 +80,24 @@ def test_each_site_is_a_view_whatever_its_width(generator):
     for given, order in ((sites, (B, A)), (batch, (B, A)), (source, ("b:residual.0", "a:residual.0"))):
         fitted = fit(Crosscoder(12, k=2), given, site=order, n_tokens=400, quiet=True).dictionary
         assert fitted.views == (3, 6) and Crosscoder.from_dict(fitted.origin["settings"]).widths == (3, 6)
-    with pytest.raises(SettingError, match="the sites have"):
-        fit(Crosscoder(12, k=2, widths=(4, 5)), sites, site=(A, B), n_tokens=400, quiet=True)
+    for other, told in (({"widths": (4, 5)}, "the sites have"), ({"views": 3}, "views=3: there are 2 sites")):
+        with pytest.raises(SettingError, match=told):
+            fit(Crosscoder(12, k=2, **other), sites, site=(A, B), n_tokens=400, quiet=True)
+
+
+def test_one_matrix_is_cut_into_views_only_where_it_is_asked_for(generator):
+    x = torch.randn(200, 6, generator=generator)
+    for source, site in ((x, None), ({A: x}, None), ({A: x, B: x}, A)):
+        with pytest.raises(SettingError, match="6 columns are not known to be several views"):
+            fit(Crosscoder(12, k=2), source, site=site, n_tokens=400, quiet=True)
+    for asked, views in (({"views": 3}, (2, 2, 2)), ({"widths": (2, 4)}, (2, 4)), ({"views": 1}, (6,))):
+        assert fit(Crosscoder(12, k=2, **asked), {A: x}, n_tokens=400, quiet=True).dictionary.views == views
 
 
 def test_what_has_no_views_or_other_views_is_refused(generator):
     with pytest.raises(CapabilityError, match="no views"):
         view_shares(TopK(8, k=1).build(4, generator))
     with pytest.raises(CapabilityError, match="two different ones"):
-        relative_norms(Crosscoder(8, k=1).build(4, generator), 0, 2)
+        relative_norms(Crosscoder(8, k=1, views=2).build(4, generator), 0, 2)
     with pytest.raises(ShapeError, match="add up"):
         Blocks(Linear(5, 4), (2, 2))

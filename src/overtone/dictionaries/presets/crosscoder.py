@@ -43,30 +43,40 @@ from overtone.dictionaries.values import Rectified
 class Crosscoder(Preset):
     """One code for several views of the same rows; each latent has a direction in each view.
 
-    k: mean active latents per row; sparsity: a price instead of the budget; views: number of views of equal width;
-    widths: of each view, where they differ (sites are a view each, and tell both); aux_weight: as in TopK, without a
-    price.
+    k: mean active latents per row; sparsity: a price instead of the budget; views: number of views of equal width, for
+    one matrix that holds them beside each other; widths: of each view, where they differ (sites are a view each, and
+    tell both); aux_weight: as in TopK, without a price.
     """
 
     several = True
     k: int = 32
     sparsity: float | None = None
-    views: int = 2
+    views: int | None = None
     widths: tuple[int, ...] = ()
     aux_weight: float = 1 / 32
 
+    @classmethod
+    def example(cls, n_latents: int, k: int) -> "Crosscoder":
+        """As for every preset, with two views of equal width."""
+        return cls(n_latents, k=k, views=2)
+
     def of_views(self, widths: tuple[int, ...]) -> "Crosscoder":
-        """A view for each site. Raises SettingError where other `widths` were asked for."""
+        """A view for each site. Raises SettingError where other `views` or `widths` were asked for."""
+        n = len(widths)
+        require(self.views in (None, n), f"views={self.views}: there are {n} sites. Leave `views` out.")
         require(self.widths in ((), widths), f"widths={self.widths}: the sites have {widths}. Leave `widths` out.")
-        return replace(self, views=len(widths), widths=widths)
+        return replace(self, views=n, widths=widths)
 
     def build(self, width: int, generator: torch.Generator) -> Autoencoder:
-        """An untrained dictionary of views whose widths add up to `width`."""
-        widths = self.widths or (width // self.views,) * self.views
+        """An untrained dictionary of views whose widths add up to `width`. Raises SettingError if they do not, or if
+        neither `views` nor `widths` says what they are."""
+        views = self.views or len(self.widths)
+        widths = self.widths or (width // max(1, views),) * views
         require(
             sum(widths) == width,
-            f"{width} columns are not {self.widths or self.views} views beside each other. Give the number of views of "
-            "equal width (views), or the width of each (widths).",
+            f"{width} columns are not {self.widths or views or 'known to be several'} views beside each other. Name a "
+            "site for each view (site=..., or --site), or give the number of views of equal width (views) or the width "
+            "of each (widths).",
         )
         blocks = [random_rows(self.n_latents, w, generator) for w in widths]
         rows = torch.cat(blocks, 1) * (0.1 if self.sparsity is not None else len(widths) ** -0.5)
