@@ -10,6 +10,8 @@ Those of parameters are kept until these change (`kept.py`).
 Import this module only where Triton is installed.
 """
 
+# pyright: reportIndexIssue=false, reportCallIssue=false
+
 from dataclasses import dataclass
 from typing import no_type_check
 
@@ -55,7 +57,7 @@ def _rounded(rows: Tensor) -> Halves:
     if n:
         side = min(SIDE, triton.next_power_of_2(width))
         with on(rows.device):
-            _halves_kernel[(n,)](  # pyright: ignore[reportIndexIssue]
+            _halves_kernel[(n,)](
                 found.numbers, found.scales, found.lengths, rows, width, AT_ONCE=width <= side, SIDE=side
             )  # fmt: skip
     return found

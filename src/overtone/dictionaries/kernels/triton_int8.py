@@ -11,6 +11,8 @@ Noise is drawn once for each width. As what is chosen is what float32 chooses, w
 Import this module only where Triton is installed.
 """
 
+# pyright: reportIndexIssue=false, reportCallIssue=false
+
 import logging
 from dataclasses import dataclass
 from functools import cache
@@ -107,7 +109,7 @@ def bytes_of(rows: Tensor, frame: Frame, side: int) -> Bytes:
     found = Bytes(torch.empty_like(rows, dtype=torch.int8), *(rows.new_empty(n) for _ in range(3)))
     if n:
         with on(rows.device):
-            _bytes_kernel[(n,)](  # pyright: ignore[reportIndexIssue]
+            _bytes_kernel[(n,)](
                 found.numbers, found.steps, found.lengths, found.shared, rows, frame.by[side], frame.noise[side],
                 frame.noise[1 - side], width, OF_WEIGHTS=side == 1, SIDE=triton.next_power_of_2(width),
                 num_warps=max(1, min(16, width // 512)),
@@ -141,7 +143,7 @@ def scores(states: Bytes, weights: Bytes, added: Tensor, two_sided: bool, rows: 
             for of, size in ((numbers, ROWS), (weights.numbers, LATENTS))
         )
         with on(device):
-            _product_kernel[(triton.cdiv(n, ROWS) * across,)](  # pyright: ignore[reportIndexIssue]
+            _product_kernel[(triton.cdiv(n, ROWS) * across,)](
                 found.u, found.upper, found.lower, left, right, states.steps[rows], weights.steps,
                 states.lengths[rows], weights.lengths, states.shared[rows], weights.shared, added, n, n_latents, width,
                 SHARE, TWO_SIDED=two_sided, ROWS=ROWS, LATENTS=LATENTS, APART=APART, SIDE=SIDE, GROUP=GROUP,

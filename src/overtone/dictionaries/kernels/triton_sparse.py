@@ -14,6 +14,8 @@ Import this module only where Triton is installed (`dispatch.py` does). On a CPU
 TRITON_INTERPRET=1 is set before Triton is first imported; the tests do that.
 """
 
+# pyright: reportIndexIssue=false, reportCallIssue=false
+
 from typing import Any, no_type_check
 
 import torch
@@ -53,7 +55,7 @@ class Triton:
         found = weight.new_empty(n, dtype=torch.promote_types(states.dtype, weight.dtype))
         if n:
             with on(weight.device):
-                _products_kernel[(triton.cdiv(n, PLACES),)](  # pyright: ignore[reportIndexIssue]
+                _products_kernel[(triton.cdiv(n, PLACES),)](
                     found, states.contiguous(), weight.contiguous(), at.rows, at.latents, n, width,
                     PLACES=PLACES, SIDE=min(SIDE, triton.next_power_of_2(width)), WIDE=_accumulator(found),
                 )  # fmt: skip
@@ -72,7 +74,7 @@ class Triton:
         if n_rows:
             source, scales = _source(weight)
             with on(weight.device):
-                _towards_kernel[(n_rows, sides)](  # pyright: ignore[reportIndexIssue]
+                _towards_kernel[(n_rows, sides)](
                     x_hat, missed, squares, products, values.contiguous(), source, scales, at.latents, at.row_starts,
                     constant.contiguous(), target.contiguous(), n_rows, n, width,
                     SCALED=source is not scales, BY_ROW=constant.ndim == 2,
@@ -106,7 +108,7 @@ def _bag_sums(
     side = min(SIDE, triton.next_power_of_2(width))
     source, scales = _source(source)
     with on(source.device):
-        _bag_sums_kernel[(n_bags, triton.cdiv(width, side))](  # pyright: ignore[reportIndexIssue]
+        _bag_sums_kernel[(n_bags, triton.cdiv(width, side))](
             sums, totals, values.contiguous(), source, scales, index, starts, index if order is None else order,
             n_bags, len(index), width, ORDERED=order is not None, SCALED=source is not scales,
             PLACES=PLACES, SIDE=side, WIDE=_accumulator(sums), num_warps=WARPS,

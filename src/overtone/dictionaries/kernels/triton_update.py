@@ -5,6 +5,8 @@ Parameters and moments are read and written once; torch's own operators need twi
 Import this module only where Triton is installed.
 """
 
+# pyright: reportIndexIssue=false, reportCallIssue=false
+
 from collections.abc import Sequence
 from typing import no_type_check
 
@@ -73,7 +75,7 @@ def _squares(one: Moments) -> Tensor:
     squares, side = one.gradient.new_empty(n), min(SIDE, triton.next_power_of_2(width))
     one.along = one.gradient.new_empty(n) if one.unit else None
     with on(squares.device):
-        _squares_kernel[(n,)](  # pyright: ignore[reportIndexIssue]
+        _squares_kernel[(n,)](
             squares, squares if one.along is None else one.along, one.gradient, one.parameter, width,
             UNIT=one.unit, SIDE=side, num_warps=_warps(side),
         )  # fmt: skip
@@ -90,7 +92,7 @@ def _adam(one: Moments, sizes: Tensor, betas: tuple[float, float], scale: Tensor
         of, frame = in_8.found.bytes, in_8.found.frame
         new[3:] = of.numbers, of.steps, of.lengths, of.shared, frame.by[1], frame.noise[1], frame.noise[0]
     with on(one.parameter.device):
-        _adam_kernel[(n,)](  # pyright: ignore[reportIndexIssue]
+        _adam_kernel[(n,)](
             one.parameter, one.gradient, one.mean, one.square, sizes if one.along is None else one.along, sizes,
             sizes if scale is None else scale, *new, *betas, EPSILON, LEAST, width, UNIT=one.along is not None,
             SCALED=scale is not None, HALVES=in_16 is not None, BYTES=in_8 is not None, SIDE=side,
