@@ -2,6 +2,8 @@
 
 import torch
 
+EXACT = {"highest": 1e-5, "high": 2.0**-10}  # of products on a GPU, in shares of the lengths
+
 
 def states_and_matrix(rows, width, latents, scale=1.0):
     generator = torch.Generator().manual_seed(rows + 31 * width + 977 * latents)
@@ -40,3 +42,10 @@ def check(found, x, weight, bias, rule, two_sided, exact=1e-5):
     else:
         assert bool((score + tolerance > rule.floor)[chosen].all())
         assert bool((score - tolerance <= rule.floor)[~chosen].all())
+
+
+def on_cpu(found, n_rows, n_latents):
+    """A choice that was made on some device."""
+    at = found.support
+    places = type(at)(at.rows.cpu(), at.latents.cpu(), n_rows, n_latents, at.per_row)
+    return type(found)(places, found.u.cpu(), {name: side.cpu() for name, side in found.sides.items()})

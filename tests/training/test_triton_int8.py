@@ -6,7 +6,7 @@ import os
 import pytest
 import torch
 
-from choices import check, states_and_matrix
+from choices import EXACT, check, on_cpu, states_and_matrix
 from overtone.dictionaries.kernels import memory
 from overtone.dictionaries.selectors.base import Rule
 
@@ -20,7 +20,6 @@ from overtone.dictionaries.kernels.update import Moments
 ON_CPU = os.environ["TRITON_INTERPRET"] == "1"
 DEVICE = torch.device("cpu" if ON_CPU else "cuda")
 GRAIN = triton_int8.GRAIN * (2 if ON_CPU else 1)  # the interpreter cuts numbers off
-EXACT = {"highest": 1e-5, "high": 2.0**-10}  # of products, in shares of the lengths
 
 
 @pytest.fixture(autouse=True)
@@ -51,10 +50,7 @@ def select(x, weight, bias, rule, two_sided=False):
     """What the kernels choose, on the CPU again; and whether int8 was enough."""
     weight = torch.nn.Parameter(weight.to(DEVICE))
     found = triton_select.select(x.to(DEVICE), weight, bias.to(DEVICE), rule, two_sided)
-    places = type(found.support)(
-        found.support.rows.cpu(), found.support.latents.cpu(), len(x), len(weight), found.support.per_row
-    )
-    return type(found)(places, found.u.cpu(), {}), triton_select._RESTS[weight].now == 0
+    return on_cpu(found, len(x), len(weight)), triton_select._RESTS[weight].now == 0
 
 
 def both(x, weight):

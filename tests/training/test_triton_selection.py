@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from choices import check, states_and_matrix
+from choices import EXACT, check, on_cpu, states_and_matrix
 from overtone.dictionaries.kernels import memory
 from overtone.dictionaries.kernels.choose import choose_alone
 from overtone.dictionaries.presets.abs_top_k import AbsTopK
@@ -25,7 +25,6 @@ from overtone.dictionaries.kernels.triton_update import TritonUpdate
 from overtone.dictionaries.kernels.update import Moments
 
 DEVICE = torch.device("cpu" if os.environ["TRITON_INTERPRET"] == "1" else "cuda")
-EXACT = {"highest": 1e-5, "high": 2.0**-10}  # of products, in shares of the lengths
 
 
 @pytest.fixture(autouse=True)
@@ -56,12 +55,7 @@ def select(x, weight, bias, rule, two_sided=False):
         x.to(DEVICE), weight.to(DEVICE), bias.to(DEVICE),
         Rule(rule.k, rule.floor, hinted=rule.hinted, **there), two_sided,
     )  # fmt: skip
-    if found is not None:
-        places = type(found.support)(
-            found.support.rows.cpu(), found.support.latents.cpu(), len(x), len(weight), found.support.per_row
-        )
-        found = type(found)(places, found.u.cpu(), {name: side.cpu() for name, side in found.sides.items()})
-    return found
+    return None if found is None else on_cpu(found, len(x), len(weight))
 
 
 def boost(rows, width, latents):
