@@ -69,18 +69,18 @@ def test_compiled_values_and_gradients_equal_the_dense_ones(compiled, kind, rows
 
 
 def reconstructed(module, at: Support, leaves: dict[str, torch.Tensor], x: torch.Tensor, used: str, per_row: bool):
-    """A reconstruction, its squared error, and the gradients of a function of what is `used` of them."""
+    """What a reconstruction misses, its squared error, and the gradients of a function of what is `used` of them."""
     constant = leaves["constants"] if per_row else leaves["centre"]
-    x_hat, error = module.reconstruct(leaves["values"], leaves["weight"], constant, x, at)
-    loss = {"error": 3 * error, "x_hat": x_hat.sin().sum(), "both": x_hat.sin().sum() - 2 * error}[used]
-    return [x_hat, error, *torch.autograd.grad(loss, [leaves["values"], leaves["weight"], constant])]
+    missed, error = module.reconstruct(leaves["values"], leaves["weight"], constant, x, at)
+    loss = {"error": 3 * error, "missed": missed.sin().sum(), "both": missed.sin().sum() - 2 * error}[used]
+    return [missed, error, *torch.autograd.grad(loss, [leaves["values"], leaves["weight"], constant])]
 
 
 def with_constants(at: Support, width: int) -> dict[str, torch.Tensor]:
     return {**inputs(at, width), "constants": torch.randn(at.n_rows, width, dtype=torch.float64, requires_grad=True)}
 
 
-USES = [("error", False), ("error", True), ("x_hat", False), ("both", False), ("both", True)]
+USES = [("error", False), ("error", True), ("missed", False), ("both", False), ("both", True)]
 
 
 @pytest.mark.parametrize(("used", "per_row"), USES)
@@ -117,10 +117,10 @@ def test_an_error_alone_scales_no_matrix_and_a_frozen_matrix_gets_no_gradient():
             asked.append(states)
             return super().products(states, weight, at)
 
-    x_hat, error = sparse.differentiable(Watched()).reconstruct(values, leaves["weight"], leaves["centre"], x, at)
+    missed, error = sparse.differentiable(Watched()).reconstruct(values, leaves["weight"], leaves["centre"], x, at)
     error.backward()
-    assert leaves["weight"].grad is None and torch.equal(asked[0], x_hat.detach() - x)
-    torch.testing.assert_close(values.grad, 2 * at.take((x_hat.detach() - x) @ leaves["weight"].T))
+    assert leaves["weight"].grad is None and torch.equal(asked[0], missed.detach())
+    torch.testing.assert_close(values.grad, 2 * at.take(missed.detach() @ leaves["weight"].T))
 
 
 @pytest.mark.parametrize("size", [300, 1500], ids=["small pages", "huge pages"])

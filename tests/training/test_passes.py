@@ -84,7 +84,7 @@ def test_blocks_give_the_loss_and_the_gradients_of_the_whole_batch(preset, block
         maintainer.begin(model)
     expected, wanted = whole(Alone(model), objectives, given, maintainers), gradients(model)
     found, had = in_blocks(Alone(model), objectives, given, maintainers), gradients(model)
-    for name in ("loss", "x", "x_hat", "counts", "active", "peaks", "tallies"):
+    for name in ("loss", "x", "missed", "counts", "active", "peaks", "tallies"):
         torch.testing.assert_close(getattr(found, name), getattr(expected, name), msg=name)
     assert found.step is None
     assert (found.peaks is not None) == (preset.name == "gba")

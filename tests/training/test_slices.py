@@ -84,7 +84,8 @@ def test_a_reconstruction_knows_by_how_much_it_misses_in_each_column(kernels, th
     at = Support.from_indices(at.latents.view(rows, K), LATENTS)
     weight, constant = torch.randn(LATENTS, 37, generator=torch.Generator().manual_seed(3)), torch.ones(37)
     found = kernels.towards(values, weight, constant, target, at)
-    torch.testing.assert_close(found.columns, (found.x_hat - target).double().sum(0).float(), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(found.missed, sparse.TORCH.bags(values, weight, at) + constant - target)
+    torch.testing.assert_close(found.columns, found.missed.double().sum(0).float(), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("width", [65, 100, 128, 300])

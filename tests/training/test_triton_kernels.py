@@ -74,8 +74,8 @@ def test_errors_have_the_gradients_of_the_dense_ones(kind, width):
     given_, found = inputs(at, width, torch.float64), []
     for module in (triton_sparse, reference):
         values, weight, constant = (given_[name].clone().requires_grad_() for name in ("values", "weight", "centre"))
-        x_hat, error = module.reconstruct(values, weight, constant, given_["x"], at)
-        found.append([x_hat, error, *torch.autograd.grad(x_hat.sin().sum() + 3 * error, [values, weight, constant])])
+        missed, error = module.reconstruct(values, weight, constant, given_["x"], at)
+        found.append([missed, error, *torch.autograd.grad(missed.sin().sum() + 3 * error, [values, weight, constant])])
     for one, expected in zip(*found, strict=True):
         torch.testing.assert_close(one, expected)
 
@@ -92,11 +92,11 @@ def test_where_torch_may_round_operands_results_are_as_exact_as_tf32(kind):
             leaves = {
                 name: given_[name].to(dtype, copy=True).requires_grad_() for name in ("values", "weight", "centre")
             }
-            x_hat, error = module.reconstruct(*leaves.values(), given_["x"].to(dtype), at)
+            missed, error = module.reconstruct(*leaves.values(), given_["x"].to(dtype), at)
             bias, x = given_["bias"].to(dtype).requires_grad_(), given_["x"].to(dtype)
             u = module.preactivations(x, 0.0, leaves["weight"], bias, given_["values"].to(dtype), at)
             gradients = torch.autograd.grad(error + (u * leaves["values"]).sum(), [*leaves.values(), bias])
-            found.append([x_hat, error, *gradients])
+            found.append([missed, error, *gradients])
     finally:
         torch.set_float32_matmul_precision("highest")
     for one, expected in zip(*found, strict=True):

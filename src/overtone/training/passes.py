@@ -28,15 +28,15 @@ LEAST = 128  # rows of a block
 class Passed:
     """What is left of a batch after its backward pass, without gradients.
 
-    loss: (); x, x_hat: (rows, width_out) what was to be reconstructed and its reconstruction, in the dictionary's
-    units; counts: (latents,) rows in which each latent is active; active: () number of active places; peaks: (latents,)
-    the largest pre-activations, where asked for; tallies: what each maintainer tallied; step: the whole step, None
-    where rows went by in blocks.
+    loss: (); x, missed: (rows, width_out) what was to be reconstructed and by how much its reconstruction is above it,
+    in the dictionary's units; counts: (latents,) rows in which each latent is active; active: () number of active
+    places; peaks: (latents,) the largest pre-activations, where asked for; tallies: what each maintainer tallied; step:
+    the whole step, None where rows went by in blocks.
     """
 
     loss: Tensor
     x: Tensor
-    x_hat: Tensor
+    missed: Tensor
     counts: Tensor
     active: Tensor
     peaks: Tensor | None
@@ -53,7 +53,7 @@ def whole(
     loss.backward()
     counts, tallies = step.counts(), [maintainer.tally(step) for maintainer in maintainers]
     active = share.total(counts.sum())
-    return Passed(loss.detach(), step.x, step.x_hat.detach(), counts, active, _peaks(step, given), tallies, step)
+    return Passed(loss.detach(), step.x, step.missed.detach(), counts, active, _peaks(step, given), tallies, step)
 
 
 def _peaks(step: SharedStep, given: Given) -> Tensor | None:
@@ -91,15 +91,15 @@ def in_blocks(
         adding.open = True
         term.backward()
         loss += term.detach()
-        parts.append(step.x_hat.detach())
+        parts.append(step.missed.detach())
         sums.take(step, part)
     sums.finish(rows)
-    loss, x_hat = rows.total(loss) / rows.copies, rows.whole(torch.cat(parts))
-    last = share.ending(given, x_hat)
+    loss, missed = rows.total(loss) / rows.copies, rows.whole(torch.cat(parts))
+    last = share.ending(given, missed)
     loss += _at_the_end([o for o in objectives if not o.separable], last)
     loss += sum((other.finish(given, rows) for other in bent), loss.new_zeros(()))
     once.finish()
-    return Passed(loss, last.x, x_hat, sums.counts, share.total(sums.counts.sum()), sums.peaks, sums.tallies)
+    return Passed(loss, last.x, missed, sums.counts, share.total(sums.counts.sum()), sums.peaks, sums.tallies)
 
 
 def _blocks(given: Given, n_latents: int) -> Iterator[Given]:

@@ -111,7 +111,7 @@ class Run:
         passed = self._latest
         now, (then, tokens) = time.perf_counter(), self._clock
         self._clock = now, self.tokens
-        error = (passed.x - passed.x_hat).square().sum() / (passed.x - passed.x.mean(0)).square().sum()
+        error = passed.missed.square().sum() / (passed.x - passed.x.mean(0)).square().sum()
         active = float(passed.active) / len(passed.x)
         speed = (self.tokens - tokens) / max(now - then, 1e-9)
         dead = self.share.mean_over_latents(self.firing.share())

@@ -22,7 +22,7 @@ from overtone.dictionaries.encoders.base import Heads
 from overtone.dictionaries.kernels import dense
 from overtone.dictionaries.kernels.dispatch import Kernels, kernels_for
 from overtone.dictionaries.kernels.waiting import rows_of
-from overtone.dictionaries.objectives.reconstruction import squared_error
+from overtone.dictionaries.objectives.reconstruction import total_of_squares
 from overtone.dictionaries.selectors.rank import top_indices, top_mask
 
 DENSE_FROM = 0.1  # share of active latents from which dense products are faster
@@ -64,7 +64,7 @@ class StepFields:
 
     dictionary: Autoencoder
     x: Tensor
-    x_hat: Tensor
+    missed: Tensor
     centred: Tensor
     values: Tensor
     heads: Heads
@@ -75,7 +75,7 @@ class StepFields:
     @property
     def squared_error(self) -> Tensor:
         """() ||x_hat - x||^2 over all rows, with gradients."""
-        return squared_error(self.x_hat, self.x)
+        return total_of_squares(self.missed)
 
 
 @dataclass(eq=False)
@@ -210,11 +210,11 @@ class Step(OfAllLatents):
         return dense.decode(values, rows_of(model.decoder.rows(), latents))
 
 
-def ending(dictionary: Autoencoder, given: Given, x_hat: Tensor) -> Step:
+def ending(dictionary: Autoencoder, given: Given, missed: Tensor) -> Step:
     """The step of a whole batch without its values, for terms that need none."""
     inputs, target, centred = in_units(dictionary, given)
     return Step(
-        dictionary, target, x_hat, centred, target.new_zeros(0), {}, given.dead, given.progress, given.state, None,
+        dictionary, target, missed, centred, target.new_zeros(0), {}, given.dead, given.progress, given.state, None,
         inputs, given.norms,
     )  # fmt: skip
 
@@ -294,11 +294,11 @@ def _sparse(model: Autoencoder, given: Given, inputs: Tensor, target: Tensor, ce
     values = model.value(heads, support.at)
     if model.decoder.linear:
         constant = model.decoder.constant(inputs)
-        x_hat, error = kernels.reconstruct(values, model.decoder.rows(), constant, target, support)
+        missed, error = kernels.reconstruct(values, model.decoder.rows(), constant, target, support)
     else:
-        x_hat, error = model.decoder(support.codes(values), inputs), None
+        missed, error = model.decoder(support.codes(values), inputs) - target, None
     return Step(
-        model, target, x_hat, centred, values, heads, given.dead, given.progress, given.state, chosen, inputs, None,
+        model, target, missed, centred, values, heads, given.dead, given.progress, given.state, chosen, inputs, None,
         error,
     )  # fmt: skip
 
@@ -312,7 +312,7 @@ def _dense(
     else:
         x_hat = model.decoder(SparseCodes.from_dense(values), inputs)
     return Step(
-        model, target, x_hat, centred, values, heads, given.dead, given.progress, given.state, None, inputs,
+        model, target, x_hat - target, centred, values, heads, given.dead, given.progress, given.state, None, inputs,
         given.norms,
     )  # fmt: skip
 

@@ -47,7 +47,7 @@ _SIGNATURES = {
     "ot_choose": (_I, [_I, _I, _I, _I, *[_P] * 12, _I, _F, _I, _I, _I, *[_P] * 8]),
     "ot_decode": (None, [_P, _P, _P, _P, _I, _I, _I, _I, _I, _P]),
     "ot_products": (None, [_P, _P, _P, _P, _I, _I, _I, _I, _I, _P]),
-    "ot_towards": (None, [_P, _P, _P, _P, _I, _I, _I, _I, _I, _P, _I, *[_P] * 6]),
+    "ot_towards": (None, [_P, _P, _P, _P, _I, _I, _I, _I, _I, _P, _I, *[_P] * 5]),
     "ot_weigh_by_latent": (ctypes.c_double, [_P, _P, _P, _P, _P, _I, _I, _I, _I, _P]),
     "ot_by_latent": (None, [_P, _P, _I, _I, _P, _P, _P]),
     "ot_may_be_sliced": (_I, [_I] * 3),
@@ -234,10 +234,10 @@ class Native:
         if not served(values, weight, constant, target):
             return sparse.composed(self, values, weight, constant, target, at)
         width = weight.shape[1]
-        x_hat, missed = (memory.take(at.n_rows, width) for _ in range(2))
+        missed = memory.take(at.n_rows, width)
         squares, products = torch.empty(at.n_rows), torch.empty(len(at.latents))
         stride = width if constant.ndim == 2 else 0
-        pointers = [t.data_ptr() for t in (target, x_hat, missed, squares, products)]
+        pointers = [t.data_ptr() for t in (target, missed, squares, products)]
 
         def part(*given: Any) -> Tensor:
             columns = torch.empty(2, width)
@@ -245,7 +245,7 @@ class Native:
             return columns[0]
 
         columns = self._by_row(part, values, weight, at)
-        return sparse.Towards(x_hat, missed, squares, products, torch.stack(columns).sum(0))
+        return sparse.Towards(missed, squares, products, torch.stack(columns).sum(0))
 
     def _by_row(
         self, function: Callable[..., Found], first: Tensor, weight: Tensor, at: Support, *more: int

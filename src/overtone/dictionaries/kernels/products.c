@@ -95,21 +95,21 @@ void ot_products(const float *states, const float *matrix, const int64_t *latent
 
 #define ADDED 64 /* rows whose sums are added up before they join those of all */
 
-/* x_hat (rows first..last, width) = what ot_decode makes, plus constants that lie `stride` apart (0: one for all rows);
-   missed = by how much that is above the target; squares (rows) = the sums of its squares; products (places) = those with
+/* missed (rows first..last, width) = by how much what ot_decode makes, plus constants that lie `stride` apart (0: one for
+   all rows), is above the target; squares (rows) = the sums of its squares; products (places) = those with
    the matrix rows, which are near; columns (2, width): its sums over these rows, and working memory. */
 void ot_towards(const float *values, const float *matrix, const int64_t *latents, const int64_t *starts,
                 int64_t n_rows, int64_t n, int64_t first, int64_t last, int64_t width, const float *constant,
-                int64_t stride, const float *target, float *x_hat, float *missed, float *squares, float *products,
+                int64_t stride, const float *target, float *missed, float *squares, float *products,
                 float *columns) {
   float *some = columns + width;
   memset(columns, 0, 8 * (size_t)width);
   for (int64_t r = first; r < last; r++) {
-    float *out = x_hat + r * width, *beyond = missed + r * width;
+    float *beyond = missed + r * width;
     const float *more = constant + r * stride, *aim = target + r * width;
     int64_t to = r + 1 < n_rows ? starts[r + 1] : n;
-    ot_decode(values, matrix, latents, starts, n_rows, n, r, r + 1, width, x_hat);
-    for (int64_t i = 0; i < width; i++) out[i] += more[i], beyond[i] = out[i] - aim[i];
+    ot_decode(values, matrix, latents, starts, n_rows, n, r, r + 1, width, missed);
+    for (int64_t i = 0; i < width; i++) beyond[i] += more[i] - aim[i];
     squares[r] = dot(beyond, beyond, width);
     of_places(beyond, matrix, latents, starts[r], to, width, products);
     for (int64_t i = 0; i < width; i++) some[i] += beyond[i];

@@ -22,7 +22,7 @@ def decode(values: Tensor, weight: Tensor, at: Support) -> Tensor:
 
 
 def reconstruct(values: Tensor, weight: Tensor, constant: Tensor, target: Tensor, at: Support) -> tuple[Tensor, Tensor]:
-    """(rows, width) `decode` plus a constant, (width,) or (rows, width), and () the squared error over all rows with
-    which it meets a target (rows, width)."""
-    x_hat = decode(values, weight, at) + constant
-    return x_hat, (x_hat - target).square().sum()
+    """By how much `decode` plus a constant, (width,) or (rows, width), is above a target (rows, width), and () the sum
+    of the squares of that."""
+    missed = decode(values, weight, at) + constant - target
+    return missed, missed.square().sum()

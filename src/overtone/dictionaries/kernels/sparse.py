@@ -46,7 +46,7 @@ class Products(Protocol):
         ...
 
     def towards(self, values: Tensor, weight: Tensor, constant: Tensor, target: Tensor, at: Support) -> "Towards":
-        """`bags` plus a constant, (width,) or (rows, width), and by how much that misses a target (rows, width)."""
+        """By how much `bags` plus a constant, (width,) or (rows, width), is above a target (rows, width)."""
         ...
 
     def weighed(
@@ -59,11 +59,10 @@ class Products(Protocol):
 
 
 class Towards(NamedTuple):
-    """What `Products.towards` finds. x_hat: (rows, width); missed: by how much that is above the target; squares:
-    (rows,) the sums of its squares; products: (n,) its `products` with the weight, and columns: (width,) its sums over
-    the rows, or None where they do not come for little."""
+    """What `Products.towards` finds. missed: (rows, width); squares: (rows,) the sums of its squares; products: (n,)
+    its `products` with the weight, and columns: (width,) its sums over the rows, or None where they do not come for
+    little."""
 
-    x_hat: Tensor
     missed: Tensor
     squares: Tensor
     products: Tensor | None = None
@@ -102,8 +101,8 @@ def differentiable(kernels: Products) -> Differentiable:
     def reconstruct(
         values: Tensor, weight: Tensor, constant: Tensor, target: Tensor, at: Support
     ) -> tuple[Tensor, Tensor]:
-        """(rows, width) `decode` plus a constant, (width,) or (rows, width), and () the squared error over all rows
-        with which it meets a target (rows, width), which is data."""
+        """By how much `decode` plus a constant, (width,) or (rows, width), is above a target (rows, width), which is
+        data; and () the sum of the squares of that."""
         return _Reconstruct.apply(kernels, values, weight, constant, target, at)
 
     return Differentiable(preactivations, decode, reconstruct)
@@ -170,19 +169,19 @@ class _Reconstruct(torch.autograd.Function):
         ctx: Any, kernels: Products, values: Tensor, weight: Tensor, constant: Tensor, target: Tensor, at: Support
     ) -> tuple[Tensor, Tensor]:
         values = values.contiguous()
-        x_hat, missed, squares, products, columns = kernels.towards(values, weight, constant, target, at)
+        missed, squares, products, columns = kernels.towards(values, weight, constant, target, at)
         ctx.save_for_backward(values, weight, missed, products, columns)
         ctx.kernels, ctx.at, ctx.waiting, ctx.shape = kernels, at, waiting(), constant.shape
         ctx.lengths = squares.sqrt()
         ctx.set_materialize_grads(False)
-        return x_hat, squares.sum()
+        return missed, squares.sum()
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, of_x_hat: Tensor | None, of_error: Tensor | None) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, of_missed: Tensor | None, of_error: Tensor | None) -> tuple[Tensor | None, ...]:
         values, weight, missed, products, columns = ctx.saved_tensors
-        if of_x_hat is not None:
-            grad = of_x_hat if of_error is None else torch.addcmul(of_x_hat, missed, 2 * of_error)
+        if of_missed is not None:
+            grad = of_missed if of_error is None else torch.addcmul(of_missed, missed, 2 * of_error)
             ctx.lengths = None
             of_values, of_weight = _of_decode(ctx, grad.contiguous(), values, weight)
             of_constant = grad.sum_to_size(ctx.shape) if ctx.needs_input_grad[3] else None
@@ -217,9 +216,8 @@ def composed(
     kernels: Products, values: Tensor, weight: Tensor, constant: Tensor, target: Tensor, at: Support
 ) -> Towards:
     """`Products.towards` of `bags`."""
-    x_hat = kernels.bags(values, weight, at).add_(constant)
-    missed = x_hat - target
-    return Towards(x_hat, missed, squares_of(missed))
+    missed = kernels.bags(values, weight, at).add_(constant).sub_(target)
+    return Towards(missed, squares_of(missed))
 
 
 def _sampled(states: Tensor, weight: Tensor, at: Support) -> Tensor:

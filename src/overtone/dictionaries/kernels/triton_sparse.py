@@ -65,7 +65,7 @@ class Triton:
         """See `Products`."""
         n_rows, n, width = at.n_rows, len(at.latents), weight.shape[1]
         dtype = torch.promote_types(values.dtype, weight.dtype)
-        x_hat, missed = (values.new_empty(n_rows, width, dtype=dtype) for _ in range(2))
+        missed = values.new_empty(n_rows, width, dtype=dtype)
         at_once = at.per_row is not None and at.per_row <= AT_ONCE_PLACES
         places = max(8, triton.next_power_of_2(at.per_row or 1)) if at_once else TOWARDS_PLACES
         side = min(AT_ONCE_SIDE if at_once else TOWARDS_SIDE, triton.next_power_of_2(width))
@@ -75,12 +75,12 @@ class Triton:
             source, scales = _source(weight)
             with on(weight.device):
                 _towards_kernel[(n_rows, sides)](
-                    x_hat, missed, squares, products, values.contiguous(), source, scales, at.latents, at.row_starts,
+                    missed, squares, products, values.contiguous(), source, scales, at.latents, at.row_starts,
                     constant.contiguous(), target.contiguous(), n_rows, n, width,
                     SCALED=source is not scales, BY_ROW=constant.ndim == 2,
-                    AT_ONCE=at_once, PLACES=places, SIDE=side, WIDE=_accumulator(x_hat), num_warps=1,
+                    AT_ONCE=at_once, PLACES=places, SIDE=side, WIDE=_accumulator(missed), num_warps=1,
                 )  # fmt: skip
-        return Towards(x_hat, missed, squares.sum(0), products.sum(0))
+        return Towards(missed, squares.sum(0), products.sum(0))
 
     def weighed(self, values: Tensor, states: Tensor, lengths: Tensor | None, at: Support) -> None:
         """See `Products`: sums do not wait, since a host would have to."""
@@ -176,7 +176,7 @@ def _products_kernel(
 @triton.jit
 @no_type_check
 def _towards_kernel(
-    x_hat, missed, squares, products, values, source, scales, latents, starts, constant, target, n_rows, n, width,
+    missed, squares, products, values, source, scales, latents, starts, constant, target, n_rows, n, width,
     SCALED: tl.constexpr, BY_ROW: tl.constexpr, AT_ONCE: tl.constexpr, PLACES: tl.constexpr, SIDE: tl.constexpr,
     WIDE: tl.constexpr,
 ):  # fmt: skip
@@ -202,7 +202,6 @@ def _towards_kernel(
             out += tl.sum(weight[:, None] * tile, axis=0)
     out += tl.load(constant + (here if BY_ROW else column), mask=inside, other=0.0).to(WIDE)
     error = tl.where(inside, out - tl.load(target + here, mask=inside, other=0.0).to(WIDE), 0.0)
-    tl.store(x_hat + here, out, mask=inside)
     tl.store(missed + here, error, mask=inside)
     tl.store(squares + side * n_rows + row, tl.sum(error * error, axis=0))
     products += side.to(tl.int64) * n

@@ -56,7 +56,7 @@ class Annealing(Maintainer):
         """(2,) the penalty's size with the power as it is, and as it will be after the next update; 0 where that is not
         near, since powers of all places take long."""
         if not self._is_near(step.progress):
-            return step.x_hat.new_zeros(2)
+            return step.missed.new_zeros(2)
         size, lower = amounts(step, step.values.abs()), self._lower(step.progress)
         return torch.stack([step.total(powers(size, p)) for p in (float(self.state["p"]), lower)])
 

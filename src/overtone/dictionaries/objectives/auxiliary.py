@@ -28,8 +28,8 @@ class ResidualAux(Objective):
         """The term, 0 or more."""
         asked = step.state[self.among] if self.among else step.dead
         if not len(asked):
-            return step.x_hat.new_zeros(())
-        error = (step.x - step.x_hat).detach()
+            return step.missed.new_zeros(())
+        error = -step.missed.detach()
         k = min(self.k_aux or max(1, step.x.shape[1] // 2), len(asked))
         missed = (error - step.decoded_from(asked, k)).square().sum()
         return self.weight * (missed / (error - error.mean(0)).square().sum()).nan_to_num()

@@ -14,8 +14,9 @@ if TYPE_CHECKING:
 class StepView(Protocol):
     """What an objective may see of one training step; all tensors in the dictionary's units.
 
-    x, x_hat: (rows, width) states to be reconstructed (for a transcoder the targets) and their reconstruction; centred:
-    (rows, width) encoded states less the centre, without gradients; values, heads: the codes' values and the heads they
+    x: (rows, width) states to be reconstructed (for a transcoder the targets); missed: (rows, width) by how much the
+    reconstruction x_hat is above them, with gradients; centred: (rows, width) encoded states less the centre, without
+    gradients; values, heads: the codes' values and the heads they
     come from, with gradients, in whatever layout the step uses: the places of a support, or, after a dense pass, (rows,
     latents), where `dense` is true; `at` brings a (latents,) vector into that layout; norms: (latents,) lengths of the
     decoder's rows, with gradients; dead: (n,) int64 latents that count as dead; progress: share of the training's
@@ -24,7 +25,7 @@ class StepView(Protocol):
 
     dictionary: "Autoencoder"
     x: Tensor
-    x_hat: Tensor
+    missed: Tensor
     centred: Tensor
     values: Tensor
     heads: "Heads"
@@ -96,7 +97,7 @@ class Objective:
     A dense step may go through its rows block by block if each of its terms allows it in one of two ways. `separable`:
     the term is `of_mean` of the mean over rows of something that each row has by itself; for most that is all it is,
     `bent` says that it is not, and `mean` is then that mean. Not `needs_values`: it looks at no values and no heads and
-    sends no gradient through x_hat, so it can be computed at the end, with the whole batch.
+    sends no gradient through `missed`, so it can be computed at the end, with the whole batch.
     """
 
     needs_all: ClassVar[bool] = False

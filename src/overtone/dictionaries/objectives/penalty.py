@@ -121,7 +121,7 @@ class Revive(Objective):
     def __call__(self, step: StepView) -> Tensor:
         """The term, 0 or more."""
         if not len(step.dead):
-            return step.x_hat.new_zeros(())
+            return step.missed.new_zeros(())
         model, dead = step.dictionary, step.dictionary.slice.inside(step.dead)
         weight, bias = model.encoder.affine(model.decoder)
         centre = step.centre

@@ -25,7 +25,7 @@ class Reconstruction(Objective):
 
 def unexplained(x_hat: Tensor, step: StepView) -> Tensor:
     """() the share of the variance that a reconstruction (rows, width) of the step's states misses."""
-    return share_of(squared_error(x_hat, step.x), step)
+    return share_of(total_of_squares(x_hat - step.x), step)
 
 
 def share_of(error: Tensor, step: StepView) -> Tensor:
@@ -33,23 +33,21 @@ def share_of(error: Tensor, step: StepView) -> Tensor:
     return error / (len(step.x) * step.dictionary.spread)
 
 
-def squared_error(x_hat: Tensor, x: Tensor) -> Tensor:
-    """() the squared error over all rows, differentiable in x_hat."""
-    return _SquaredError.apply(x_hat, x)
+def total_of_squares(missed: Tensor) -> Tensor:
+    """() ||missed||^2 over all rows, with gradients."""
+    return _TotalOfSquares.apply(missed)
 
 
-class _SquaredError(torch.autograd.Function):
-    """||x_hat - x||^2 over all rows, differentiable in x_hat. Torch's own function fills three matrices of rows x width
-    on the way there and back; this one two."""
+class _TotalOfSquares(torch.autograd.Function):
+    """Torch's own functions fill two matrices of rows x width on the way there and back; this one fills one."""
 
     @staticmethod
-    def forward(ctx: Any, x_hat: Tensor, x: Tensor) -> Tensor:
-        missed = x_hat - x
+    def forward(ctx: Any, missed: Tensor) -> Tensor:
         ctx.save_for_backward(missed)
         return squares_of(missed).sum()
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
         (missed,) = ctx.saved_tensors
-        return missed * (2 * grad), None
+        return missed * (2 * grad)

@@ -23,7 +23,7 @@ class Revival(Objective):
     def __call__(self, step: StepView) -> Tensor:
         """The term, usually 0 or less."""
         if not len(step.dead):
-            return step.x_hat.new_zeros(())
-        left = (step.x - step.x_hat).detach()
+            return step.missed.new_zeros(())
+        left = -step.missed.detach()
         best = (left @ step.dictionary.decoder.rows()[step.dead].T).amax(1)
         return -self.weight * best.mean() / step.dictionary.spread.sqrt()

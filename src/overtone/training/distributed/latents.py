@@ -90,7 +90,7 @@ class LatentShare:
         values = model.value(heads, chosen.support.at)
         x_hat = total(kernels.decode(values, model.decoder.rows(), chosen.support), self.world)
         return SliceStep(
-            model, target, x_hat + model.decoder.constant(inputs), centred, cut.joined(values),
+            model, target, x_hat + model.decoder.constant(inputs) - target, centred, cut.joined(values),
             {name: cut.joined(heads[name]) for name in sorted(heads)}, given.dead, given.progress, given.state,
             self.world, chosen, cut.scores, values.detach(), cut,
         )  # fmt: skip
@@ -100,7 +100,7 @@ class LatentShare:
         values, heads = dense_values(model, replace(given, settle=cut), centred, centre, _beside(given))
         x_hat = total(decode(values, model.decoder.rows()), self.world) + model.decoder.constant(inputs)
         return DenseSliceStep(
-            model, target, x_hat, centred, values, heads, given.dead, given.progress, given.state, self.world,
+            model, target, x_hat - target, centred, values, heads, given.dead, given.progress, given.state, self.world,
             given.norms,
         )  # fmt: skip
 
@@ -112,11 +112,11 @@ class LatentShare:
         """The step."""
         return self.forward(given)
 
-    def ending(self, given: Given, x_hat: Tensor) -> StepView:
+    def ending(self, given: Given, missed: Tensor) -> StepView:
         """A dense step without values."""
         _, target, centred = in_units(self.model, given)
         return DenseSliceStep(
-            self.model, target, x_hat, centred, target.new_zeros(0), {}, given.dead, given.progress, given.state,
+            self.model, target, missed, centred, target.new_zeros(0), {}, given.dead, given.progress, given.state,
             self.world, given.norms,
         )  # fmt: skip
 

@@ -115,7 +115,7 @@ class _RowStep(OfAllLatents):
             for name, head in local.heads.items()
         }
         return cls(
-            model, target, gathered(local.x_hat, world, TIMES, counts), centred,
+            model, target, gathered(local.missed, world, TIMES, counts), centred,
             gathered(local.values, world, SUM, lengths), heads, local.dead, local.progress, local.state, chosen,
             local, world, counts, places,
         )  # fmt: skip

@@ -79,8 +79,8 @@ class Share(Protocol):
         """The step on some of its own rows."""
         ...
 
-    def ending(self, given: Given, x_hat: Tensor) -> StepView:
-        """What terms that need no values see of a batch whose rows went by in blocks; x_hat: without gradients."""
+    def ending(self, given: Given, missed: Tensor) -> StepView:
+        """What terms that need no values see of a batch whose rows went by in blocks; missed: without gradients."""
         ...
 
     def listed(self, name: str, latents: Tensor) -> Tensor:
@@ -133,9 +133,9 @@ class Complete:
         """The step of the dictionary."""
         return forward(self.model, given)
 
-    def ending(self, given: Given, x_hat: Tensor) -> StepView:
+    def ending(self, given: Given, missed: Tensor) -> StepView:
         """A step without values."""
-        return ending(self.model, given, x_hat)
+        return ending(self.model, given, missed)
 
     def listed(self, name: str, latents: Tensor) -> Tensor:
         """The same: it has them all."""
