@@ -17,8 +17,6 @@ from overtone.dictionaries.parts import Part
 from overtone.dictionaries.selectors.base import Boost, Rule
 from overtone.dictionaries.slices import Slice
 
-USUAL = 1e-12, 1e12  # lengths of gradients whose squares are ordinary numbers
-SHORTEST = 1e-30  # gradients whose coordinates are all smaller count as less, those of length 0 as none
 EVEN = 1e-6  # lengths of rows that differ less, in proportion, do not change what is best
 
 Product = Callable[[Tensor, Tensor], Tensor]
@@ -132,8 +130,7 @@ class GradientWeighted(Score, kind="score.gradient_weighted"):
                 "respect to the states."
             )
         size = torch.linalg.vector_norm(weight) / weight.numel() ** 0.5 if self._size is None else self._size
-        states, length = _measured(g)
-        return Boost(states * (self.beta / (size * length)), weight, "pull")
+        return Boost(g, weight, "pull", self.beta / size)
 
     def confer(self, decoder: Decoder, where: Slice) -> None:
         """Find s from the rows of all slices."""
@@ -173,18 +170,6 @@ class NormedPreActivation(Score, kind="score.normed_preactivation"):
             return rule if rule.shift is None and _even(lengths) else None
         level = (rule.floor if rule.shift is None else rule.floor + rule.shift) / lengths
         return Rule(shift=level.nan_to_num(nan=torch.inf, posinf=torch.inf, neginf=-torch.inf), hinted=True)
-
-
-def _measured(g: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows, times powers of two where squares would else vanish or exceed all numbers, and their (rows, 1) lengths.
-    Quotients are the same to the bit whether that is needed or not; an accelerator does not wait to find out."""
-    if g.device.type == "cpu":
-        length = torch.linalg.vector_norm(g, dim=1, keepdim=True)
-        if bool(((length > USUAL[0]) & (length < USUAL[1])).all()):
-            return g, length
-    largest = torch.maximum(g.amax(1, keepdim=True), -g.amin(1, keepdim=True))
-    scaled = torch.ldexp(g, -torch.frexp(largest.clamp_min(SHORTEST)).exponent)
-    return scaled, torch.linalg.vector_norm(scaled, dim=1, keepdim=True).clamp_min(0.5)
 
 
 def _even(lengths: Tensor) -> bool:

@@ -264,9 +264,9 @@ def forward(dictionary: Autoencoder, given: Given) -> Step:
 @torch.no_grad()
 def in_units(dictionary: Autoencoder, given: Given) -> tuple[Tensor, Tensor, Tensor]:
     """States, what is to be reconstructed, and states less the centre, in the dictionary's units."""
-    inputs = dictionary.normaliser(given.x)
+    inputs, centred = kernels_for(given.x.device).in_units(dictionary.normaliser, given.x, dictionary.centre())
     target = inputs if dictionary.target is None else dictionary.target(dictionary.checked_targets(given.y))
-    return inputs, target, inputs - dictionary.centre()
+    return inputs, target, centred
 
 
 @torch.no_grad()

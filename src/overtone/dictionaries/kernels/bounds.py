@@ -36,7 +36,7 @@ class Problem:
         """Some rows of it."""
         rule = self.rule
         if rule.boost is not None:
-            rule = replace(rule, boost=replace(rule.boost, states=rule.boost.states[rows]))
+            rule = replace(rule, boost=replace(rule.boost, rows=rule.boost.states[rows], length=None))
         return replace(self, states=self.states[rows], rule=rule)
 
     def rounded(self, kind: Kind) -> tuple[Rounded, Rounded | None] | None:

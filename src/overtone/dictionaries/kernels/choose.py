@@ -98,9 +98,9 @@ def _on_preactivations(
     rule = None if rule is None else model.score.on_preactivations(rule, model.decoder, beside)
     if rule is None or rule.boost is None:
         return rule
-    states, weight = rule.boost.states, rule.boost.weight
-    alike = states.shape == centred.shape and weight.shape == (model.n_latents, model.width)
-    return rule if alike and served(states, weight) else None
+    rows, weight = rule.boost.rows, rule.boost.weight
+    alike = rows.shape == centred.shape and weight.shape == (model.n_latents, model.width)
+    return rule if alike and served(rows, weight) else None
 
 
 def _plain(model: "Autoencoder", bias: Tensor) -> bool:

@@ -29,6 +29,7 @@ from overtone.dictionaries.kernels import sparse
 from overtone.dictionaries.kernels.candidates import Candidates
 from overtone.dictionaries.kernels.choose import Select, choose, choose_alone
 from overtone.dictionaries.kernels.native_dense import NativeProduct
+from overtone.dictionaries.kernels.native_rows import in_units
 from overtone.dictionaries.kernels.native_update import NativeUpdate
 from overtone.dictionaries.kernels.nominees import NOMINEES
 from overtone.dictionaries.kernels.rounded import Kind
@@ -49,7 +50,8 @@ KINDS: tuple[Kind, ...] = (INT8, BF16)  # of few bits, the fastest first
 class Kernels:
     """One implementation of what speed depends on. preactivations, decode and reconstruct have the signatures and
     results of `reference.py`; select: product and selection in one pass, where there is one; product: of dense
-    matrices, see `native_dense`, where there is a better one than torch's; update: what follows the gradients."""
+    matrices, see `native_dense`, where there is a better one than torch's; update: what follows the gradients;
+    in_units: as `native_rows.in_units`."""
 
     name: str
     preactivations: Callable[..., Tensor]
@@ -58,6 +60,7 @@ class Kernels:
     select: Select | None = None
     product: NativeProduct | None = None
     update: Update = Update()  # noqa: RUF009
+    in_units: Callable[..., tuple[Tensor, Tensor]] = in_units
 
     def choose(self, model: "Autoencoder", centred: Tensor, **options: Any) -> Chosen:
         """The active places of a training batch, as `choose.choose`."""
@@ -155,4 +158,4 @@ def _compiled(*, forced: bool) -> Kernels | None:
     if native.level == 0 and not forced:
         return None
     product, update = NativeProduct(native.library, native.amx), NativeUpdate(native.library)
-    return Kernels(native.name, *native.functions, native.select, product, update)
+    return Kernels(native.name, *native.functions, native.select, product, update, native.rows.in_units)

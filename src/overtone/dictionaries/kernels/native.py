@@ -8,7 +8,7 @@ scores to be made in float32.
 
 import ctypes
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import torch
@@ -19,6 +19,7 @@ from overtone.dictionaries.choice import Chosen
 from overtone.dictionaries.codes import Support
 from overtone.dictionaries.kernels import compiler, memory, sparse, threads
 from overtone.dictionaries.kernels.compiler import BuildError
+from overtone.dictionaries.kernels.native_rows import NativeRows
 from overtone.dictionaries.kernels.nominees import NOMINEES, Rest
 from overtone.dictionaries.kernels.served import served
 from overtone.dictionaries.kernels.trial import Slices
@@ -109,6 +110,7 @@ class Native:
         self.kept = WeakTensorKeyDictionary()
         memory.ON_RELEASE.append(self.kept.clear)
         self.slices = Slices(self.library.ot_may_be_sliced)
+        self.rows = NativeRows(self.library)
         self.functions = sparse.differentiable(self)
         self.preactivations, self.decode, self.reconstruct = self.functions
 
@@ -127,7 +129,10 @@ class Native:
     # ------------------------------------------------------------------------------------------------------ selection
     def select(self, centred: Tensor, weight: Tensor, bias: Tensor, rule: Rule, two_sided: bool) -> Chosen:
         """As in `choose.Select`."""
-        kept = self._kept(weight, centred, rule.boost)
+        boost = rule.boost
+        if boost is not None and boost.length is not None:
+            boost = replace(boost, rows=self.rows.of_length(boost.rows, boost.length), length=None)
+        kept = self._kept(weight, centred, boost)
         shift = None if rule.shift is None else rule.shift.float().contiguous()
         n_latents, width = weight.shape
         room = rule.k + rule.k // 2 + 16 if rule.k else min(max(ROOM, n_latents // 8), n_latents + 1)
@@ -140,8 +145,8 @@ class Native:
             counts, tally = torch.empty(len(rows), dtype=torch.int64), torch.zeros(2, dtype=torch.int64)
             lengths = torch.empty(len(rows))
             products = kept.packed.pointers(rows, weight)
-            if rule.boost is not None and kept.boost is not None:
-                products += kept.boost.pointers(rule.boost.states[first:last], rule.boost.weight)
+            if boost is not None and kept.boost is not None:
+                products += kept.boost.pointers(boost.states[first:last], boost.weight)
             likely = kept.size // len(centred) * len(rows) if kept.size else len(rows) * (n_latents // 16)
             size = len(rows) * rule.k or min(len(rows) * n_latents, likely + 64 * ROOM)
             shape = kept.packed.kind, len(rows), width, n_latents

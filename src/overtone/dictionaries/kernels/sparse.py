@@ -170,7 +170,8 @@ class _Reconstruct(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         values = values.contiguous()
         missed, squares, products, columns = kernels.towards(values, weight, constant, target, at)
-        ctx.save_for_backward(values, weight, missed, products, columns)
+        kept = missed.detach()  # an output knows its node; where it waits for the update, that would hold itself
+        ctx.save_for_backward(values, weight, kept, products, columns)
         ctx.kernels, ctx.at, ctx.waiting, ctx.shape = kernels, at, waiting(), constant.shape
         ctx.lengths = squares.sqrt()
         ctx.set_materialize_grads(False)

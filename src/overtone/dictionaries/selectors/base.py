@@ -2,11 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 from torch import Tensor
 
 from overtone.core.settings import require
 from overtone.dictionaries.codes import Support
+from overtone.dictionaries.lengths import of_length
 from overtone.dictionaries.parts import Part
 from overtone.dictionaries.slices import Slice
 
@@ -15,12 +17,19 @@ from overtone.dictionaries.slices import Slice
 class Boost:
     """By how much scores exceed pre-activations: they are multiplied by 1 + |<a_r, w_i>| for row r and latent i.
 
-    states: (rows, width), the a; weight: (latents, width), the w; head: the name that parts know |<a_r, w_i>| by.
+    rows: (rows, width), the a, or, where there is a length (), what become the a once they are brought to it; weight:
+    (latents, width), the w; head: the name that parts know |<a_r, w_i>| by.
     """
 
-    states: Tensor
+    rows: Tensor
     weight: Tensor
     head: str
+    length: Tensor | None = None
+
+    @cached_property
+    def states(self) -> Tensor:
+        """(rows, width), the a."""
+        return self.rows if self.length is None else of_length(self.rows, self.length)
 
 
 @dataclass(frozen=True, eq=False)
