@@ -16,18 +16,18 @@ from overtone.training.run import Run
 from overtone.training.schedules import Schedule
 
 PLANTED = plant(40, 64, max_cosine=0.3, seed=0)
-# Card, check 5: ReLU+L1 below 0.95, all others within 2 %. Gated is not: it stays 2 to 4 % short, as medians over two
-# sets of five truths 2.6 and 2.8 %.
+# Card, check 5: ReLU+L1 below 0.95, all others within 2 %. Gated gets there slowly, where atoms hardly overlap; in these
+# trainings it stays 2 to 4 % short, as medians over two sets of five truths 2.6 and 2.8 %.
 CASES = [
     (ReluL1(64), 0.0, 0.95), (Gated(64), 0.96, 1.0), (JumpReLU(64), 0.98, 1.02), (TopK(64, k=3), 0.98, 1.02),
 ]  # fmt: skip
 
 
-def slope(preset, seed):
+def slope(preset, seed, width=64, n_tokens=250_000):
     """Slope of found amplitudes on planted ones, over latents that found an atom."""
-    planted = plant(40, 64, max_cosine=0.3, seed=seed)
+    planted = plant(40, width, max_cosine=0.3, seed=seed)
     rows, fresh = (planted.sample(4000, active=3, seed=10 * seed + i) for i in (0, 1))
-    options = {"n_tokens": 250_000, "batch_rows": 500, "lr": 4e-3, "quiet": True, "seed": seed}
+    options = {"n_tokens": n_tokens, "batch_rows": 500, "lr": 4e-3, "quiet": True, "seed": seed}
     dictionary = fit(preset, rows.x, **options).dictionary
     best = (planted.atoms @ dictionary.atoms().T).max(1)
     truth = fresh.codes(40)
@@ -48,6 +48,12 @@ def test_a_price_on_values_shrinks_them_and_a_price_on_their_number_does_not(pre
 @pytest.mark.parametrize(("preset", "low", "high"), CASES, ids=lambda c: getattr(c, "name", ""))
 def test_shrinkage_as_medians_over_five_truths(preset, low, high):
     assert low < median(slope(preset, seed) for seed in range(5)) < high
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_gates_shrink_by_less_than_2_percent_where_atoms_hardly_overlap_and_training_is_long():
+    assert 0.98 < median(slope(Gated(64), seed, width=96, n_tokens=800_000) for seed in range(5)) < 1.0
 
 
 @pytest.mark.parametrize("batch_rows", [8, 64])
