@@ -16,8 +16,8 @@ from overtone.training.run import Run
 from overtone.training.schedules import Schedule
 
 PLANTED = plant(40, 64, max_cosine=0.3, seed=0)
-# Card, check 5: ReLU+L1 below 0.95, all others within 2 %. Gated gets there slowly, where atoms hardly overlap; in these
-# trainings it stays 2 to 4 % short, as medians over two sets of five truths 2.6 and 2.8 %.
+# Card, check 5: ReLU+L1 below 0.95, all others within 2 %. Gated gets there slowly, where atoms hardly overlap; in
+# these trainings it stays 2 to 4 % short, as medians over two sets of five truths 2.6 and 2.8 %.
 CASES = [
     (ReluL1(64), 0.0, 0.95), (Gated(64), 0.96, 1.0), (JumpReLU(64), 0.98, 1.02), (TopK(64, k=3), 0.98, 1.02),
 ]  # fmt: skip
