@@ -53,7 +53,7 @@ FEATURES, WIDTH, ACTIVE = 64, 32, 3
 class Size(Settings):
     """seeds; planted rows and tokens; real states: written traces, tokens, latents and k."""
 
-    seeds: int = 3
+    seeds: int = 5
     rows: int = 20_000
     planted_tokens: int = 300_000
     traces: int = 80

@@ -56,7 +56,7 @@ SHARES, EXPONENT = {2: 0.7, 12: 0.3}, 0.9
 class Size(Settings):
     """seeds; planted rows and tokens; real states: written traces, tokens, latents and k."""
 
-    seeds: int = 3
+    seeds: int = 5
     rows: int = 20_000
     planted_tokens: int = 200_000
     traces: int = 80

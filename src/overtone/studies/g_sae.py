@@ -67,7 +67,7 @@ LOUD, QUIET, CLASSES = 1.5, 0.6, 8
 class Size(Settings):
     """seeds; planted rows and tokens; real states: written traces, tokens, latents and k, sites, held-out traces."""
 
-    seeds: int = 3
+    seeds: int = 5
     rows: int = 20_000
     planted_tokens: int = 200_000
     traces: int = 80

@@ -62,7 +62,7 @@ ACTIVE, FEATURES, WIDTH = (3, 12), 128, 42
 class Size(Settings):
     """seeds; planted rows and tokens; real states: written traces, tokens, latents."""
 
-    seeds: int = 3
+    seeds: int = 5
     rows: int = 60_000
     planted_tokens: int = 1_500_000
     latents: int = 256

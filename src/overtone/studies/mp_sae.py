@@ -63,7 +63,7 @@ MP, BATCH, ROW, FIXED, MORE = "mp_sae", "batch_top_k", "top_k", "mp_sae, 2 steps
 class Size(Settings):
     """seeds; updates on trees of `tree_rows` rows; real states: written traces, tokens, latents and k."""
 
-    seeds: int = 3
+    seeds: int = 5
     updates: int = 3000
     tree_rows: int = 40_000
     traces: int = 200

@@ -63,7 +63,7 @@ FEATURES = 32
 class Size(Settings):
     """seeds; planted tokens and k; real states: written traces, tokens, latents and k."""
 
-    seeds: int = 4
+    seeds: int = 5
     planted_tokens: int = 400_000
     active: int = 4
     traces: int = 150

@@ -68,7 +68,7 @@ class Size(Settings):
     """seeds; planted rows and rounds; written traces, rows that SNMF sees, latents, tokens of TopK; steered traces and
     nats; sizes of the levels above the features and updates of their joint tuning."""
 
-    seeds: int = 3
+    seeds: int = 5
     planted_rows: int = 800
     rounds: int = 400
     traces: int = 150

@@ -63,7 +63,7 @@ ACTIVE = (2, 4, 8)
 class Size(Settings):
     """seeds; rows of the law; planted rows and tokens; real states: written traces, tokens, latents."""
 
-    seeds: int = 3
+    seeds: int = 5
     law_rows: int = 4000
     rows: int = 20_000
     planted_tokens: int = 200_000

@@ -60,7 +60,7 @@ SMALL, FULL, ROW, BATCH = "learned noise, small price", "learned noise, full pri
 class Size(Settings):
     """seeds; planted tokens, latents and k; real states: written traces, tokens, latents and k."""
 
-    seeds: int = 4
+    seeds: int = 5
     planted_tokens: int = 256_000
     planted_latents: int = 128
     active: int = 4
