@@ -50,6 +50,16 @@ def test_random_sets_overlap_by_the_chance_that_is_reported():
     assert label_overlap({1, 2}, {2, 1}, n_rows=9).jaccard == 1
 
 
+def test_models_whose_layers_chose_the_same_overlap_whatever_their_order_and_others_by_chance():
+    def drawn():
+        return [frozenset(RNG.choice(500, size=n, replace=False).tolist()) for n in (80, 60, 40)]
+
+    one = drawn()
+    assert label_overlap(set().union(*one), set().union(*one[::-1]), n_rows=500).jaccard == 1
+    found = [label_overlap(set().union(*drawn()), set().union(*drawn()), n_rows=500) for _ in range(200)]
+    assert np.mean([f.jaccard - f.chance for f in found]) == pytest.approx(0, abs=0.01)
+
+
 def test_layers_that_are_most_like_themselves_are_matched():
     layers = [X, X @ ROTATION[:, :4], NOISE]
     scores = layer_scores(layers, [layer + 0.1 * RNG.normal(size=layer.shape) for layer in layers], cka)

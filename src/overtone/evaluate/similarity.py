@@ -29,7 +29,8 @@ class Overlap:
 
 
 def label_overlap(first: AbstractSet[Any], second: AbstractSet[Any], *, n_rows: int) -> Overlap:
-    """How much two sets of places overlap that were chosen among the same n_rows rows.
+    """How much two sets of places overlap that were chosen among the same n_rows rows. Of whole models: give the union
+    of what their layers' dictionaries chose, `set().union(*(d.places() for d in layers))`, as the authors' code does.
 
     Raises DataError if both are empty or there are fewer rows than places.
     """
