@@ -2,12 +2,14 @@
 on."""
 
 import os
+import shutil
 import signal
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
-from overtone.core.artifacts import MANIFEST
+from overtone.core.artifacts import MANIFEST, Manifest, new_folder
 from overtone.core.batch import ActivationBatch, Where
 from overtone.core.errors import DataError, DivergenceError, SettingError, ShapeError, StoreError
 from overtone.core.sites import Site
@@ -132,6 +134,18 @@ def test_a_damaged_checkpoint_is_refused(rows, tmp_path):
     with pytest.raises(StoreError, match="damaged"):
         fit(TopK(16, k=3), rows, **SMALL, checkpoint=tmp_path / "state")
     assert (tmp_path / "state" / MANIFEST).exists()
+
+
+def test_a_checkpoint_of_a_version_that_kept_less_is_refused(rows, tmp_path):
+    fit(TopK(16, k=3), rows, **SMALL, checkpoint=tmp_path / "state")
+    tensors = load_file(tmp_path / "state" / "run-0.safetensors")
+    lost = next(name for name in tensors if name.startswith("maintainer."))
+    del tensors[lost]
+    with new_folder(tmp_path / "older", Manifest("training", 0)) as part:
+        save_file(tensors, part / "run-0.safetensors")
+        shutil.copy(tmp_path / "state" / "state.json", part)
+    with pytest.raises(StoreError, match=f"another version, it lacks {lost}: start over"):
+        fit(TopK(16, k=3), rows, **SMALL, checkpoint=tmp_path / "older")
 
 
 def test_dictionaries_trained_together_equal_those_trained_alone(rows):

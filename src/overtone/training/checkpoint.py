@@ -42,8 +42,8 @@ def load_checkpoint(folder: Path, runs: list[Run], identity: dict[str, Any]) -> 
     """Restore all runs from a folder and return the position in the stream; None if there is no checkpoint yet. Each
     process reads its own part.
 
-    Raises StoreError if the folder is damaged or belongs to a training with other settings or data, naming what
-    differs.
+    Raises StoreError if the folder is damaged, belongs to a training with other settings or data, or was written by a
+    version that kept something else, naming what differs or is missing.
     """
     if not (folder / MANIFEST).exists():
         return None
@@ -57,8 +57,10 @@ def load_checkpoint(folder: Path, runs: list[Run], identity: dict[str, Any]) -> 
         told = "; ".join(f"{name} {theirs.get(name)} there, {ours.get(name)} asked" for name in different)
         raise StoreError(f"{folder} holds another unfinished training ({told}). Ask for the same again, {OVER}")
     for i, (run, plain) in enumerate(zip(runs, state["runs"], strict=True)):
-        records = [Record(**record) for record in plain["records"]]
-        run.load(StoredTensors(folder / f"run-{i}.safetensors"), plain["tokens"], records)
+        tensors = StoredTensors(folder / f"run-{i}.safetensors")
+        if lacking := sorted(run.tensors().keys() - tensors.keys()):
+            raise StoreError(f"{folder} was written by another version, it lacks {', '.join(lacking)}: {OVER}")
+        run.load(tensors, plain["tokens"], [Record(**record) for record in plain["records"]])
     return state["position"]
 
 
