@@ -143,6 +143,17 @@ def test_people_see_tables_and_a_report_is_kept(rows, tmp_path, capsys):
     assert report["findings"][0]["control_name"] == "random atoms, orthogonal pursuit"
 
 
+def test_a_crosscoder_is_told_by_view(tmp_path, capsys):
+    save_dictionary(trained("crosscoder"), tmp_path / "made")
+    save_file(
+        {"a": states(100, 8)[:, :4].contiguous(), "b": states(100, 8)[:, 4:].contiguous()}, tmp_path / "two.safetensors"
+    )
+    words = [str(tmp_path / "made"), "--activations", str(tmp_path / "two.safetensors"), "--quiet"]
+    assert main(["evaluate", *words, "--site", "a", "b"]) == 0
+    assert "error by view: a " in capsys.readouterr().out
+    assert "say which to train on" in refused(capsys, *words)
+
+
 def test_mistakes_are_one_line(rows, model, tmp_path, capsys):
     save_dictionary(trained("top_k"), tmp_path / "made", facts={"site": "residual.0"})
     save_file({"x": states(30, 6)}, tmp_path / "narrow.safetensors")

@@ -143,7 +143,8 @@ def _report(
     dictionary, origin = read.dictionary, read.dictionary.origin
     about = {
         "folder": options.dictionary, "format": read.format, "kind": origin.get("preset") or read.format,
-        "site": str(read.facts.get("site") or ""), "target": str(read.facts.get("target") or ""),
+        "site": "+".join(options.site) or str(read.facts.get("site") or ""),
+        "target": options.target or str(read.facts.get("target") or ""),
         "n_latents": dictionary.n_latents, "width": dictionary.width, "notes": list(read.notes),
     }  # fmt: skip
     rows = {
@@ -173,8 +174,9 @@ def show(data: dict[str, Any], console: Console) -> None:
     console.print(f"seen in training: {seen}: {rows['why']}\n", soft_wrap=True)
     _show_codings(data, console)
     if data["views"]:
-        views = zip(about["site"].split("+"), data["views"], strict=False)
-        console.print("error by view: " + ", ".join(f"{site} {100 * share:.2f} %" for site, share in views))
+        names = about["site"].split("+") if about["site"] else [f"view {i}" for i in range(len(data["views"]))]
+        views = zip(names, data["views"], strict=True)
+        console.print("error by view: " + ", ".join(f"{name} {100 * share:.2f} %" for name, share in views))
     if data["lengths"]:
         _show_lengths(data["lengths"], console)
     if "spliced" in data:
@@ -190,10 +192,11 @@ def _show_codings(data: dict[str, Any], console: Console) -> None:
 
     table = table_of("error %", "cosine", "active", "dead %")
     for one in data["codings"]:
-        fewer = f" ({one['n_rows']} rows)" if one["n_rows"] < data["rows"]["n"] else ""
+        whole = one["n_rows"] == data["rows"]["n"]
         table.add_row(
-            one["name"] + fewer, written(one["fvu"], 2, 100.0, True), written(one["cosine"], 3), written(one["l0"], 1),
-            written(one["dead_share"], 1, 100.0),
+            one["name"] + ("" if whole else f" ({one['n_rows']} rows)"), written(one["fvu"], 2, 100.0, True),
+            written(one["cosine"], 3), written(one["l0"], 1),
+            written(one["dead_share"] if whole else None, 1, 100.0),  # it falls as more rows are looked at
         )  # fmt: skip
     console.print(table)
     console.print(
