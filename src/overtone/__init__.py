@@ -101,6 +101,7 @@ PUBLIC: dict[str, str] = {
     "open_activations": "overtone.activations.opening",
     "parse_sites": "overtone.core.sites",
     "profile": "overtone.interpret.profiles",
+    "quality": "overtone.evaluate.quality",
     "quasi_orthogonality": "overtone.evaluate.afa",
     "random_like": "overtone.directions.controls",
     "relative_norms": "overtone.evaluate.diffing",

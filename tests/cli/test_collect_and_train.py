@@ -8,42 +8,26 @@ from pathlib import Path
 
 import pytest
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 import overtone
+from miniature import save_model, save_texts
 from overtone.activations.store import ActivationStore
 from overtone.cli import main
 from overtone.core.sites import Site
 from overtone.dictionaries.storage import load_dictionary
 
-WORDS = ["<pad>", "<unk>", "\n\n", "wait", "so", "three", "plus", "four", "is", "seven", "done"]
-
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    """A folder with a random two-block Llama and a tokenizer of eleven words."""
-    folder = tmp_path_factory.mktemp("model")
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(WORDS), hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
-        max_position_embeddings=64, pad_token_id=0, bos_token_id=None, eos_token_id=None,
-    )  # fmt: skip
-    LlamaForCausalLM(config).save_pretrained(folder)
-    inner = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="<unk>"))
-    inner.pre_tokenizer = pre_tokenizers.Split(" ", "removed")
-    PreTrainedTokenizerFast(tokenizer_object=inner, pad_token="<pad>", unk_token="<unk>").save_pretrained(folder)
-    return str(folder)
+    """A folder with a miniature model."""
+    return save_model(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture(scope="module")
 def texts(tmp_path_factory):
-    """Twelve problems with an answer of three steps each."""
-    path = tmp_path_factory.mktemp("texts") / "texts.jsonl"
-    response = "wait three plus four \n\n so seven \n\n done"
-    lines = [{"prompt": f"three plus four is seven {'so ' * i}\n\n", "response": response} for i in range(12)]
-    path.write_text("\n".join(json.dumps(line) for line in lines))
-    return str(path)
+    """A file of texts for it."""
+    return save_texts(tmp_path_factory.mktemp("texts") / "texts.jsonl")
 
 
 @pytest.fixture(scope="module")
@@ -144,7 +128,18 @@ def test_gradients_are_stored_on_request_and_a_preset_that_needs_them_trains_on_
     assert main(["collect", *place, "--gradient", "mean", "--json"]) == 0
     kept = json.loads(capsys.readouterr().out)["store"]
     assert ActivationStore.open(kept).gradient == "mean"
-    words = ["--store", kept, "--n-latents", "12", "--k", "2", "--n-tokens", "500", "--batch-rows", "16"]
+    words = [
+        "--store",
+        str(tmp_path / "states"),
+        "--n-latents",
+        "12",
+        "--k",
+        "2",
+        "--n-tokens",
+        "500",
+        "--batch-rows",
+        "16",
+    ]
     assert main(["train", "g_sae", *words, "--out", str(tmp_path / "made"), "--quiet"]) == 0
     assert load_dictionary(tmp_path / "made").origin["preset"] == "g_sae"
 

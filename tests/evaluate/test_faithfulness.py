@@ -11,7 +11,7 @@ from overtone.dictionaries.classic.fixed import signed_projection
 from overtone.dictionaries.presets.g_sae import GSAE
 from overtone.dictionaries.presets.pca import PCA
 from overtone.evaluate.compare import Sample
-from overtone.evaluate.faithfulness import Arm, faithfulness, spliced, spliced_by_gradient
+from overtone.evaluate.faithfulness import Arm, faithfulness, spliced, spliced_arms, spliced_by_gradient
 from overtone.evaluate.testbed import reasoner_states
 from overtone.training.fit import fit
 
@@ -100,3 +100,21 @@ def test_what_cannot_be_scored_is_refused(bed, texts):
     found = faithfulness(bed.model, texts, SITE, {"same": SAME})
     with pytest.raises(SettingError, match="no arm 'other'"):
         found.divergence("other")
+
+
+def test_every_protocol_of_a_dictionary_is_an_arm_and_the_findings_are_about_them(bed, texts):
+    x, draw = bed.x[LAST], torch.Generator().manual_seed(0)
+    whole = torch.eye(x.shape[1])
+    exact = faithfulness(bed.model, texts, LAST, spliced_arms(signed_projection(whole, whole, x.mean(0))))
+    rows = {row["name"]: row for row in exact.table()}
+    assert list(rows) == ["clean", "zero", "mean", "spliced"]
+    assert rows["spliced"]["recovered"]["value"] == pytest.approx(1, abs=1e-3) and rows["spliced"]["kl"]["value"] < 1e-5
+    (found,) = exact.findings()
+    assert found.holds is True and found.control == rows["mean"]["kl"]["value"] > 0.1
+    nothing = faithfulness(bed.model, texts, LAST, spliced_arms(signed_projection(0 * whole, 0 * whole, 3 * x.mean(0))))
+    assert nothing.findings()[0].holds is False
+    by_gradient = GSAE(64, k=4, beta=8.0).build(x.shape[1], draw)
+    assert [arm.gradient for arm in spliced_arms(by_gradient).values()] == ["", "true", "drawn"]
+    three = faithfulness(bed.model, texts, LAST, spliced_arms(by_gradient))
+    assert [f.id for f in three.findings()] == ["spliced.kl", "spliced.leak"]
+    assert three.findings()[1].measured == three.label_knowledge("true gradients").value

@@ -14,14 +14,14 @@ from overtone.core.errors import SettingError, ShapeError, nearest
 @dataclass(frozen=True)
 class TrainingSource:
     """source, sites, target: as for `training.fit.fit`; names: what the user calls them, "trained on" among them;
-    fingerprints: of what was read; facts: about the site, for the manifest."""
+    fingerprints: of what was read; facts: about site and states, for the manifest."""
 
     source: Any
     sites: tuple[Any, ...]
     target: Any
     names: Mapping[str, str]
     fingerprints: Mapping[str, str]
-    facts: Mapping[str, str]
+    facts: Mapping[str, Any]
 
 
 def training_source(paths: tuple[str, ...], sites: tuple[str, ...], target: str, gradients: str) -> TrainingSource:
@@ -36,7 +36,7 @@ def training_source(paths: tuple[str, ...], sites: tuple[str, ...], target: str,
     first = Path(paths[0])
     if len(paths) == 1 and is_arrays(first):
         return _from_arrays(first, sites, target, gradients)
-    if len(paths) == 1 and first.exists() and not (first / MANIFEST).exists():
+    if len(paths) == 1 and first.exists() and not any(first.glob(f"*/{MANIFEST}")) and not (first / MANIFEST).exists():
         raise SettingError(
             f"{first} is neither a store of states nor arrays. Stores are made by `overtone collect`; arrays of (rows, "
             "width) are read from .npy and .safetensors files, or a folder of such."
@@ -46,8 +46,15 @@ def training_source(paths: tuple[str, ...], sites: tuple[str, ...], target: str,
     if len(paths) > 1:
         return _of_several(paths, sites, target)
     store = ActivationStore.open(first)
+    sites = sites or (tuple(map(str, store.sites)) if len(store.sites) == 1 else ())
     named = _names("+".join(sites) or str(store.sites[0]), target)
-    return TrainingSource(store, sites, target or None, named, {"store": store.fingerprint}, {})
+    prints = {"store": store.fingerprint}
+    return TrainingSource(store, sites, target or None, named, prints, {"states": states_of(store)})
+
+
+def states_of(store: Any) -> dict[str, Any]:
+    """What a store's states are of: fingerprints of model and traces, and the rule that made rows."""
+    return {**store.manifest.sources, "positions": store.manifest.facts["positions"]}
 
 
 def _of_several(paths: tuple[str, ...], sites: tuple[str, ...], target: str) -> TrainingSource:

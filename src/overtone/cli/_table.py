@@ -6,6 +6,7 @@ VERBS = {
     "train": "train a dictionary on stored states",
     "convert": "a dictionary into another library's format, or from it",
     "compare": "kinds of dictionary side by side on the same states",
+    "evaluate": "how good a dictionary is: error, sparsity, lengths, and its model's predictions",
     "study": "re-run one paper's claims with the library's own parts",
     "studies": "the scoreboard: every study, and what it found when it was last run here",
     "list": "what there is: dictionaries, edits, studies, formats, sites or adapters",

@@ -6,16 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from overtone.cli._models import named_model, positions_of, read_traces, require_there
 from overtone.cli._parse import Shell
-from overtone.core.errors import SettingError
 from overtone.core.settings import require
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-    from overtone.activations.positions import Positions
-    from overtone.data.traces import ReasoningTrace
-    from overtone.models.hooked import HookedModel
 
 RESUME = "What was stored is kept: run the same command again to go on from there."
 
@@ -61,39 +57,16 @@ def run(options: Options) -> dict[str, Any]:
     from overtone.activations.store import collect
     from overtone.activations.stream import ActivationStream
     from overtone.core.sites import Site
-    from overtone.models.hooked import HookedModel
-    from overtone.models.reasoner import bundled_reasoner
 
     sites = [Site.parse(name) for name in options.sites]
-    for given in filter(None, (options.texts, options.traces)):  # before a model is loaded
-        require(Path(given).exists(), f"{given} does not exist. Name a file or folder that does.")
-    where = {"device": options.device}
-    model = bundled_reasoner(**where) if options.model == "bundled" else HookedModel.load(options.model, **where)
+    require_there(options.texts, options.traces)
+    model = named_model(options.model, options.device)
+    traces = read_traces(model, options.texts, options.traces, options.limit)
     gradient = None if options.gradient == "none" else options.gradient
-    stream = ActivationStream(model, _traces(options, model), sites, _positions(options, model), gradient=gradient)
+    stream = ActivationStream(model, traces, sites, positions_of(options.rows, model), gradient=gradient)
     store = collect(options.out, stream, dtype=options.dtype)
     widths = {str(site): width for site, width in store.widths.items()}
     return {"store": str(store.folder), "model": model.name, "rows": store.n_rows, "sites": widths}
-
-
-def _traces(options: Options, model: HookedModel) -> list[ReasoningTrace]:
-    from overtone.data.texts import encode_texts, read_texts
-    from overtone.data.traces import load_traces, tokenizer_fingerprint
-
-    if model.tokenizer is None:
-        raise SettingError(f"{model.name} has no tokenizer. Give a folder that holds one.")
-    if options.texts:
-        return encode_texts(model.tokenizer, read_texts(options.texts, limit=options.limit))
-    return load_traces(options.traces, tokenizer=tokenizer_fingerprint(model.tokenizer))[: options.limit]
-
-
-def _positions(options: Options, model: HookedModel) -> Positions:
-    from overtone.activations.positions import AllTokens, StepAnchor
-    from overtone.data.traces import delimiter_ids
-
-    if options.rows == "tokens":
-        return AllTokens(skip_special=frozenset(model.tokenizer.all_special_ids))
-    return StepAnchor(options.rows, delimiter_ids(model.tokenizer))
 
 
 def show(data: dict[str, Any], console: Console) -> None:

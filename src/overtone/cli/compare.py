@@ -117,13 +117,10 @@ def _sample(options: Options) -> Callable[[int], Sample]:
 
 def show(data: dict[str, Any], console: Console) -> None:
     """The table, what was left out, and where the page lies."""
-    from rich.table import Table
+    from overtone.cli._columns import table_of, written
 
     several = len(data["settings"]["ks"]) > 1
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    table.add_column("", no_wrap=True)
-    for head in ("error %", "active", "dead %", "stable", "seconds", "products"):
-        table.add_column(head, justify="right", no_wrap=True)
+    table = table_of("error %", "active", "dead %", "stable", "seconds", "products")
     asked: int | None = 0
     for one in data["standings"]:
         if one["k"] is None and asked is not None:
@@ -131,7 +128,7 @@ def show(data: dict[str, Any], console: Console) -> None:
         asked = one["k"]
         label = one["name"] + (f" k={one['k']}" if one["k"] and several else "")
         label += f" ({one['n_latents']})" if one["n_latents"] < data["settings"]["n_latents"] else ""
-        cells = (_written(one[key], *how) for key, how in COLUMNS.items())
+        cells = (written(one[key], *how) for key, how in COLUMNS.items())
         table.add_row(label, *cells)
     console.print(table)
     console.print(
@@ -142,13 +139,3 @@ def show(data: dict[str, Any], console: Console) -> None:
     for name, why in data["left_out"].items():
         console.print(f"left out: {name}: {why}", soft_wrap=True)
     console.print(f"page: [bold]{data['page']}[/bold]", soft_wrap=True)
-
-
-def _written(value: Any, places: int, times: float = 1.0, spread: bool = False) -> str:
-    """A number, or an estimate with half its interval, with so many decimal places."""
-    if value is None:
-        return "–"
-    if not isinstance(value, dict):
-        return f"{times * value:.{places}f}"
-    half = "" if value["low"] is None or not spread else f" ±{times * (value['high'] - value['low']) / 2:.{places}f}"
-    return f"{times * value['value']:.{places}f}{half}"

@@ -42,11 +42,10 @@ def _kinds_of_sites() -> list[dict[str, Any]]:
 
 
 def _sites_of(name: str) -> list[dict[str, Any]]:
+    from overtone.cli._models import named_model
     from overtone.core.sites import KINDS
-    from overtone.models.hooked import HookedModel
-    from overtone.models.reasoner import bundled_reasoner
 
-    model = bundled_reasoner() if name == "bundled" else HookedModel.load(name)
+    model = named_model(name)
     return [{"name": str(site), "summary": KINDS[site.kind], "width": model.width(site)} for site in model.sites()]
 
 

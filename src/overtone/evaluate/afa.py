@@ -17,6 +17,7 @@ from overtone.core.errors import CapabilityError
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from overtone.dictionaries.codes import SparseCodes
     from overtone.dictionaries.dictionary import Dictionary
 
 
@@ -53,15 +54,15 @@ class QuasiOrthogonality:
         return float(np.median(known)) if len(known) else float("nan")
 
 
-def quasi_orthogonality(dictionary: Dictionary, x: Tensor) -> QuasiOrthogonality:
-    """The comparison for the codes that a dictionary gives states (rows, width).
+def quasi_orthogonality(dictionary: Dictionary, x: Tensor, codes: SparseCodes | None = None) -> QuasiOrthogonality:
+    """The comparison for the codes that a dictionary gives states x (rows, width); codes: these, where they are known.
 
     Raises CapabilityError if its decoder is not linear or adds something that depends on the state, or if it predicts
     other states than it reads.
     """
     import torch
 
-    from overtone.dictionaries.codes import SparseCodes
+    from overtone.dictionaries.codes import SparseCodes as Codes
 
     can = dictionary.capabilities
     if not can.linear_decoder or can.decode_needs_input or can.predicts_other_states:
@@ -70,9 +71,9 @@ def quasi_orthogonality(dictionary: Dictionary, x: Tensor) -> QuasiOrthogonality
             "constant, which this dictionary does not do. Use one with capabilities.linear_decoder, and without "
             "decode_needs_input and predicts_other_states."
         )
-    codes = dictionary.encode(x)
+    codes = dictionary.encode(x) if codes is None else codes
     none = codes.values.new_zeros(1, 1)
-    centre = dictionary.decode(SparseCodes(none, none.long(), dictionary.n_latents))[0]
+    centre = dictionary.decode(Codes(none, none.long(), dictionary.n_latents))[0]
     parts = codes.values.double() * dictionary.atom_norms().double()[codes.indices]
     length, total = parts.square().sum(1), parts.abs().sum(1).square()
     state = (x.to(centre.device).double() - centre.double()).square().sum(1)

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -21,6 +21,8 @@ from torch import Tensor
 
 from overtone.activations.stream import padded
 from overtone.core.errors import CapabilityError, DataError, SettingError
+from overtone.core.progress import track
+from overtone.core.report import Finding, finite
 from overtone.core.seeds import torch_generator
 from overtone.core.sites import Site
 from overtone.evaluate.intervals import Estimate, Resampling, ratio
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
     from overtone.models.hooked import Call, HookedModel
 
 CLEAN, ZERO, MEAN = "clean", "zero", "mean"
+SPLICED, TRUE, DRAWN = "spliced", "true gradients", "drawn gradients"
+"""Arms of `spliced_arms`."""
 GRADIENTS = ("", "true", "drawn")
 
 
@@ -70,6 +74,22 @@ def spliced_by_gradient(dictionary: Autoencoder, gradient: str = "true") -> Arm:
         return dictionary.decode(dictionary.encode(x, {"g": g}), x)
 
     return Arm(replace, gradient)
+
+
+def selects_by_gradients(dictionary: Dictionary) -> bool:
+    """Whether a dictionary can select latents by gradients of the loss with respect to the states (g_sae)."""
+    return "g" in getattr(getattr(dictionary, "score", None), "reads", ())
+
+
+def spliced_arms(dictionary: Dictionary) -> dict[str, Arm]:
+    """Every protocol of a dictionary at test time: `spliced`, and for one that can select by gradients also with those
+    of what is true (`true gradients`), which leaks the label, and of labels drawn from the model (`drawn gradients`).
+    Raises CapabilityError as `spliced`."""
+    arms = {SPLICED: spliced(dictionary)}
+    if selects_by_gradients(dictionary):
+        for name, gradient in ((TRUE, "true"), (DRAWN, "drawn")):
+            arms[name] = spliced_by_gradient(cast("Autoencoder", dictionary), gradient)
+    return arms
 
 
 def _require_in_place(dictionary: Dictionary) -> None:
@@ -117,6 +137,43 @@ class Faithfulness:
         the arm was told the labels."""
         excess = self._of(self.ce, arm) - self._of(self.ce, CLEAN)
         return self._per_prediction(self._of(self.kl, arm) - excess)
+
+    def table(self) -> list[dict[str, Any]]:
+        """One row of plain data per arm, the untouched model first: `cross_entropy`, `kl`, `recovered` (of what zero
+        ablation costs), `recovered_mean` (of what mean ablation costs) and `label_knowledge`, each an Estimate."""
+        return [{"name": name, **{key: finite(asdict(made(name))) for key, made in self._columns.items()}}
+                for name in self.ce]  # fmt: skip
+
+    @property
+    def _columns(self) -> dict[str, Callable[[str], Estimate]]:
+        return {
+            "cross_entropy": self.cross_entropy, "kl": self.divergence, "recovered": self.recovered,
+            "recovered_mean": lambda arm: self.recovered(arm, floor=MEAN), "label_knowledge": self.label_knowledge,
+        }  # fmt: skip
+
+    def findings(self) -> tuple[Finding, ...]:
+        """Of the arms of `spliced_arms`: whether the reconstruction disturbs less than the mean state, and whether
+        codes that true gradients selected know the label, more than those of drawn labels do."""
+        gap, kl = self.difference(SPLICED, MEAN), self.divergence(SPLICED)
+        unit = {"unit": "nats per prediction", "n": kl.n, "n_of": "groups of texts"}
+        found = [
+            Finding(
+                "spliced.kl", "its reconstruction disturbs predictions less than the mean state does", kl.value,
+                holds=None if gap.interval is None else gap.high < 0, better="lower", interval=kl.interval,
+                control=self.divergence(MEAN).value, control_name="the mean state", **unit,
+            )
+        ]  # fmt: skip
+        if TRUE in self.kl:
+            knows, drawn = self.label_knowledge(TRUE), self.label_knowledge(DRAWN)
+            found.append(
+                Finding(
+                    "spliced.leak", "codes that true gradients selected know the label", knows.value,
+                    holds=None if knows.interval is None else knows.low > drawn.high, interval=knows.interval,
+                    control=drawn.value, control_name="labels drawn from the model", **unit,
+                    note="KL minus excess cross-entropy; codes that know the label must not be probed",
+                )
+            )  # fmt: skip
+        return tuple(found)
 
     @property
     def _drawn(self) -> Resampling:
@@ -170,25 +227,26 @@ class Task(ABC):
 
 def faithfulness(
     model: HookedModel, traces: Sequence[ReasoningTrace], site: Site | str, arms: Mapping[str, Arm], *,
-    part: str = "response", tokens_per_pass: int = 4096, seed: int = 0,
+    part: str = "response", tokens_per_pass: int = 4096, seed: int = 0, quiet: bool | None = True,
 ) -> Faithfulness:  # fmt: skip
     """`judged` by next tokens, predicted from where states are replaced.
 
     part: at which positions, "response" (those whose states a dictionary of responses was trained on) or "all". Raises
     as `judged`, and ModelError for a model without a vocabulary head.
     """
-    return judged(model, traces, site, arms, NextTokens(part, tokens_per_pass), seed=seed)
+    return judged(model, traces, site, arms, NextTokens(part, tokens_per_pass), seed=seed, quiet=quiet)
 
 
 def judged(
     model: HookedModel, traces: Sequence[ReasoningTrace], site: Site | str, arms: Mapping[str, Arm], task: Task, *,
-    seed: int = 0,
+    seed: int = 0, quiet: bool | None = True,
 ) -> Faithfulness:  # fmt: skip
     """Cross-entropy and KL of every arm, of zero ablation and of mean ablation, on the same predictions.
 
     traces: texts as token ids; site: where states are replaced; task: at which positions, and what is predicted. Mean
     ablation puts the mean of these states of all given texts. seed: of drawn labels and of the bootstrap, which is over
-    the traces' groups. Raises SettingError for a reserved or missing arm, DataError if nothing is predicted.
+    the traces' groups; quiet: show no progress (None: as the process does). Raises SettingError for a reserved or
+    missing arm, DataError if nothing is predicted.
     """
     if not arms or {CLEAN, ZERO, MEAN} & set(arms):
         raise SettingError(f"arms {list(arms)}: give at least one arm, not named clean, zero or mean.")
@@ -202,7 +260,7 @@ def judged(
     generator = torch_generator(seed, "drawn labels")
     ce, kl = ({name: np.zeros(len(traces)) for name in (CLEAN, *every)} for _ in range(2))
     tokens = np.zeros(len(traces))
-    for batch in batches:
+    for batch in track(batches, f"splicing at {site}", quiet=quiet):
         tokens[batch.members] = batch.rows.bincount(minlength=len(batch.members)).numpy()
         for name, (loss, divergence) in _scores(model, batch, site, every, task, generator):
             ce[name][batch.members], kl[name][batch.members] = loss, divergence

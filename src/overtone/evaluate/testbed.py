@@ -109,6 +109,12 @@ class LabelledStates:
         )
 
 
+def unseen_traces(model: HookedModel, n_traces: int, *, seed: int = 0) -> list[ReasoningTrace]:
+    """Written traces on problems that neither the bundled model nor anything fitted on `reasoner_states` has seen."""
+    rng = Random(derive(seed, "unseen"))
+    return written_traces(split_problems(held_out=True), n_traces, model.need_tokenizer().get_vocab(), rng)
+
+
 def reasoner_states(
     sites: Sequence[Site | str], n_traces: int, *, seed: int = 0, model: HookedModel | None = None,
     gradient: str | None = None,

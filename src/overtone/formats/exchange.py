@@ -21,12 +21,14 @@ OWN = "overtone"
 
 @dataclass(frozen=True, eq=False)
 class Imported:
-    """What was read: the dictionary, the name of the format, facts (plain data such as `site`), notes for the user."""
+    """What was read: the dictionary, the name of the format, facts (plain data such as `site`), notes for the user;
+    sources: name -> fingerprint of what it was trained on, which only overtone's own folders tell."""
 
     dictionary: Dictionary
     format: str
     facts: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    sources: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ def import_dictionary(source: str | Path, format: str = "", choices: Choices | N
         from overtone.core.artifacts import read_manifest
 
         manifest = read_manifest(place, "dictionary", check_files=False)
-        return Imported(load_dictionary(place), OWN, dict(manifest.facts))
+        return Imported(load_dictionary(place), OWN, dict(manifest.facts), sources=dict(manifest.sources))
     read = known.read(place, choices or Choices())
     dictionary, kept = beside.restored(known.beside(place), dictionary_of(read.plain))
     if not dictionary.origin:

@@ -185,9 +185,15 @@ def _units(entrant: Entrant, dictionary: Dictionary, rows: Sample) -> float | No
 
 
 def by_document(x: Any, document: Any, seed: int, held_out: float = 0.3, g: Any = None) -> Sample:
-    """Rows x (rows, width) split by `document` (rows,) so that no document lies on both sides; at least `held_out` of
-    the documents, drawn by the seed, are held out. g: gradients of the rows, where there are any. Raises SettingError
-    for fewer than two documents."""
+    """Rows x (rows, width) split by `document` (rows,), as `held_out_rows` says. g: gradients of the rows, where there
+    are any. Raises SettingError for fewer than two documents."""
+    outside = held_out_rows(document, seed, held_out)
+    return Sample(x[~outside], x[outside], g=None if g is None else g[~outside])
+
+
+def held_out_rows(document: Any, seed: int, held_out: float = 0.3) -> Any:
+    """(rows,) bool: which rows a seed holds out, so that no document lies on both sides; at least `held_out` of the
+    documents, drawn by the seed. Raises SettingError for fewer than two documents."""
     import torch
 
     from overtone.core.seeds import torch_generator
@@ -196,5 +202,4 @@ def by_document(x: Any, document: Any, seed: int, held_out: float = 0.3, g: Any 
     if len(names) < 2:
         raise SettingError(f"{len(names)} document cannot be split in two. Collect states of more texts.")
     order = names[torch.randperm(len(names), generator=torch_generator(seed, "documents"))]
-    outside = torch.isin(document, order[: max(1, round(held_out * len(order)))])
-    return Sample(x[~outside], x[outside], g=None if g is None else g[~outside])
+    return torch.isin(document, order[: max(1, round(held_out * len(order)))])
