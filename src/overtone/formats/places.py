@@ -40,9 +40,9 @@ def _fetched(name: str) -> Path:
     try:
         root = Path(snapshot_download(f"{org}/{repo}", allow_patterns=only, ignore_patterns=never))
     except Exception as error:  # the hub's errors, and those of every layer of the network below it
-        reason = str(error).strip().split("\n")[0][:160]
+        reason = str(error).strip().split("\n")[0][:160].rstrip(".")
         raise StoreError(
-            f"{name} is no local path and cannot be had from the hub: {reason} Fetch it where there is a network "
+            f"{name} is no local path and cannot be had from the hub: {reason}. Fetch it where there is a network "
             f"(`hf download {org}/{repo} --local-dir FOLDER`) and give the folder."
         ) from None
     if not (root / below).exists():
