@@ -19,10 +19,13 @@ from overtone.dictionaries.selectors.base import Boost, Rule
 
 pytest.importorskip("triton", reason="Triton (a gigabyte) is not installed; `pip install overtone[kernels]`")
 
+from interpreter import quicken
 from overtone.dictionaries.kernels import halves, triton_select
 from overtone.dictionaries.kernels.kept import KEPT
 from overtone.dictionaries.kernels.triton_update import TritonUpdate
 from overtone.dictionaries.kernels.update import Moments
+
+quicken()
 
 DEVICE = torch.device("cpu" if os.environ["TRITON_INTERPRET"] == "1" else "cuda")
 
