@@ -16,7 +16,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
-from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
 import overtone as ot
@@ -98,13 +97,16 @@ def _is_far(device) -> bool:
 
 
 def _done(func, args, kwargs):
-    packet, leaves = func._overloadpacket, tree_leaves((args, kwargs))
+    leaves = _leaves((args, list(kwargs.values())))
     tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
     far = [t for t in tensors if isinstance(t, Far)]
     goes_far = _is_far(kwargs["device"]) if kwargs.get("device") is not None else bool(far)
+    if not far and not goes_far:
+        return func(*args, **kwargs)
+    packet = func._overloadpacket
     if packet is aten.copy_:
         goes_far = isinstance(args[0], Far)
-    met = [args[0], *tree_leaves(args[2:])] if packet in INDEXING and isinstance(args[0], Far) else tensors
+    met = [args[0], *_leaves(args[2:])] if packet in INDEXING and isinstance(args[0], Far) else tensors
     joins = packet in JOINING  # all else takes a number of the CPU, as an index too
     strangers = [t for t in met if isinstance(t, Tensor) and not isinstance(t, Far) and (t.dim() or joins)]
     if far and strangers and packet not in MOVES:
@@ -113,14 +115,30 @@ def _done(func, args, kwargs):
         raise RuntimeError(f"{func}: the CPU's generator draws for the accelerator")
     if far and Accelerator.now is not None and (not goes_far or _has_to_look(packet, args)):
         Accelerator.now.waits.append(f"{packet} {_place()}")
-    inner_args, inner = tree_map(_held, (args, kwargs))
+    inner = {name: _mapped(_held, value) for name, value in kwargs.items()}
     if kwargs.get("device") is not None:
-        inner = {**inner, "device": torch.device("cpu")}
-    found = func(*inner_args, **inner)
-    if not goes_far or not any(isinstance(leaf, Tensor) for leaf in tree_leaves(found)):
+        inner["device"] = torch.device("cpu")
+    found = func(*_mapped(_held, args), **inner)
+    if not goes_far or not any(isinstance(leaf, Tensor) for leaf in _leaves((found,))):
         return found
-    found = tree_map(lambda leaf: Far(leaf) if isinstance(leaf, Tensor) else leaf, found)
+    found = _mapped(lambda leaf: Far(leaf) if isinstance(leaf, Tensor) else leaf, found)
     return return_and_correct_aliasing(func, args, kwargs, found) if far else found
+
+
+def _leaves(values) -> list:
+    """All that is in sequences of values and of sequences, in which operations have their arguments and results."""
+    found = []
+    for value in values:
+        if isinstance(value, (list, tuple)):
+            found += _leaves(value)
+        else:
+            found.append(value)
+    return found
+
+
+def _mapped(change, value):
+    """The same with another value for each."""
+    return type(value)([_mapped(change, one) for one in value]) if isinstance(value, (list, tuple)) else change(value)
 
 
 def _held(leaf):

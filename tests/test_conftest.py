@@ -47,6 +47,7 @@ def test_every_test_starts_from_the_same_random_state(attempt):
 
 SOURCE = """
 from __future__ import annotations
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from jaxtyping import Float
 from torch import Tensor
@@ -55,18 +56,32 @@ if TYPE_CHECKING:
 
 def gram(x: Float[Tensor, "rows width"], scale: float = 1, ghost: Ghost | None = None) -> Float[Tensor, "width width"]:
     return scale * (x.T @ x if ghost is None else x @ x.T)
+
+@dataclass
+class Named:
+    x: Float[Tensor, "rows width"]
+    y: Float[Tensor, " rows"]
+
+@dataclass
+class Plain:
+    x: Tensor
 """
 
 
 @pytest.fixture
-def gram(tmp_path, monkeypatch):
-    """A function imported through the same hook that the package is imported through."""
+def sample(tmp_path, monkeypatch):
+    """A module imported through the same hook that the package is imported through."""
     (tmp_path / "shaped_sample.py").write_text(SOURCE)
     monkeypatch.syspath_prepend(tmp_path)
     with install_import_hook("shaped_sample", "shape_checks.check"):
         import shaped_sample
-    yield shaped_sample.gram
+    yield shaped_sample
     sys.modules.pop("shaped_sample")
+
+
+@pytest.fixture
+def gram(sample):
+    return sample.gram
 
 
 def test_declared_shapes_are_checked_on_the_way_in_and_out(gram):
@@ -75,6 +90,13 @@ def test_declared_shapes_are_checked_on_the_way_in_and_out(gram):
         gram(torch.ones(3))
     with pytest.raises(TypeCheckError):
         gram(torch.ones(3, 2), ghost=object())
+
+
+def test_fields_of_dataclasses_are_checked_where_they_name_arrays(sample):
+    assert sample.Named(torch.ones(3, 2), torch.ones(3)).x.shape == (3, 2)
+    with pytest.raises(TypeCheckError):
+        sample.Named(torch.ones(3, 2), torch.ones(2))
+    assert hasattr(sample.Named.__init__, "__wrapped__") and not hasattr(sample.Plain.__init__, "__wrapped__")
 
 
 def test_functions_of_the_package_that_name_arrays_are_checked():

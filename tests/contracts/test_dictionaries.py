@@ -291,8 +291,8 @@ def test_weights_that_are_not_those_of_the_description_are_named(tmp_path, monke
 
 # ------------------------------------------------------------------------------------------------------ planted truth
 # The card of the standard methods: recovered is an atom at |cos| > 0.9; INDEX, section 4.7: medians over seeds. RISE's
-# check 1 (here scaled down; its size is run by hand, docs/log) asks for 0.95, which two kinds do not reach: over five
-# seeds multi_top_k finds 0.88 of the atoms so exactly, p_annealing 0.90 to 0.92.
+# check 1 (here scaled down; its size is run by hand, docs/log) asks for 0.95, of which two kinds are not sure: of the
+# atoms multi_top_k finds 0.88 to 1 so exactly, p_annealing 0.92 to 1, by seed; with smaller steps less.
 CLAIMANTS = [name for name in NAMES if ENTRIES[name].facts.get("recovers")]
 EXACT, LOOSE = 0.95, {"multi_top_k", "p_annealing"}
 
@@ -302,7 +302,7 @@ def shares_recovered(name, seed, shuffled=False):
     planted = plant(48, 32, max_cosine=0.5, seed=seed)
     x = planted.sample(10_000, active=3, seed=seed, noise=0.02).x
     x = shuffled_features(x, seed=seed + 1) if shuffled else x
-    options = {"n_tokens": 300_000, "batch_rows": 500, "lr": 4e-3, "seed": seed, "quiet": True}
+    options = {"n_tokens": 150_000, "batch_rows": 500, "lr": 1e-2, "seed": seed, "quiet": True}
     atoms = fit(ENTRIES[name].thing.example(n_latents=64, k=3), x, **options).dictionary.atoms()
     best = (planted.atoms @ atoms.T).abs().max(1).values
     return [float((best > least).float().mean()) for least in (0.9, EXACT)]

@@ -12,10 +12,13 @@ from overtone.dictionaries.selectors.base import Rule
 
 pytest.importorskip("triton", reason="Triton (a gigabyte) is not installed; `pip install overtone[kernels]`")
 
+from interpreter import quicken
 from overtone.dictionaries.kernels import triton_int8, triton_select
 from overtone.dictionaries.kernels.kept import kept
 from overtone.dictionaries.kernels.triton_update import TritonUpdate
 from overtone.dictionaries.kernels.update import Moments
+
+quicken()
 
 ON_CPU = os.environ["TRITON_INTERPRET"] == "1"
 DEVICE = torch.device("cpu" if ON_CPU else "cuda")

@@ -13,7 +13,10 @@ from overtone.dictionaries.kernels import dispatch, reference
 
 pytest.importorskip("triton", reason="Triton (a gigabyte) is not installed; `pip install overtone[kernels]`")
 
+from interpreter import quicken
 from overtone.dictionaries.kernels import triton_sparse
+
+quicken()
 
 INTERPRETED = os.environ["TRITON_INTERPRET"] == "1"
 DEVICE = torch.device("cpu" if INTERPRETED else "cuda")

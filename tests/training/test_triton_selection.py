@@ -19,10 +19,13 @@ from overtone.dictionaries.selectors.base import Boost, Rule
 
 pytest.importorskip("triton", reason="Triton (a gigabyte) is not installed; `pip install overtone[kernels]`")
 
+from interpreter import quicken
 from overtone.dictionaries.kernels import halves, triton_select
 from overtone.dictionaries.kernels.kept import KEPT
 from overtone.dictionaries.kernels.triton_update import TritonUpdate
 from overtone.dictionaries.kernels.update import Moments
+
+quicken()
 
 DEVICE = torch.device("cpu" if os.environ["TRITON_INTERPRET"] == "1" else "cuda")
 
@@ -30,8 +33,8 @@ DEVICE = torch.device("cpu" if os.environ["TRITON_INTERPRET"] == "1" else "cuda"
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
     """Several blocks of rows, of latents and of places even where there are few of them."""
-    monkeypatch.setattr(triton_select._Operands, "block", 700)
-    sizes = {"SIDE": 64, "NARROW": 32, "LEAST": 16, "AGAIN": 4, "FLOORED": 64, "PLACES": 4, "WIDTH": 16}
+    monkeypatch.setattr(triton_select._Operands, "block", 350)
+    sizes = {"SIDE": 32, "NARROW": 16, "LEAST": 16, "AGAIN": 4, "FLOORED": 64, "PLACES": 4, "WIDTH": 16}
     for name, size in sizes.items():
         monkeypatch.setattr(triton_select, name, size)
     before = torch.get_float32_matmul_precision()
@@ -66,7 +69,7 @@ def boost(rows, width, latents):
 @pytest.mark.parametrize("boosted", [False, True])
 @pytest.mark.parametrize("two_sided", [False, True])
 @pytest.mark.parametrize(
-    ("rows", "width", "latents", "k", "scale"), [(9, 24, 300, 5, 1.0), (2, 40, 64, 16, 1e4), (3, 7, 130, 1, 1e-3)]
+    ("rows", "width", "latents", "k", "scale"), [(9, 24, 150, 5, 1.0), (2, 40, 32, 8, 1e4), (3, 7, 70, 1, 1e-3)]
 )
 def test_the_k_best_of_each_row(precision, two_sided, boosted, rows, width, latents, k, scale):
     x, weight, bias = states_and_matrix(rows, width, latents, scale)
@@ -78,26 +81,26 @@ def test_the_k_best_of_each_row(precision, two_sided, boosted, rows, width, late
 
 @pytest.mark.parametrize("two_sided", [False, True])
 def test_all_that_exceed_a_threshold(precision, two_sided):
-    x, weight, bias = states_and_matrix(9, 24, 300)
-    rule = Rule(floor=9.0, shift=torch.linspace(-1, 1, 300))
+    x, weight, bias = states_and_matrix(9, 24, 150)
+    rule = Rule(floor=9.0, shift=torch.linspace(-1, 1, 150))
     check(select(x, weight, bias, rule, two_sided), x, weight, bias, rule, two_sided, EXACT[precision])
 
 
 def test_what_leaves_more_than_lists_hold_is_declined():
-    x, weight, bias = states_and_matrix(9, 24, 300)
+    x, weight, bias = states_and_matrix(9, 24, 150)
     assert select(x, weight, bias + 1000, Rule(floor=9.0)) is None
     assert select(x, weight, bias, Rule(k=triton_select.SIDE)) is None
 
 
 def test_of_equal_scores_the_first_latents_win_however_many_there_are(precision):
     """Lists are too short for them, so that the row is searched; in the first row they are the best ones."""
-    x, weight, _ = states_and_matrix(4, 24, 300)
-    weight[5:295:2] = weight[5]
+    x, weight, _ = states_and_matrix(4, 24, 150)
+    weight[5:145:2] = weight[5]
     x[0] = weight[5]
-    found = select(x, weight, torch.zeros(300), Rule(k=6)).support.latents.view(4, 6)
+    found = select(x, weight, torch.zeros(150), Rule(k=6)).support.latents.view(4, 6)
     assert found[0].tolist() == [5, 7, 9, 11, 13, 15]
     x[1] = 0
-    found = select(x, weight, torch.zeros(300), Rule(k=6)).support.latents.view(4, 6)
+    found = select(x, weight, torch.zeros(150), Rule(k=6)).support.latents.view(4, 6)
     assert found[1].tolist() == [0, 1, 2, 3, 4, 5]
 
 
@@ -112,7 +115,7 @@ def test_where_torch_may_not_round_close_scores_are_told_apart():
 
 
 def test_what_is_not_a_number_is_passed_on(precision):
-    x, weight, bias = states_and_matrix(3, 24, 300)
+    x, weight, bias = states_and_matrix(3, 24, 150)
     x[1, 4] = torch.nan
     u = select(x, weight, bias, Rule(k=5)).u.view(3, 5)
     assert u.isnan().all(1).tolist() == [False, True, False] and u.isnan().any(1).tolist() == [False, True, False]

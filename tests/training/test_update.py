@@ -23,8 +23,10 @@ def native(request):
     if request.param == "triton":
         if find_spec("triton") is None or os.environ["TRITON_INTERPRET"] != "1":
             pytest.skip("no interpreter of Triton here")
+        from interpreter import quicken
         from overtone.dictionaries.kernels.triton_update import TritonUpdate
 
+        quicken()
         return TritonUpdate()
     try:
         return NativeUpdate(Native(*[MACHINE][: request.param == "machine"]).library)
