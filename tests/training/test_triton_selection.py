@@ -114,6 +114,23 @@ def test_where_torch_may_not_round_close_scores_are_told_apart():
     assert torch.equal(found, best)
 
 
+def test_the_best_are_found_though_rounding_puts_them_last():
+    """What rounding to 11 bits takes from the best and gives to others adds up over all coordinates."""
+    torch.set_float32_matmul_precision("highest")
+    weight, more = torch.full((150, 25), 0.5), torch.arange(0, 24, 4)
+    best = torch.arange(2, 32, 5)  # in the block that the level is taken from: its list is not too short
+    half, little = 2.0**-11, 2.0**-16
+    for latent, up in zip(best.tolist(), more.tolist(), strict=True):  # the last coordinate is exact
+        weight[latent, :24] = 1 + half - little
+        weight[latent, :up] = 1 + half + little
+        weight[latent, 24] = -up * half
+    x, bias = torch.ones(2, 25), torch.zeros(150)
+    assert torch.equal((x[0].double() @ weight.double().T).topk(3).indices, best[:3])
+    assert torch.equal((x[0] @ weight.half().float().T).topk(3).indices, best[-3:].flip(0))
+    found = select(x, weight, bias, Rule(k=3)).support.latents.view(2, 3)
+    assert torch.equal(found, best[:3].expand(2, 3))
+
+
 def test_what_is_not_a_number_is_passed_on(precision):
     x, weight, bias = states_and_matrix(3, 24, 150)
     x[1, 4] = torch.nan

@@ -7,10 +7,10 @@
 Where torch may not round operands of products (`torch.set_float32_matmul_precision` highest, its default), a score is
 known up to 2^-10 ||x|| ||w||, and the list has all places that may be among the k best; these few are scored once more,
 in float32, and ranked by that. The choice is then that of float32, but for rows in which more than k / 2 + 64 places
-beside the k best are in doubt.
+beside the k best are in doubt, or whose list is too short.
 
-A list that is too short, as where many scores are equal, is done without: the row's k-th score is then found bit by
-bit. No host waits for the device. With a floor instead of k, the list has all that exceeds it.
+A list that is too short, as where many scores are equal, is done without: the row's k-th score in 16 bits is then found
+bit by bit. No host waits for the device. With a floor instead of k, the list has all that exceeds it.
 
 Large products that are one and have a k are made of int8 numbers first (`triton_int8.py`), in half the time, where the
 tensor cores have them: what may be among the k best by these, twice k at most as a rule, is scored once more, in 16
