@@ -78,3 +78,25 @@ def however_few_scores():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(candidates, "FEWEST", 0)
         yield
+
+
+@pytest.fixture
+def rounding_as_before():
+    """Torch may round operands of products after the test as before it, and kernels keep nothing that depends on it."""
+    import torch
+
+    from overtone.dictionaries.kernels import memory
+
+    before = torch.get_float32_matmul_precision()
+    yield
+    torch.set_float32_matmul_precision(before)
+    memory.release()
+
+
+@pytest.fixture(params=["highest", "high"])
+def precision(request, rounding_as_before):
+    """Whether torch may round them, with the names of `choices.EXACT`."""
+    import torch
+
+    torch.set_float32_matmul_precision(request.param)
+    return request.param

@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from choices import EXACT, check, on_cpu, states_and_matrix
-from overtone.dictionaries.kernels import memory
 from overtone.dictionaries.selectors.base import Rule
 
 pytest.importorskip("triton", reason="Triton (a gigabyte) is not installed; `pip install overtone[kernels]`")
@@ -26,7 +25,7 @@ GRAIN = triton_int8.GRAIN * (2 if ON_CPU else 1)  # the interpreter cuts numbers
 
 
 @pytest.fixture(autouse=True)
-def small(monkeypatch):
+def small(monkeypatch, rounding_as_before):
     """Several blocks of everything even where there is little of it."""
     monkeypatch.setattr(triton_select, "LARGE", 0)
     monkeypatch.setattr(triton_select._Int8, "block", 1500)
@@ -37,16 +36,6 @@ def small(monkeypatch):
         monkeypatch.setattr(triton_select, "SIDE", 64)
         for name, size in {"ROWS": 16, "LATENTS": 32, "SIDE": 32, "GROUP": 2}.items():
             monkeypatch.setattr(triton_int8, name, size)
-    before = torch.get_float32_matmul_precision()
-    yield
-    torch.set_float32_matmul_precision(before)
-    memory.release()
-
-
-@pytest.fixture(params=list(EXACT))
-def precision(request):
-    torch.set_float32_matmul_precision(request.param)
-    return request.param
 
 
 def select(x, weight, bias, rule, two_sided=False):

@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from choices import EXACT, check, on_cpu, states_and_matrix
-from overtone.dictionaries.kernels import memory
 from overtone.dictionaries.kernels.choose import choose_alone
 from overtone.dictionaries.presets.abs_top_k import AbsTopK
 from overtone.dictionaries.presets.batch_top_k import BatchTopK
@@ -31,22 +30,12 @@ DEVICE = torch.device("cpu" if os.environ["TRITON_INTERPRET"] == "1" else "cuda"
 
 
 @pytest.fixture(autouse=True)
-def small(monkeypatch):
+def small(monkeypatch, rounding_as_before):
     """Several blocks of rows, of latents and of places even where there are few of them."""
     monkeypatch.setattr(triton_select._Operands, "block", 350)
     sizes = {"SIDE": 32, "NARROW": 16, "LEAST": 16, "AGAIN": 4, "FLOORED": 64, "PLACES": 4, "WIDTH": 16}
     for name, size in sizes.items():
         monkeypatch.setattr(triton_select, name, size)
-    before = torch.get_float32_matmul_precision()
-    yield
-    torch.set_float32_matmul_precision(before)
-    memory.release()
-
-
-@pytest.fixture(params=list(EXACT))
-def precision(request):
-    torch.set_float32_matmul_precision(request.param)
-    return request.param
 
 
 def select(x, weight, bias, rule, two_sided=False):
