@@ -11,9 +11,10 @@ from triton.runtime.jit import JITFunction
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from overtone.dictionaries.codes import Support
-from overtone.dictionaries.kernels import triton_int8, triton_select, triton_sparse
+from overtone.dictionaries.kernels import triton_int8, triton_rows, triton_select, triton_sparse
 from overtone.dictionaries.kernels.triton_update import TritonUpdate
 from overtone.dictionaries.kernels.update import Moments
+from overtone.dictionaries.normalisers import Scale
 from overtone.dictionaries.selectors.base import Boost, Rule
 
 HOPPER = GPUTarget("cuda", 90, 32)
@@ -61,6 +62,7 @@ def main():
     for two_sided in (False, True):
         triton_select._RESTS.clear()  # zeros leave all in doubt
         triton_select.select(wide, parameter.detach(), torch.zeros(208), Rule(k=5), two_sided)
+    triton_rows.in_units(Scale(), x, x[0])
     by_row = Support.from_indices(torch.arange(6).view(3, 2), 200)
     ragged = Support(by_row.rows, by_row.latents, 3, 200)
     for precision, at, dtype in itertools.product(

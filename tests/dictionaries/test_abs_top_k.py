@@ -104,6 +104,7 @@ def test_a_latent_that_fires_with_both_signs_is_alive():
     fired = torch.zeros(4, dtype=torch.bool).index_fill(0, support.latents[values != 0], True)
     for _ in range(20):
         firing.observe(model, Observation(2, fired, Chosen(support, values), 0.0))
+        firing.after_update(model)
     assert firing.dead.tolist() == [0, 1, 3]
 
 

@@ -33,6 +33,7 @@ def test_rows_that_are_made_of_other_parameters_are_refused():
 def fired(model, firing, z):
     """Let `firing` observe the rows of a dense code."""
     firing.observe(model, Observation(len(z), (z != 0).any(0), None, progress=0.0))
+    firing.after_update(model)
 
 
 def test_a_latent_that_fires_with_alternating_signs_is_alive(generator):

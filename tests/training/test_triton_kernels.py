@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 
 from overtone.dictionaries.codes import Support
 from overtone.dictionaries.kernels import dispatch, reference
+from overtone.dictionaries.normalisers import Scale, Unscaled
 
 pytest.importorskip("triton", reason="Triton (a gigabyte) is not installed; `pip install overtone[kernels]`")
 
 from interpreter import quicken
-from overtone.dictionaries.kernels import triton_sparse
+from overtone.dictionaries.kernels import triton_rows, triton_sparse
 
 quicken()
 
@@ -60,18 +61,21 @@ def test_values_and_gradients_equal_the_dense_ones(kind, rows, width, latents, k
         torch.testing.assert_close(found, expected)
 
 
+@pytest.mark.parametrize("near", [0, triton_sparse.NEAR])
 @pytest.mark.parametrize("kind", ["row", "ragged"])
-def test_bags_and_rows_longer_than_one_block_are_summed_whole(kind):
+def test_bags_and_rows_longer_than_one_block_are_summed_whole(kind, near, monkeypatch):
     """More places in a row and of a latent, and more columns, than one program takes at a time, none a multiple."""
-    rows, latents, width = 2 * triton_sparse.PLACES + 3, triton_sparse.PLACES + 5, triton_sparse.SIDE + 13
-    at = support(kind, rows, latents, triton_sparse.PLACES + 3)
-    assert torch.bincount(at.latents).max() > triton_sparse.PLACES < torch.bincount(at.rows).max()
+    monkeypatch.setattr(triton_sparse, "NEAR", near)
+    places = triton_sparse.PLACES if near else triton_sparse.MANY_PLACES
+    rows, latents, width = 2 * places + 3, places + 5, triton_sparse.SIDE + 13
+    at = support(kind, rows, latents, places + 3)
+    assert torch.bincount(at.latents).max() > places < torch.bincount(at.rows).max()
     given_ = inputs(at, width, torch.float64)
     for found, expected in zip(results(triton_sparse, at, given_), results(reference, at, given_), strict=True):
         torch.testing.assert_close(found, expected)
 
 
-@pytest.mark.parametrize(("kind", "width"), [("ragged", 5), ("row", 5), ("row", 150)])
+@pytest.mark.parametrize(("kind", "width"), [("ragged", 5), ("row", 5), ("row", triton_sparse.TOWARDS_SIDE + 13)])
 def test_errors_have_the_gradients_of_the_dense_ones(kind, width):
     at = support(kind, 9, 7, 3)
     given_, found = inputs(at, width, torch.float64), []
@@ -81,6 +85,21 @@ def test_errors_have_the_gradients_of_the_dense_ones(kind, width):
         found.append([missed, error, *torch.autograd.grad(missed.sin().sum() + 3 * error, [values, weight, constant])])
     for one, expected in zip(*found, strict=True):
         torch.testing.assert_close(one, expected)
+
+
+@pytest.mark.parametrize("normaliser", [Unscaled(), Scale()])
+@pytest.mark.parametrize(
+    ("n", "width", "dtype"), [(0, 3, torch.float32), (5, 300, torch.float32), (5, 3, torch.float64)]
+)
+def test_states_in_units_are_those_of_the_normaliser(normaliser, n, width, dtype, monkeypatch):
+    monkeypatch.setattr(triton_rows, "SIDE", 128)
+    normaliser.to(DEVICE)
+    if isinstance(normaliser, Scale):
+        normaliser.factor.fill_(0.7)
+    x, centre = torch.randn(n, width, dtype=dtype, device=DEVICE), torch.randn(width, device=DEVICE)
+    inputs, centred = triton_rows.in_units(normaliser, x, centre)
+    torch.testing.assert_close(inputs, normaliser(x))
+    torch.testing.assert_close(centred, normaliser(x) - centre, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", ["row", "ragged"])

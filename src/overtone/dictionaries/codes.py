@@ -205,12 +205,14 @@ class Support:
         return SparseCodes(values.new_zeros(shape).index_put((self.rows, slot), values), indices, self.n_latents)
 
 
-def positions(mask: Bool[Tensor, " places"]) -> Int[Tensor, " some"]:
-    """Where a mask is true. An accelerator is waited for, since it has to say how often: ask once, and take what is
-    there with `index_select`."""
+def positions(mask: Bool[Tensor, " places"], number: int | None = None) -> Int[Tensor, " some"]:
+    """Where a mask is true. number: how often, where that is known; else an accelerator is waited for, since it has to
+    say so: ask once, and take what is there with `index_select`."""
     if mask.device.type == "cpu":  # torch's own way takes several times as long
         return torch.from_numpy(np.flatnonzero(mask.numpy()))
-    return mask.nonzero().view(-1)
+    if number is None:
+        return mask.nonzero().view(-1)
+    return torch.sort(mask.byte(), descending=True, stable=True).indices[:number]
 
 
 def counted(numbers: Int[Tensor, " places"], n: int, where: Bool[Tensor, " places"] | None = None) -> Tensor:

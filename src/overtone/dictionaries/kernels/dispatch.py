@@ -92,9 +92,10 @@ def _of_kind(device_type: str, kind: str) -> Kernels:
         raise SettingError(f"OVERTONE_KERNELS={kind}: use one of {', '.join(KERNELS)}.")
     keep_freed()
     if device_type == "cuda" and kind in ("auto", "compiled") and _triton_builds():
-        from overtone.dictionaries.kernels import triton_select, triton_sparse, triton_update
+        from overtone.dictionaries.kernels import triton_rows, triton_select, triton_sparse, triton_update
 
-        return Kernels("triton", *triton_sparse.FUNCTIONS, triton_select.select, None, triton_update.TritonUpdate())
+        functions, update = triton_sparse.FUNCTIONS, triton_update.TritonUpdate()
+        return Kernels("triton", *functions, triton_select.select, None, update, triton_rows.in_units)
     if device_type == "cpu" and kind in ("auto", "compiled"):
         found = _compiled(forced=kind == "compiled")
         if found is not None:

@@ -22,6 +22,14 @@ def in_units(normaliser: Normaliser, x: Tensor, centre: Tensor | float) -> tuple
     return inputs, inputs - centre
 
 
+def common_factor(normaliser: Normaliser, x: Tensor, centre: Tensor | float) -> Tensor | None:
+    """The one factor of all states, where units are no more than that and a kernel can work on states and centre."""
+    factor, plain = normaliser.factors, type(normaliser).forward is Normaliser.forward
+    if not (plain and isinstance(factor, Tensor) and factor.ndim == 0 and isinstance(centre, Tensor)):
+        return None
+    return factor if served(x, centre) and centre.shape == x.shape[1:] else None
+
+
 class NativeRows:
     """The passes in a compiled library of the kernels."""
 
@@ -33,10 +41,8 @@ class NativeRows:
 
     def in_units(self, normaliser: Normaliser, x: Tensor, centre: Tensor | float) -> tuple[Tensor, Tensor]:
         """As the function above."""
-        factor, plain = normaliser.factors, type(normaliser).forward is Normaliser.forward
-        if not (plain and isinstance(factor, Tensor) and factor.ndim == 0 and isinstance(centre, Tensor)):
-            return in_units(normaliser, x, centre)
-        if not served(x, centre) or centre.shape != x.shape[1:]:
+        factor = common_factor(normaliser, x, centre)
+        if factor is None or not isinstance(centre, Tensor):
             return in_units(normaliser, x, centre)
         inputs, centred = memory.take(*x.shape), memory.take(*x.shape)
         given = x.data_ptr(), float(factor), centre.data_ptr()

@@ -6,6 +6,9 @@ What they tell of a product is uncertain, so that they only nominate. With steps
 Whatever the data, R - a - T is then uniform in [-1/2, 1/2), independently from coordinate to coordinate (Schuchman
 1964), and <x,w> is s s' <R - a, R' - a'> up to an error with (Hoeffding 1963)
     P(error > h sqrt(V)) <= exp(-h^2 / 2),        V = s^2 s'^2 (|R' - a'|^2 + |T|^2) / 12.
+One of the k best is left out only if another score, which is in truth no larger, seems larger by the bounds of both:
+if their errors differ by h (sqrt(V) + sqrt(V')). That has a probability of exp(-h^2 / 2) at most, and exp(-h^2) where
+they are independent and of one size, as errors of different weights nearly are: 2e-16 for h = 6.
 Noise is drawn once for each width. As what is chosen is what float32 chooses, weights do not come to depend on it.
 
 Import this module only where Triton is installed.
@@ -32,7 +35,7 @@ ROWS, LATENTS, SIDE, GROUP = 128, 128, 128, 8  # of a product that a program tak
 WARPS, STAGES = 4, 3  # that it has
 APART = 8  # latents of a program that are so far apart form a group
 EVEN = 16  # what widths are multiples of, and latents
-SURE = 8.0  # deviations of errors that places are chosen within
+SURE = 6.0  # deviations of errors that places are chosen within
 SHARE = 1.01 * SURE / 12**0.5
 GRAIN = 1.01 * 2.0**-8  # largest relative error of what is rounded to bf16
 
@@ -112,7 +115,7 @@ def bytes_of(rows: Tensor, frame: Frame, side: int) -> Bytes:
             _bytes_kernel[(n,)](
                 found.numbers, found.steps, found.lengths, found.shared, rows, frame.by[side], frame.noise[side],
                 frame.noise[1 - side], width, OF_WEIGHTS=side == 1, SIDE=triton.next_power_of_2(width),
-                num_warps=max(1, min(16, width // 512)),
+                num_warps=max(1, min(16, width // 256)),
             )  # fmt: skip
     return found
 

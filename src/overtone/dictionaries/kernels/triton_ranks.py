@@ -11,19 +11,49 @@ import triton.language as tl
 
 @triton.jit
 @no_type_check
-def settle_kernel(best, scores, places, K: tl.constexpr, SIDE: tl.constexpr):
-    """One program: one row."""
+def settle_kernel(
+    latents, of_u, of_v, listed, u, v, scales_w, scales_d, added, bias, n_rows, n_places, sides, floor,
+    K: tl.constexpr, TWO_SIDED: tl.constexpr, BOOSTED: tl.constexpr, SCALED: tl.constexpr, NONE: tl.constexpr,
+    SIDE: tl.constexpr,
+):  # fmt: skip
+    """One program: one row. The K best of its listed places by their products, or all above the floor; u and v have a
+    part of these for each side. They stay in order."""
     row, slot = tl.program_id(0).to(tl.int64), tl.arange(0, SIDE)
-    score = tl.load(scores + row * places + slot, mask=slot < places, other=float("-inf"))
-    wins = _best(tl.where(score == score, score, float("inf")), slot, K)  # what is no number is passed on
-    tl.store(best + row * K + tl.cumsum(wins.to(tl.int32), axis=0) - 1, slot.to(tl.int64), mask=wins)
+    latent = tl.load(listed + row * n_places + slot, mask=slot < n_places, other=NONE)
+    there = latent != NONE
+    product = _in_all(u + row * n_places + slot, scales_w + latent, there, n_rows * n_places, sides, SCALED)
+    score = product + tl.load(added + latent, mask=there, other=0.0)
+    if TWO_SIDED:
+        score = tl.abs(score)
+    if BOOSTED:
+        boost = tl.abs(_in_all(v + row * n_places + slot, scales_d + latent, there, n_rows * n_places, sides, SCALED))
+        score += score * boost
+    score = tl.where(score == score, tl.maximum(score, -3.4e38), float("inf"))  # what is no number is passed on
+    score = tl.where(there, score, float("-inf"))
+    wins = _best(score, slot, K) if K else score > floor
+    place = row * (K if K else n_places) + tl.cumsum(wins.to(tl.int32), axis=0) - 1
+    tl.store(latents + place, latent, mask=wins)
+    tl.store(of_u + place, product + tl.load(bias + latent, mask=wins, other=0.0), mask=wins)
+    if BOOSTED:
+        tl.store(of_v + place, boost, mask=wins)
+
+
+@triton.jit
+@no_type_check
+def _in_all(parts, scales, there, stride, sides, SCALED: tl.constexpr):
+    """Products of which there is a part for each side."""
+    product = tl.load(parts, mask=there, other=0.0)
+    for _ in range(1, sides):
+        parts += stride
+        product += tl.load(parts, mask=there, other=0.0)
+    return product * tl.load(scales, mask=there, other=0.0) if SCALED else product
 
 
 @triton.jit
 @no_type_check
 def products_kernel(
-    found, states, weight, scales, latents, counts, n_rows, n, width,
-    SCALED: tl.constexpr, NONE: tl.constexpr, PLACES: tl.constexpr, SIDE: tl.constexpr,
+    found, states, weight, latents, counts, n_rows, n, width, NONE: tl.constexpr, PLACES: tl.constexpr,
+    SIDE: tl.constexpr,
 ):  # fmt: skip
     """One program: one row, SIDE columns."""
     row, side = tl.program_id(0).to(tl.int64), tl.program_id(1)
@@ -35,14 +65,9 @@ def products_kernel(
     for first in range(0, last, PLACES):
         place = first + tl.arange(0, PLACES)
         latent = tl.load(latents + row * n + place, mask=place < last, other=NONE)
-        there = latent != NONE
-        w = tl.load(
-            weight + latent[:, None] * width + column[None, :], mask=there[:, None] & inside[None, :], other=0.0
-        )
-        product = tl.sum(w.to(tl.float32) * x[None, :], axis=1)
-        if SCALED:
-            product *= tl.load(scales + latent, mask=there, other=0.0)
-        tl.store(found + place, product, mask=place < last)
+        there, start = latent != NONE, latent.to(tl.int64) * width  # which can exceed 32 bits
+        w = tl.load(weight + start[:, None] + column[None, :], mask=there[:, None] & inside[None, :], other=0.0)
+        tl.store(found + place, tl.sum(w.to(tl.float32) * x[None, :], axis=1), mask=place < last)
 
 
 @triton.jit
@@ -270,7 +295,7 @@ def rank_kernel(
             column = tl.where((column < NONE) | (slot >= K), column, tl.minimum(slot, n_latents - 1))
         inside = slot < PLACES
         if SURE:  # which is scored once more
-            tl.store(chosen + slot, column.to(tl.int64), mask=inside)
+            tl.store(chosen + slot, column, mask=inside)
         else:
             _put(
                 chosen, of_u, of_v, slot, column, inside, inside & (column < NONE), u, v, of_row, of_row_v, scales_w,

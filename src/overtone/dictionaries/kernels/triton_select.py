@@ -29,6 +29,7 @@ import triton
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from overtone.core.asked import Asked
 from overtone.dictionaries.choice import Chosen
 from overtone.dictionaries.codes import Support, positions
 from overtone.dictionaries.kernels import triton_int8
@@ -158,8 +159,7 @@ class _Int8(_Operands):
         """As in `_Operands`."""
         self.weights = triton_int8.weights_of(self.weight, self.centred)
         self.states = triton_int8.bytes_of(self.centred, self.weights.frame, 0)
-        self.flags: list[Tensor] = []
-        self.known = torch.cuda.Event() if self.weight.device.type == "cuda" else None
+        self.flags: list[Asked] = []
 
     def places(self, room: int) -> int:
         """As in `_Operands`."""
@@ -183,7 +183,7 @@ class _Int8(_Operands):
         groups, counts = _lists(n_rows, room, upper.device)
         kernels.groups_kernel[(n_rows,)](
             groups, counts, levels, upper, lower, upper.shape[1], K=self.rule.k, ROOM=room, BITS=BITS, SIDE=SIDE,
-            num_warps=8,
+            num_warps=4,
         )  # fmt: skip
         of_each = triton_int8.LATENTS // triton_int8.APART
         kernels.expand_kernel[(n_rows,)](
@@ -193,16 +193,11 @@ class _Int8(_Operands):
 
     def judge(self, doubtful: Tensor, places: int) -> None:
         """Whether too many places of a row are in doubt, or too few are places at all, is on its way to the host."""
-        flag = ((doubtful > places) | (doubtful < self.rule.k)).any()
-        self.flags.append(flag.to("cpu", non_blocking=True))
-        if self.known is not None:
-            self.known.record()
+        self.flags.append(Asked(((doubtful > places) | (doubtful < self.rule.k)).any()))
 
     def failed(self) -> bool:
         """What was judged; what was asked of the device since then need not be done."""
-        if self.known is not None:
-            self.known.synchronize()
-        return any(map(bool, self.flags))
+        return any(flag.answer() for flag in self.flags)
 
 
 def _lists(n_rows: int, room: int, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -219,20 +214,23 @@ def _product(states: Halves, weight: Halves, rows: slice) -> Tensor:
 
 
 def _in_blocks(ours: _Operands, room: int) -> tuple[Tensor, ...]:
-    """What `_chosen` finds of all rows."""
+    """(rows, places) latents in order, pre-activations and boosts, and (rows,) how many are on the list, or in doubt
+    where scores are not sure. All lists come first, so that a device has work while a host asks about them."""
     size, n_rows = max(1, ours.block // len(ours.weight)), len(ours.centred)
-    parts = [_chosen(ours, slice(start, start + size), room) for start in range(0, n_rows, size)]
+    blocks = [slice(start, start + size) for start in range(0, n_rows, size)]
+    parts = [_listed(ours, rows, room) for rows in blocks]
+    if ours.sure:
+        parts = [_scored_again(ours, rows, *part) for rows, part in zip(blocks, parts, strict=True)]
     return tuple(torch.cat(some) if len(parts) > 1 else some[0] for some in zip(*parts, strict=True))
 
 
-def _chosen(ours: _Operands, rows: slice, room: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """(rows, places) latents in order, pre-activations and boosts, and (rows,) how many are on the list, or in doubt
-    where scores are not sure."""
+def _listed(ours: _Operands, rows: slice, room: int) -> tuple[Tensor, ...]:
+    """The same of a block; where scores are not sure only latents and how many they are."""
     u, v = ours.products(rows)
     (n_rows, n_latents), k, boosted = u.shape, ours.rule.k, ours.rule.boost is not None
     places, device = ours.places(room), u.device
     columns, counts = _lists(n_rows, room, device)
-    latents = torch.empty(n_rows, places, dtype=torch.int64, device=device)
+    latents = torch.empty(n_rows, places, dtype=torch.int32 if ours.sure else torch.int64, device=device)
     of_u, of_v = (torch.empty(n_rows, n, dtype=torch.float32, device=device) for n in (places, places * boosted))
     scores = columns, counts, u, v, *ours.vectors(rows), ours.added, n_latents, ours.share
     kind: dict[str, Any] = {
@@ -242,52 +240,46 @@ def _chosen(ours: _Operands, rows: slice, room: int) -> tuple[Tensor, Tensor, Te
         ours.collect(scores, kind, n_rows, room)
         kernels.rank_kernel[(n_rows,)](
             latents, of_u, of_v, *scores, ours.bias, **kind, FEW=ours.few, PLACES=places, NONE=NONE, SIDE=NARROW,
-            num_warps=2,
+            num_warps=1 if room <= NARROW else 2,
         )  # fmt: skip
-    del u, v
     ours.judge(counts, places)
-    if ours.sure:
-        latents, of_u, of_v = _scored_again(ours, rows, latents, of_u, of_v, counts)
+    return (latents, counts) if ours.sure else (latents, of_u, of_v, counts)
+
+
+def _scored_again(ours: _Operands, rows: slice, listed: Tensor, counts: Tensor) -> tuple[Tensor, ...]:
+    """Listed places with what float32 makes of them, or 16 bits where these are allowed; with k the k best of each row,
+    which stay in order."""
+    boost, (n_rows, places), boosted = ours.rule.boost, listed.shape, ours.rule.boost is not None
+    u = v = _products(ours.centred[rows], ours.weight, listed, counts)
+    scales = scales_v = _scales(ours.weight)
+    if boost is not None:
+        v, scales_v = _products(boost.states[rows], boost.weight, listed, counts), _scales(boost.weight)
+    k, device = ours.rule.k or places, listed.device
+    latents = torch.full((n_rows, k), NONE, dtype=torch.int64, device=device)
+    of_u, of_v = (torch.empty(n_rows, n, dtype=torch.float32, device=device) for n in (k, k * boosted))
+    with on(device):
+        kernels.settle_kernel[(n_rows,)](
+            latents, of_u, of_v, listed, u, v, scales, scales_v, ours.added, ours.bias, n_rows, places, len(u),
+            ours.rule.floor, K=ours.rule.k, TWO_SIDED=ours.two_sided, BOOSTED=boosted, SCALED=allowed(), NONE=NONE,
+            SIDE=triton.next_power_of_2(places), num_warps=1,
+        )  # fmt: skip
     return latents, of_u, of_v, counts
 
 
-def _scored_again(
-    ours: _Operands, rows: slice, latents: Tensor, of_u: Tensor, of_v: Tensor, counts: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Places with what float32 makes of them, or 16 bits where these are allowed; with k the k best of each row."""
-    rule, none = ours.rule, latents == NONE
-    of_u = _products(ours.centred[rows], ours.weight, latents, counts)
-    near = latents.masked_fill(none, 0)
-    scores = of_u + ours.added[near]
-    of_u += ours.bias[near]
-    if ours.two_sided:
-        scores = scores.abs()
-    if rule.boost is not None:
-        of_v = _products(rule.boost.states[rows], rule.boost.weight, latents, counts).abs_()
-        scores = torch.addcmul(scores, scores, of_v)
-    if not rule.k:
-        return latents.masked_fill(scores <= rule.floor, NONE), of_u, of_v
-    return _settled(scores.masked_fill_(none, -torch.inf), latents, of_u, of_v, rule.k)
-
-
 def _products(states: Tensor, weight: Tensor, latents: Tensor, counts: Tensor) -> Tensor:
-    """(rows, places) inner products of each row's state with the weights of its latents, of which it has so many."""
+    """(sides, rows, places) parts of the inner products of each row's state with the weights of its latents, of which
+    it has so many. They lack the weights' scales, where these have some."""
     (n_rows, places), width = latents.shape, weight.shape[1]
-    source, scales = (halves_of(weight).numbers, halves_of(weight).scales) if allowed() else (weight, weight)
-    side = min(WIDTH, triton.next_power_of_2(width))
+    source, side = halves_of(weight).numbers if allowed() else weight, min(WIDTH, triton.next_power_of_2(width))
     found = torch.empty(triton.cdiv(width, side), n_rows, places, dtype=torch.float32, device=weight.device)
     with on(weight.device):
         kernels.products_kernel[(n_rows, len(found))](
-            found, states, source, scales, latents, counts, n_rows, places, width,
-            SCALED=allowed(), NONE=NONE, PLACES=PLACES, SIDE=side, num_warps=1,
+            found, states, source, latents, counts, n_rows, places, width, NONE=NONE, PLACES=PLACES, SIDE=side,
+            num_warps=1,
         )  # fmt: skip
-    return found.sum(0)
+    return found
 
 
-def _settled(scores: Tensor, latents: Tensor, of_u: Tensor, of_v: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The (rows, k) best places of (rows, places), which stay in order."""
-    n_rows, places = scores.shape
-    best = torch.zeros(n_rows, k, dtype=torch.int64, device=scores.device)
-    with on(scores.device):
-        kernels.settle_kernel[(n_rows,)](best, scores, places, K=k, SIDE=triton.next_power_of_2(places), num_warps=1)
-    return latents.gather(1, best), of_u.gather(1, best), of_v.gather(1, best) if of_v.shape[1] else of_v
+def _scales(weight: Tensor) -> Tensor:
+    """Those of its rows where 16 bits are allowed; else they are not asked for."""
+    return halves_of(weight).scales if allowed() else weight

@@ -30,10 +30,11 @@ from overtone.dictionaries.kernels.served import served
 from overtone.dictionaries.kernels.sparse import Towards, differentiable
 
 # A program holds at most so many places times so many columns, in so many warps. Few columns of all rows stay in the
-# cache; what one warp holds needs no barrier. All were chosen on an H100.
+# cache; what one warp holds needs no barrier. All were chosen on an H100 and an H200.
 PLACES, SIDE, WARPS = 2, 512, 2
-AT_ONCE_PLACES, AT_ONCE_SIDE = 64, 64
-TOWARDS_PLACES, TOWARDS_SIDE = 8, 128
+MANY_PLACES, MANY_SIDE, MANY_WARPS = 8, 256, 1  # for sums of so many rows that SIDE columns of these are NEAR bytes
+NEAR = 40 * 2**20
+TOWARDS_PLACES, TOWARDS_SIDE = 8, 256
 
 
 class Triton:
@@ -66,19 +67,17 @@ class Triton:
         n_rows, n, width = at.n_rows, len(at.latents), weight.shape[1]
         dtype = torch.promote_types(values.dtype, weight.dtype)
         missed = values.new_empty(n_rows, width, dtype=dtype)
-        at_once = at.per_row is not None and at.per_row <= AT_ONCE_PLACES
-        places = max(8, triton.next_power_of_2(at.per_row or 1)) if at_once else TOWARDS_PLACES
-        side = min(AT_ONCE_SIDE if at_once else TOWARDS_SIDE, triton.next_power_of_2(width))
+        side = min(TOWARDS_SIDE, triton.next_power_of_2(width))
         sides = triton.cdiv(width, side)
         squares, products = (values.new_empty(sides, m, dtype=dtype) for m in (n_rows, n))
         if n_rows:
-            source, scales = _source(weight)
+            source, scales = _source(weight, at.latents)
             with on(weight.device):
                 _towards_kernel[(n_rows, sides)](
-                    missed, squares, products, values.contiguous(), source, scales, at.latents, at.row_starts,
+                    missed, squares, products, values.contiguous(), source, scales, at.latents.int(), at.row_starts,
                     constant.contiguous(), target.contiguous(), n_rows, n, width,
                     SCALED=source is not scales, BY_ROW=constant.ndim == 2,
-                    AT_ONCE=at_once, PLACES=places, SIDE=side, WIDE=_accumulator(missed), num_warps=1,
+                    PLACES=TOWARDS_PLACES, SIDE=side, WIDE=_accumulator(missed), num_warps=1,
                 )  # fmt: skip
         return Towards(missed, squares.sum(0), products.sum(0))
 
@@ -90,11 +89,12 @@ TRITON = Triton()
 FUNCTIONS = preactivations, decode, reconstruct = differentiable(TRITON)
 
 
-def _source(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """What rows are read from, with the scales of these where they are halves; else twice the same."""
+def _source(rows: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+    """What rows are read from, with the scales of those that an index names where they are halves; else twice the
+    same. Scales lie as places do: read here and there they would take 32 bytes each."""
     if halves.allowed() and served(rows):
         found = halves.halves_of(rows)
-        return found.numbers, found.scales
+        return found.numbers, found.scales.index_select(0, index)
     rows = rows.contiguous()
     return rows, rows
 
@@ -105,13 +105,16 @@ def _bag_sums(
     """(bags, width) sums and (bags,) totals of the values. `order`: where the values of the places lie."""
     n_bags, width, dtype = len(starts), source.shape[1], torch.promote_types(values.dtype, source.dtype)
     sums, totals = source.new_empty(n_bags, width, dtype=dtype), source.new_empty(n_bags, dtype=dtype)
-    side = min(SIDE, triton.next_power_of_2(width))
-    source, scales = _source(source)
+    many = len(source) * SIDE * (2 if halves.allowed() else 4) > NEAR
+    places, side, warps = (MANY_PLACES, MANY_SIDE, MANY_WARPS) if many else (PLACES, SIDE, WARPS)
+    side = min(side, triton.next_power_of_2(width))
+    values = values.contiguous() if order is None else values.index_select(0, order)
+    source, scales = _source(source, index)
+    weights = values if source is scales else values * scales
     with on(source.device):
         _bag_sums_kernel[(n_bags, triton.cdiv(width, side))](
-            sums, totals, values.contiguous(), source, scales, index, starts, index if order is None else order,
-            n_bags, len(index), width, ORDERED=order is not None, SCALED=source is not scales,
-            PLACES=PLACES, SIDE=side, WIDE=_accumulator(sums), num_warps=WARPS,
+            sums, totals, weights, values, source, index, starts, n_bags, len(index), width,
+            PLACES=places, SIDE=side, WIDE=_accumulator(sums), num_warps=warps,
         )  # fmt: skip
     return sums, totals
 
@@ -123,10 +126,11 @@ def _accumulator(result: Tensor) -> Any:
 @triton.jit
 @no_type_check
 def _bag_sums_kernel(
-    sums, totals, values, source, scales, index, starts, order, n_bags, n, width,
-    ORDERED: tl.constexpr, SCALED: tl.constexpr, PLACES: tl.constexpr, SIDE: tl.constexpr, WIDE: tl.constexpr,
+    sums, totals, weights, values, source, index, starts, n_bags, n, width,
+    PLACES: tl.constexpr, SIDE: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
-    """One program: one bag, SIDE columns; its places are taken PLACES at a time."""
+    """One program: one bag, SIDE columns; its places are taken PLACES at a time. weights: values, times the scales of
+    their rows."""
     bag, side = tl.program_id(0), tl.program_id(1)
     column = side * SIDE + tl.arange(0, SIDE)
     inside = column < width
@@ -137,16 +141,14 @@ def _bag_sums_kernel(
     for first in range(begin, end, PLACES):
         place = first + tl.arange(0, PLACES)
         there = place < end
-        where = tl.load(order + place, mask=there, other=0) if ORDERED else place
-        value = tl.load(values + where, mask=there, other=0.0).to(WIDE)
-        total += value
+        if side == 0:
+            total += tl.load(values + place, mask=there, other=0.0).to(WIDE)
+        weight = tl.load(weights + place, mask=there, other=0.0).to(WIDE)
         row = tl.load(index + place, mask=there, other=0).to(tl.int64)  # row * width can exceed 32 bits
-        if SCALED:
-            value *= tl.load(scales + row, mask=there, other=0.0)
         tile = tl.load(
             source + row[:, None] * width + column[None, :], mask=there[:, None] & inside[None, :], other=0.0
         )
-        out += tl.sum(value[:, None] * tile.to(WIDE), axis=0)
+        out += tl.sum(weight[:, None] * tile.to(WIDE), axis=0)
     tl.store(sums + bag.to(tl.int64) * width + column, out, mask=inside)
     if side == 0:
         tl.store(totals + bag, tl.sum(total, axis=0))
@@ -177,10 +179,9 @@ def _products_kernel(
 @no_type_check
 def _towards_kernel(
     missed, squares, products, values, source, scales, latents, starts, constant, target, n_rows, n, width,
-    SCALED: tl.constexpr, BY_ROW: tl.constexpr, AT_ONCE: tl.constexpr, PLACES: tl.constexpr, SIDE: tl.constexpr,
-    WIDE: tl.constexpr,
+    SCALED: tl.constexpr, BY_ROW: tl.constexpr, PLACES: tl.constexpr, SIDE: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
-    """One program: one row, SIDE columns. AT_ONCE: its places are PLACES at most, whose numbers are read once."""
+    """One program: one row, SIDE columns. Numbers are read twice: held meanwhile, they leave fewer programs room."""
     row, side = tl.program_id(0), tl.program_id(1)
     column = side * SIDE + tl.arange(0, SIDE)
     inside = column < width
@@ -188,32 +189,23 @@ def _towards_kernel(
     begin = tl.load(starts + row)
     end = tl.load(starts + row + 1, mask=row + 1 < n_rows, other=n)
     out = tl.zeros((SIDE,), WIDE)
-    if AT_ONCE:
-        place = begin + tl.arange(0, PLACES)
-        there = place < end
-        weight, scale, tile = _rows(values, source, scales, latents, place, there, column, inside, width, SCALED, WIDE)
+    for first in range(begin, end, PLACES):
+        place = first + tl.arange(0, PLACES)
+        weight, scale, tile = _rows(
+            values, source, scales, latents, place, place < end, column, inside, width, SCALED, WIDE
+        )
         out += tl.sum(weight[:, None] * tile, axis=0)
-    else:
-        for first in range(begin, end, PLACES):
-            place = first + tl.arange(0, PLACES)
-            weight, scale, tile = _rows(
-                values, source, scales, latents, place, place < end, column, inside, width, SCALED, WIDE
-            )
-            out += tl.sum(weight[:, None] * tile, axis=0)
     out += tl.load(constant + (here if BY_ROW else column), mask=inside, other=0.0).to(WIDE)
     error = tl.where(inside, out - tl.load(target + here, mask=inside, other=0.0).to(WIDE), 0.0)
     tl.store(missed + here, error, mask=inside)
     tl.store(squares + side * n_rows + row, tl.sum(error * error, axis=0))
     products += side.to(tl.int64) * n
-    if AT_ONCE:
-        tl.store(products + place, scale * tl.sum(tile * error[None, :], axis=1), mask=there)
-    else:
-        for first in range(begin, end, PLACES):
-            place = first + tl.arange(0, PLACES)
-            weight, scale, tile = _rows(
-                values, source, scales, latents, place, place < end, column, inside, width, SCALED, WIDE
-            )
-            tl.store(products + place, scale * tl.sum(tile * error[None, :], axis=1), mask=place < end)
+    for first in range(begin, end, PLACES):
+        place = first + tl.arange(0, PLACES)
+        weight, scale, tile = _rows(
+            values, source, scales, latents, place, place < end, column, inside, width, SCALED, WIDE
+        )
+        tl.store(products + place, scale * tl.sum(tile * error[None, :], axis=1), mask=place < end)
 
 
 @triton.jit
@@ -225,7 +217,7 @@ def _rows(
     latent = tl.load(latents + place, mask=there, other=0).to(tl.int64)  # latent * width can exceed 32 bits
     value = tl.load(values + place, mask=there, other=0.0).to(WIDE)
     if SCALED:
-        scale = tl.load(scales + latent, mask=there, other=0.0).to(WIDE)
+        scale = tl.load(scales + place, mask=there, other=0.0).to(WIDE)
     else:
         scale = tl.full(value.shape, 1.0, WIDE)
     numbers = tl.load(

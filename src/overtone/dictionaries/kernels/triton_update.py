@@ -96,7 +96,7 @@ def _adam(one: Moments, sizes: Tensor, betas: tuple[float, float], scale: Tensor
             one.parameter, one.gradient, one.mean, one.square, sizes if one.along is None else one.along, sizes,
             sizes if scale is None else scale, *new, *betas, EPSILON, LEAST, width, UNIT=one.along is not None,
             SCALED=scale is not None, HALVES=in_16 is not None, BYTES=in_8 is not None, SIDE=side,
-            num_warps=_warps(side),
+            num_warps=_warps(2 * side),
         )  # fmt: skip
     for changed in (one.parameter, one.mean, one.square):
         increment_version(changed)

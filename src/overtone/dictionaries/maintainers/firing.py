@@ -3,7 +3,9 @@
 import torch
 from torch import Tensor
 
+from overtone.core.asked import Asked
 from overtone.dictionaries.autoencoder import Autoencoder
+from overtone.dictionaries.codes import positions
 from overtone.dictionaries.maintainers.base import Maintainer, Observation
 
 
@@ -11,7 +13,8 @@ class Firing(Maintainer):
     """Tokens since each latent was last active; `dead` lists those beyond `window` tokens.
 
     Every training has one. An active latent counts whatever its sign. The list is renewed every window / 32 tokens, so
-    that an accelerator is not made to wait in every step.
+    that an accelerator is not made to wait in every step; it is asked for their number before an update and answers
+    after that, so that it has work meanwhile.
     """
 
     per_latent = ("idle_tokens",)
@@ -21,6 +24,7 @@ class Firing(Maintainer):
     def __init__(self, window: int) -> None:
         super().__init__()
         self.window = window
+        self._asked: Asked | None = None
 
     def begin(self, dictionary: Autoencoder) -> None:
         """All alive."""
@@ -45,7 +49,15 @@ class Firing(Maintainer):
         self.state["unchecked_tokens"] += seen.rows
         if int(self.state["unchecked_tokens"]) >= self.window / 32:
             self.state["unchecked_tokens"].zero_()
-            self.state["dead"] = (idle >= self.window).nonzero().view(-1)
+            self._asked = Asked((idle >= self.window).sum())
+
+    @torch.no_grad()
+    def after_update(self, dictionary: Autoencoder) -> None:
+        """Renew the list, if that is due."""
+        if self._asked is None:
+            return
+        number, self._asked, idle = int(self._asked.answer()), None, self.state["idle_tokens"]
+        self.state["dead"] = positions(idle >= self.window, number)
 
     def renew(self, latents: Tensor) -> None:
         """They count as alive."""
