@@ -13,7 +13,7 @@ A list that is too short, as where many scores are equal, is done without: the r
 bit by bit. No host waits for the device. With a floor instead of k, the list has all that exceeds it.
 
 Large products that are one and have a k are made of int8 numbers first (`triton_int8.py`), in half the time, where the
-tensor cores have them: what may be among the k best by these, twice k at most as a rule, is scored once more, in 16
+tensor cores have them: what may be among the k best by these, twice k as a rule, is scored once more, in 16
 bits where these are allowed, else in float32. Where a row leaves more than 3 k + 64 places in doubt, as with many equal
 scores, all is done in 16 bits instead, and int8 rests for a while.
 
@@ -41,7 +41,7 @@ from overtone.dictionaries.kernels.nominees import Rest
 from overtone.dictionaries.selectors.base import Rule
 
 BLOCK = 2**28  # scores at a time
-LARGE = 2**42  # products of numbers from which int8 is worth its second look, for which a host waits
+LARGE = 2**40  # products of numbers from which int8 is worth its second look, for which a host waits
 SIDE, NARROW = 2048, 512  # latents that a program takes at a time
 SAMPLED = 4  # of so many blocks of latents one gives the level
 BITS = 16  # of the level that are found out
