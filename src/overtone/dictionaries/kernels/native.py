@@ -20,9 +20,9 @@ from overtone.dictionaries.codes import Support
 from overtone.dictionaries.kernels import compiler, memory, sparse, threads
 from overtone.dictionaries.kernels.compiler import BuildError
 from overtone.dictionaries.kernels.native_rows import NativeRows
+from overtone.dictionaries.kernels.native_slices import packed, sliced
 from overtone.dictionaries.kernels.nominees import NOMINEES, Rest
 from overtone.dictionaries.kernels.served import served
-from overtone.dictionaries.kernels.trial import Slices
 from overtone.dictionaries.selectors.base import Boost, Rule
 
 LEVELS = ("portable C", "AVX2", "AVX-512")
@@ -49,10 +49,8 @@ _SIGNATURES = {
     "ot_decode": (None, [_P, _P, _P, _P, _I, _I, _I, _I, _I, _P]),
     "ot_products": (None, [_P, _P, _P, _P, _I, _I, _I, _I, _I, _P]),
     "ot_towards": (None, [_P, _P, _P, _P, _I, _I, _I, _I, _I, _P, _I, *[_P] * 5]),
-    "ot_weigh_by_latent": (ctypes.c_double, [_P, _P, _P, _P, _P, _I, _I, _I, _I, _P]),
+    "ot_weigh_by_latent": (ctypes.c_double, [*[_P] * 5, _I, _I, _I, _I, _P, _P]),
     "ot_by_latent": (None, [_P, _P, _I, _I, _P, _P, _P]),
-    "ot_may_be_sliced": (_I, [_I] * 3),
-    "ot_sums_room": (_I, [_I] * 2),
     "ot_sum_by_latent": (None, [*[_P] * 5, *[_I] * 6, _P, _P, _P]),
 }
 
@@ -109,7 +107,7 @@ class Native:
         self.whole_rows, self.scored = 0, 0  # rows computed as a whole, and products made in float32, since the start
         self.kept = WeakTensorKeyDictionary()
         memory.ON_RELEASE.append(self.kept.clear)
-        self.slices = Slices(self.library.ot_may_be_sliced)
+        self.slices = sliced(self.library)
         self.rows = NativeRows(self.library)
         self.functions = sparse.differentiable(self)
         self.preactivations, self.decode, self.reconstruct = self.functions
@@ -278,32 +276,33 @@ class Native:
         with self.slices.way("sums", len(states), width, n) as by_slice:
             values = values.index_select(0, order) if by_slice else values
             pointers = [t.data_ptr() for t in (values, states, order, rows, starts)]
-            results = out.data_ptr(), totals.data_ptr()
+            slices = packed(self.library, states) if by_slice else None
+            results = _pointer(slices), out.data_ptr(), totals.data_ptr()
 
             def part(first: int, last: int) -> None:
-                room = memory.take(self.library.ot_sums_room(len(states), width)) if by_slice else None
                 sizes = at.n_latents, n, first, last, len(states), width
-                self.library.ot_sum_by_latent(*pointers, *sizes, _pointer(room), *results)
+                self.library.ot_sum_by_latent(*pointers, *sizes, *results)
 
             threads.over(at.n_latents, GRAIN, part)
         return out, totals
 
     def weighed(
         self, values: Tensor, states: Tensor, lengths: Tensor | None, at: Support
-    ) -> tuple[Tensor, float] | None:
+    ) -> tuple[Tensor, float, Tensor] | None:
         """As in `sparse.Products`."""
         if not served(values, states):
             return None
         lengths = torch.linalg.vector_norm(states, dim=1) if lengths is None else lengths
         at.transposed_by(self._by_latent)
         order, rows, starts = at.by_latent
-        totals, n = torch.empty(at.n_latents), len(values)
+        totals, ordered, n = torch.empty(at.n_latents), torch.empty(len(values)), len(values)
+        made = totals.data_ptr(), ordered.data_ptr()
         pointers = [t.data_ptr() for t in (values, lengths, order, rows, starts)]
         squares = threads.over(
             at.n_latents, GRAIN,
-            lambda a, b: self.library.ot_weigh_by_latent(*pointers, at.n_latents, n, a, b, totals.data_ptr()),
+            lambda a, b: self.library.ot_weigh_by_latent(*pointers, at.n_latents, n, a, b, *made),
         )  # fmt: skip
-        return totals, sum(squares) ** 0.5
+        return totals, sum(squares) ** 0.5, ordered
 
 
 def digits(kind: int) -> str:

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from overtone.dictionaries.kernels import memory, threads
+from overtone.dictionaries.kernels.native_slices import packed, sliced
 from overtone.dictionaries.kernels.served import served
-from overtone.dictionaries.kernels.trial import Slices
 from overtone.dictionaries.kernels.update import EPSILON, LEAST, Moments, Update, parted
 from overtone.dictionaries.kernels.waiting import Sums
 
@@ -19,9 +19,8 @@ _SIGNATURES = {
     "ot_squares": (_D, [_P, _I]),
     "ot_along": (_D, [_P, _P, _I, _I, _I, _P]),
     "ot_to_length_one": (None, [_P, _I, _I, _I, _F]),
-    "ot_may_be_sliced": (_I, [_I] * 3),
-    "ot_adam_room": (_I, [_I] * 4),
-    "ot_adam_of_sums": (None, [*[_P] * 8, *[_I] * 6, _P, _P, _I, _P, _I, _F, *[_D] * 5]),
+    "ot_adam_room": (_I, [_I] * 3),
+    "ot_adam_of_sums": (None, [*[_P] * 8, *[_I] * 6, _P, _P, _I, _P, _P, _F, *[_D] * 5]),
     "ot_adam": (None, [*[_P] * 4, _I, _I, _I, _P, _F, *[_D] * 6]),
 }
 
@@ -34,7 +33,7 @@ class NativeUpdate(Update):
             function = getattr(library, name)
             function.restype, function.argtypes = result, arguments
         self.library = library
-        self.slices = Slices(library.ot_may_be_sliced)
+        self.slices = sliced(library)
 
     def norm(self, everything: Sequence[Moments]) -> Tensor:
         """As in `Update`, but that gradients stay as they are and `along` is kept."""
@@ -90,8 +89,10 @@ class NativeUpdate(Update):
     def _adam_of_sums(
         self, one: Moments, sums: Sums, rates: tuple[float, float], betas: tuple[float, float], by_slice: bool
     ) -> None:
-        (n, width), n_rows, order = one.parameter.shape, len(sums.states), sums.at.by_latent[0]
-        values = sums.values.index_select(0, order) if by_slice else sums.values
+        (n, width), n_rows = one.parameter.shape, len(sums.states)
+        values = sums.by_latent if by_slice else sums.values
+        slices = packed(self.library, sums.states) if by_slice else None
+        in_slices = None if slices is None else slices.data_ptr()
         tensors = [one.parameter, one.mean, one.square, values, sums.states, *sums.at.by_latent]
         pointers = [t.data_ptr() for t in tensors]
         where, more = torch.empty(0, dtype=torch.int32), torch.empty(0)
@@ -100,10 +101,10 @@ class NativeUpdate(Update):
             where[sums.more.latents] = torch.arange(len(more), dtype=torch.int32)
 
         def part(first: int, last: int) -> None:
-            room = memory.take(self.library.ot_adam_room(n_rows, width, last - first, by_slice))
+            room = memory.take(self.library.ot_adam_room(width, last - first, by_slice))
             self.library.ot_adam_of_sums(
                 *pointers, n, len(values), first, last, n_rows, width, more.data_ptr() or None,
-                where.data_ptr() or None, one.unit, room.data_ptr(), by_slice, LEAST, *betas, *rates, EPSILON,
+                where.data_ptr() or None, one.unit, room.data_ptr(), in_slices, LEAST, *betas, *rates, EPSILON,
             )  # fmt: skip
 
         threads.over(n, ROWS, part)

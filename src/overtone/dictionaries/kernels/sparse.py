@@ -51,10 +51,10 @@ class Products(Protocol):
 
     def weighed(
         self, values: Tensor, states: Tensor, lengths: Tensor | None, at: Support
-    ) -> tuple[Tensor, float] | None:
-        """What can be had of `sum_by_latent` without its sums: the (latents,) totals, and what the Frobenius norm of
-        the sums is at most. None where sums are not to wait for the update. lengths: (rows,) of the states, where
-        known."""
+    ) -> tuple[Tensor, float, Tensor] | None:
+        """What can be had of `sum_by_latent` without its sums: the (latents,) totals, what the Frobenius norm of the
+        sums is at most, and the values by latent. None where sums are not to wait for the update. lengths: (rows,) of
+        the states, where known."""
         ...
 
 
@@ -135,8 +135,8 @@ def _sums(
     if ctx.waiting is not None and weight in ctx.waiting:
         found = ctx.kernels.weighed(values, states, lengths, ctx.at)
         if found is not None:
-            totals, most = found
-            ctx.waiting.add(weight, Sums(ctx.kernels, values, states, ctx.at, most))
+            totals, most, ordered = found
+            ctx.waiting.add(weight, Sums(ctx.kernels, values, states, ctx.at, most, ordered=ordered))
             return None, totals
     return ctx.kernels.sum_by_latent(values, states, ctx.at)
 
