@@ -23,6 +23,7 @@ from overtone.dictionaries.kernels.native_rows import NativeRows
 from overtone.dictionaries.kernels.native_slices import packed, sliced
 from overtone.dictionaries.kernels.nominees import NOMINEES, Rest
 from overtone.dictionaries.kernels.served import served
+from overtone.dictionaries.lengths import of_length
 from overtone.dictionaries.selectors.base import Boost, Rule
 
 LEVELS = ("portable C", "AVX2", "AVX-512")
@@ -30,6 +31,7 @@ MACHINE = "-march=native"
 ROOM = 1024  # places of a row's list where no k bounds them, or an eighth of the latents
 WIDEST = 2**16  # states for int8, whose sums have 32 bits
 FEW = 1 / 16  # share of latents to score in float32 up to which int8 is faster than bf16
+UNUSUAL = -2  # what `ot_choose` returns where rows must be brought to their length beforehand
 GRAIN = 64  # rows or latents that are worth a thread
 AMX = 4  # what a kind of the library has more where matrix registers make the products
 
@@ -45,7 +47,7 @@ _SIGNATURES = {
     "ot_grid": (None, [_P, _I, _P, _I, _I, ctypes.c_uint64, _P]),
     "ot_pack": (_I, [_I, _P, _I, _I, _P, _I, _I, _P, _P]),
     "ot_work_bytes": (_I, [_I] * 6),
-    "ot_choose": (_I, [_I, _I, _I, _I, *[_P] * 12, _I, _F, _I, _I, _I, *[_P] * 8]),
+    "ot_choose": (_I, [_I, _I, _I, _I, *[_P] * 10, _F, _P, _P, _I, _F, _I, _I, _I, *[_P] * 8]),
     "ot_decode": (None, [_P, _P, _P, _P, _I, _I, _I, _I, _I, _P]),
     "ot_products": (None, [_P, _P, _P, _P, _I, _I, _I, _I, _I, _P]),
     "ot_towards": (None, [_P, _P, _P, _P, _I, _I, _I, _I, _I, _P, _I, *[_P] * 5]),
@@ -128,9 +130,9 @@ class Native:
     def select(self, centred: Tensor, weight: Tensor, bias: Tensor, rule: Rule, two_sided: bool) -> Chosen:
         """As in `choose.Select`."""
         boost = rule.boost
-        if boost is not None and boost.length is not None:
-            boost = replace(boost, rows=self.rows.of_length(boost.rows, boost.length), length=None)
         kept = self._kept(weight, centred, boost)
+        if boost is not None and boost.length is not None and digits(kept.packed.kind) != "int8":
+            boost = replace(boost, rows=self.rows.of_length(boost.rows, boost.length), length=None)
         shift = None if rule.shift is None else rule.shift.float().contiguous()
         n_latents, width = weight.shape
         room = rule.k + rule.k // 2 + 16 if rule.k else min(max(ROOM, n_latents // 8), n_latents + 1)
@@ -144,7 +146,8 @@ class Native:
             lengths = torch.empty(len(rows))
             products = kept.packed.pointers(rows, weight)
             if boost is not None and kept.boost is not None:
-                products += kept.boost.pointers(boost.states[first:last], boost.weight)
+                products += kept.boost.pointers(boost.rows[first:last], boost.weight)
+            length = 0.0 if boost is None or boost.length is None else abs(float(boost.length))
             likely = kept.size // len(centred) * len(rows) if kept.size else len(rows) * (n_latents // 16)
             size = len(rows) * rule.k or min(len(rows) * n_latents, likely + 64 * ROOM)
             shape = kept.packed.kind, len(rows), width, n_latents
@@ -154,13 +157,17 @@ class Native:
                 latents, u = torch.empty(size, dtype=torch.int64), torch.empty(size)
                 boosts = torch.empty(0 if rule.boost is None else size)
                 found = self.library.ot_choose(
-                    *shape, *products, *[None] * (10 - len(products)),
+                    *shape, *products, *[None] * (10 - len(products)), length,
                     bias.data_ptr(), _pointer(shift), rule.k, rule.floor, two_sided, room, size,
                     *(out.data_ptr() for out in (hint, latents, u, boosts, counts, lengths, tally, work)),
                 )  # fmt: skip
                 if found >= 0:
                     return [latents[:found], u[:found], boosts[:found], counts, lengths, tally, hint]
-                size = min(2 * size, len(rows) * n_latents)
+                if found == UNUSUAL and boost is not None and kept.boost is not None:
+                    some, length = of_length(boost.rows[first:last], boost.length), 0.0
+                    products[5:] = kept.boost.pointers(some, boost.weight)
+                else:
+                    size = min(2 * size, len(rows) * n_latents)
 
         parts = threads.over(len(centred), GRAIN, part)
         latents, u, boosts, counts, lengths = (_joined(list(found)) for found in list(zip(*parts, strict=True))[:5])
@@ -188,7 +195,7 @@ class Native:
         self._pack(kept.packed, kind, weight, states)
         if boost is not None:
             kept.boost = kept.boost or self._unpacked(boost.weight)
-            self._pack(kept.boost, kind, boost.weight, boost.states)
+            self._pack(kept.boost, kind, boost.weight, boost.rows)
         return kept
 
     def _unpacked(self, weight: Tensor) -> _Packed:
