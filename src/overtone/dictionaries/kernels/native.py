@@ -23,7 +23,6 @@ from overtone.dictionaries.kernels.native_rows import NativeRows
 from overtone.dictionaries.kernels.native_slices import packed, sliced
 from overtone.dictionaries.kernels.nominees import NOMINEES, Rest
 from overtone.dictionaries.kernels.served import served
-from overtone.dictionaries.lengths import of_length
 from overtone.dictionaries.selectors.base import Boost, Rule
 
 LEVELS = ("portable C", "AVX2", "AVX-512")
@@ -164,8 +163,7 @@ class Native:
                 if found >= 0:
                     return [latents[:found], u[:found], boosts[:found], counts, lengths, tally, hint]
                 if found == UNUSUAL and boost is not None and kept.boost is not None:
-                    some, length = of_length(boost.rows[first:last], boost.length), 0.0
-                    products[5:] = kept.boost.pointers(some, boost.weight)
+                    products[5:], length = kept.boost.pointers(boost.states[first:last], boost.weight), 0.0
                 else:
                     size = min(2 * size, len(rows) * n_latents)
 
