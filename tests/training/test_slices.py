@@ -198,3 +198,11 @@ def test_an_update_of_unit_rows_leaves_their_typical_length_until_they_change(ke
     one.unit = True
     update.adam_of_sums(one, Sums(kernels, values, states, at, 1.0), 1e-2, (0.9, 0.999))
     assert kept(Squares, rows) is not None and typical(rows.detach()) == 1
+
+
+@pytest.mark.parametrize("rows", [1, 63, 64, 65, 200])
+def test_a_matrix_is_added_up_in_bags_that_threads_share(kernels, threads, rows):
+    weight, values = torch.randn(rows, 37), torch.randn(rows)
+    for products in (kernels, sparse.TORCH):
+        found = sparse._weighted(products, values, weight)
+        torch.testing.assert_close(found, (values.double() @ weight.double()).float(), rtol=1e-4, atol=1e-4)
