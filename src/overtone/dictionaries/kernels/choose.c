@@ -59,7 +59,7 @@ int64_t ot_padded(int64_t latents) { return panels_of(latents) * NR; }
 #define WAITING 160             /* marks per row, beside those of a panel, that may wait until they are scored */
 #define NOTED 256               /* marks of a row whose scores in fewer bits are compared */
 #define UNEVEN 0.05f            /* deviations of k-th scores per mean, from which on rows differ much */
-#define APART 8                 /* tiles of one product that are made before those of the boosts' */
+#define APART 8                 /* tiles of one product that are made before those of the boosts', if there are any */
 
 /* Uniform in (-1/2, 1/2), after Steele, Lea and Flood 2014 (splitmix). */
 static inline float uniform(uint64_t *state) {
@@ -675,12 +675,12 @@ ALWAYS void nominate_as(int kind, int is_boosted, const problem *p, scratch *s, 
    once, as these come from scores. */
 ALWAYS void amx_nominate_as(int kind, int is_boosted, const problem *p, scratch *s, int64_t rows) {
   int64_t groups = (rows + GROUP - 1) / GROUP, panels = panels_of(p->latents), first = 0;
-  int64_t most = s->limit[0] > -INFINITY ? s->most : 0;
+  int64_t most = s->limit[0] > -INFINITY ? s->most : 0, apart = is_boosted ? APART : 1;
   shapes before;
   amx_begin(&before);
   for (int64_t q = 0; q < panels; q++) {
-    for (int64_t g = 0; g < groups; g += APART)
-      mark(kind, is_boosted, p, s, g, q, groups - g < APART ? groups - g : APART);
+    for (int64_t g = 0; g < groups; g += apart)
+      mark(kind, is_boosted, p, s, g, q, groups - g < apart ? groups - g : apart);
     int64_t marked = by_latent(is_boosted, s, rows, (q - first) * NR);
     raise_limits(p, s, marked, rows, q + 1, panels);
     if (q + 1 < panels && s->starts[(q + 1 - first) * NR] + rows * NR <= most) continue;
