@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from overtone.core.errors import ShapeError
 from overtone.dictionaries.codes import SparseCodes, Support
+from overtone.training.step import active_rows
 
 
 def sparse_matrix(rows: int, latents: int, active: int, seed: int) -> torch.Tensor:
@@ -83,3 +84,26 @@ def test_joined_parts_may_differ_in_slots_but_not_in_latents():
 def test_values_and_indices_of_different_shape_are_refused():
     with pytest.raises(ShapeError, match="must be equal"):
         SparseCodes(torch.zeros(2, 3), torch.zeros(2, 2, dtype=torch.int64), 4)
+
+
+def test_places_are_counted_once_they_are_in_the_order_of_their_latents():
+    for latents in (torch.tensor([[4, 0], [0, 5], [0, 2]]), torch.zeros(0, 2, dtype=torch.int64)):
+        support = Support.from_indices(latents, 7)
+        assert support.held() is None
+        support.by_latent  # noqa: B018
+        held = support.held()
+        assert held.dtype == torch.int32 and held.tolist() == latents.view(-1).bincount(minlength=7).tolist()
+        for zero in (False, True):
+            values = torch.ones(latents.numel())
+            values[:1] = 0.0 if zero else 1.0
+            expected = torch.zeros(7).index_add(0, latents.view(-1), values)
+            assert active_rows(values, support).tolist() == expected.tolist()
+
+
+def test_supports_found_without_gradients_may_be_trained_on():
+    indices = torch.tensor([[1, 3]]).expand(11, 2)
+    with torch.inference_mode():
+        Support.from_indices(indices, 5)
+    values = torch.ones(22, requires_grad=True)
+    torch.zeros(11).index_add(0, Support.from_indices(indices, 5).rows, values).square().sum().backward()
+    assert values.grad.tolist() == [4.0] * 22

@@ -26,6 +26,7 @@ from overtone.dictionaries.kernels.native_dense import NativeProduct
 from overtone.dictionaries.kernels.nominees import NOMINEES
 from overtone.dictionaries.kernels.rounded_bf16 import BF16
 from overtone.dictionaries.kernels.rounded_int8 import INT8
+from overtone.dictionaries.lengths import of_length
 from overtone.dictionaries.presets.abs_top_k import AbsTopK
 from overtone.dictionaries.presets.batch_top_k import BatchTopK
 from overtone.dictionaries.presets.crosscoder import Crosscoder
@@ -139,6 +140,34 @@ def test_scores_that_a_second_product_multiplies(build, two_sided, rows, width, 
     shift = torch.linspace(-1, 1, latents)
     for rule in (Rule(k=max(1, round(share**3 * latents)), boost=boost), Rule(0, floor, shift, boost=boost)):
         check(select(build, x, weight, bias, rule, two_sided), x, weight, bias, rule, two_sided)
+
+
+@pytest.mark.parametrize("build", BUILDS)
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("strange", [0.0, 1e-25, 1e25, float("nan")])
+def test_rows_of_boosts_count_as_brought_to_their_length(build, threads, strange):
+    """Whatever they were: none, usual ones of many sizes, or such as cannot be measured by squares."""
+    x, weight, bias = states_and_matrix(300, 40, 3 * GROUP)
+    generator = torch.Generator().manual_seed(1)
+    a, b = torch.randn(300, 40, generator=generator), torch.randn(3 * GROUP, 40, generator=generator)
+    a *= torch.logspace(-9, 9, 300)[torch.randperm(300, generator=generator)].unsqueeze(1)
+    a[::7] = 0
+    a[150] *= strange
+    rule = Rule(k=4, boost=Boost(a, b, "more", torch.tensor(0.7)))
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        found = select(build, x, weight, bias, rule, False)
+        made = select(build, x, weight, bias, Rule(k=4, boost=Boost(of_length(a, torch.tensor(0.7)), b, "more")), False)
+    finally:
+        torch.set_num_threads(before)
+    if strange == strange:
+        check(found, x, weight, bias, Rule(k=4, boost=Boost(of_length(a, torch.tensor(0.7)), b, "more")), False)
+    same = (found.support.latents == made.support.latents).view(300, 4).all(1)
+    assert same.sum() >= 299, "they differ in the last digits"
+    near = same.repeat_interleave(4)
+    boosts, expected = found.sides["more"][near], made.sides["more"][near]
+    torch.testing.assert_close(boosts, expected, rtol=1e-5, atol=1e-6, equal_nan=True)
 
 
 @pytest.mark.parametrize("build", SELECTS)

@@ -8,11 +8,13 @@ import torch
 from overtone.dictionaries.codes import Support
 from overtone.dictionaries.kernels import memory, sparse, trial
 from overtone.dictionaries.kernels.compiler import BuildError
+from overtone.dictionaries.kernels.kept import Squares, kept
 from overtone.dictionaries.kernels.native import MACHINE, Native
 from overtone.dictionaries.kernels.native_update import NativeUpdate
 from overtone.dictionaries.kernels.trial import TRIES, Slices
 from overtone.dictionaries.kernels.update import Moments
 from overtone.dictionaries.kernels.waiting import Rows, Sums
+from overtone.dictionaries.lengths import typical
 
 ROWS, LATENTS, K = 70, 45, 9
 CACHE = f"-DSECOND_CACHE={4 * 64 * ROWS}"  # just enough for a slice of so many rows
@@ -171,3 +173,36 @@ def test_both_ways_are_tried_in_turns_and_then_the_faster_one_is_taken(monkeypat
         assert taken == [False, True] * TRIES + [not slower] * 3
         with slices.way("use", 2, 2, 3) as way:
             assert not way, "other sizes are tried anew"
+
+
+def test_an_update_of_unit_rows_leaves_their_typical_length_until_they_change(kernels, threads):
+    values, states, at = places(100)
+    rows = torch.nn.Parameter(torch.nn.functional.normalize(torch.randn(LATENTS, 100), dim=1))
+    mean, square = torch.zeros(LATENTS, 100), torch.zeros(LATENTS, 100)
+    one, update = Moments(rows, torch.empty(0), mean, square, torch.tensor(0.0), True), NativeUpdate(kernels.library)
+    assert kept(Squares, rows) is None
+    with torch.no_grad():
+        rows[3] = 0  # shorter than what is brought to length one
+    update.adam_of_sums(one, Sums(kernels, 0 * values, states, at, 1.0), 1e-2, (0.9, 0.999))
+    found = kept(Squares, rows.detach())
+    assert found is not None and found.found.sum == pytest.approx(LATENTS - 1, rel=1e-6)
+    torch.testing.assert_close(typical(rows.detach()), rows.detach().square().sum(1).mean().sqrt())
+    one.unit, one.gradient = False, torch.ones_like(rows)
+    update.adam([one], 1e-2, (0.9, 0.999), None)
+    assert kept(Squares, rows) is None
+    update.adam_of_sums(one, Sums(kernels, values, states, at, 1.0), 1e-2, (0.9, 0.999))
+    assert kept(Squares, rows) is None, "they are not of length one"
+    torch.testing.assert_close(typical(rows.detach()), rows.detach().square().sum(1).mean().sqrt())
+    update.to_length_one(rows.detach())
+    assert typical(rows.detach()) == 1, "to the bit, known or not"
+    one.unit = True
+    update.adam_of_sums(one, Sums(kernels, values, states, at, 1.0), 1e-2, (0.9, 0.999))
+    assert kept(Squares, rows) is not None and typical(rows.detach()) == 1
+
+
+@pytest.mark.parametrize("rows", [1, 63, 64, 65, 200])
+def test_a_matrix_is_added_up_in_bags_that_threads_share(kernels, threads, rows):
+    weight, values = torch.randn(rows, 37), torch.randn(rows)
+    for products in (kernels, sparse.TORCH):
+        found = sparse._weighted(products, values, weight)
+        torch.testing.assert_close(found, (values.double() @ weight.double()).float(), rtol=1e-4, atol=1e-4)

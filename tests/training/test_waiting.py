@@ -48,12 +48,12 @@ def test_no_gradient_is_longer_than_its_bound(rows, width, latents, share):
         pytest.skip(f"no compiled kernels here: {error}")
     at, states = places(rows, latents, share), torch.randn(rows, width)
     values = torch.randn(len(at.latents))
-    totals, most = kernels.weighed(values, states, None, at)
+    totals, most, ordered = kernels.weighed(values, states, None, at)
     made, expected = kernels.sum_by_latent(values, states, at)
     assert float(made.norm()) <= most * (1 + 1e-5)
-    assert torch.equal(totals, expected)
+    assert torch.equal(totals, expected) and torch.equal(ordered, values[at.by_latent[0]])
     alike = states[:1].expand_as(states).contiguous()  # all of one direction: no bound could be smaller
-    _, most = kernels.weighed(values.abs(), alike, alike.norm(dim=1), at)
+    _, most, _ = kernels.weighed(values.abs(), alike, alike.norm(dim=1), at)
     assert most == pytest.approx(float(kernels.sum_by_latent(values.abs(), alike, at)[0].norm()), rel=1e-4)
 
 

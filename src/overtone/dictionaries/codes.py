@@ -6,7 +6,7 @@ training work with: the chosen places of many rows in one flat list, as many in 
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import pairwise
 
 import numpy as np
@@ -110,8 +110,7 @@ class Support:
     def from_indices(cls, indices: Int[Tensor, "rows active"], n_latents: int) -> "Support":
         """The support whose row r holds the latents indices[r]."""
         n_rows, per_row = indices.shape
-        rows = torch.arange(n_rows, device=indices.device).repeat_interleave(per_row)
-        return cls(rows, indices.reshape(-1), n_rows, n_latents, per_row)
+        return cls(_rows(n_rows, per_row, indices.device), indices.reshape(-1), n_rows, n_latents, per_row)
 
     @classmethod
     def from_mask(cls, mask: Bool[Tensor, "rows latents"]) -> "Support":
@@ -177,6 +176,12 @@ class Support:
         starts = torch.searchsorted(latents, torch.arange(self.n_latents, dtype=torch.int32, device=latents.device))
         return order.int(), self.rows[order].int(), starts.int()
 
+    def held(self) -> Tensor | None:
+        """(latents,) int32: how many places each latent has, where that comes for nothing."""
+        if "by_latent" not in self.__dict__:
+            return None
+        return self.by_latent[2].diff(append=torch.tensor([len(self.latents)], dtype=torch.int32))
+
     def transposed_by(self, transpose: Callable[["Support"], tuple[Tensor, Tensor, Tensor]]) -> None:
         """Have `by_latent` made by something that is faster here, if it is not known yet."""
         if "by_latent" not in self.__dict__:
@@ -203,6 +208,21 @@ class Support:
         shape = (self.n_rows, int(slot.max()) + 1 if len(slot) else 0)
         indices = self.latents.new_zeros(shape).index_put((self.rows, slot), self.latents)
         return SparseCodes(values.new_zeros(shape).index_put((self.rows, slot), values), indices, self.n_latents)
+
+
+def _rows(n_rows: int, per_row: int, device: torch.device) -> Tensor:
+    """The rows of a support with so many places in each. Steps follow each other with the same ones."""
+    return _rows_on_cpu(n_rows, per_row) if device.type == "cpu" else _new_rows(n_rows, per_row, device)
+
+
+@lru_cache(maxsize=1)
+def _rows_on_cpu(n_rows: int, per_row: int) -> Tensor:
+    with torch.inference_mode(False):  # training may use them next
+        return _new_rows(n_rows, per_row, torch.device("cpu"))
+
+
+def _new_rows(n_rows: int, per_row: int, device: torch.device) -> Tensor:
+    return torch.arange(n_rows, device=device).repeat_interleave(per_row)
 
 
 def positions(mask: Bool[Tensor, " places"], number: int | None = None) -> Int[Tensor, " some"]:

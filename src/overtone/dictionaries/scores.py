@@ -13,11 +13,10 @@ from torch import Tensor
 from overtone.core.errors import ShapeError
 from overtone.dictionaries.decoders.base import Decoder
 from overtone.dictionaries.encoders.base import At, Heads
+from overtone.dictionaries.lengths import EVEN, rounded, typical
 from overtone.dictionaries.parts import Part
 from overtone.dictionaries.selectors.base import Boost, Rule
 from overtone.dictionaries.slices import Slice
-
-EVEN = 1e-6  # lengths of rows that differ less, in proportion, do not change what is best
 
 Product = Callable[[Tensor, Tensor], Tensor]
 """(m, k), (n, k) -> (m, n) product of the first with the transpose of the second, a new tensor."""
@@ -129,13 +128,13 @@ class GradientWeighted(Score, kind="score.gradient_weighted"):
                 f"gradients: expected (rows, {weight.shape[1]}), got {tuple(g.shape)}. Give those of the loss with "
                 "respect to the states."
             )
-        size = torch.linalg.vector_norm(weight) / weight.numel() ** 0.5 if self._size is None else self._size
+        size = typical(weight) / weight.shape[1] ** 0.5 if self._size is None else self._size
         return Boost(g, weight, "pull", self.beta / size)
 
     def confer(self, decoder: Decoder, where: Slice) -> None:
         """Find s from the rows of all slices."""
         rows = decoder.rows().detach()
-        self._size = (where.total(rows.square().sum()) / (where.n_latents * rows.shape[1])).sqrt()
+        self._size = rounded((where.total(rows.square().sum()) / where.n_latents).sqrt()) / rows.shape[1] ** 0.5
 
     def sides(self, decoder: Decoder, beside: Mapping[str, Tensor], product: Product = product) -> Heads:
         """`pull`, the beta p above, from `g`."""

@@ -227,6 +227,9 @@ def active_rows(values: Tensor, support: Support | None) -> Tensor:
         if array is None:
             return values.detach().sign().abs_().sum(0).int()  # cheaper than comparing with 0
         return torch.from_numpy((array != 0).sum(0, dtype=np.int32))
+    array = _array(values)
+    if array is not None and np.count_nonzero(array) == array.size and (held := support.held()) is not None:
+        return held
     counts = torch.zeros(support.n_latents, dtype=torch.int32, device=values.device)
     return counts.index_add_(0, support.latents, (values.detach() != 0).int())
 

@@ -59,7 +59,7 @@ int64_t ot_padded(int64_t latents) { return panels_of(latents) * NR; }
 #define WAITING 160             /* marks per row, beside those of a panel, that may wait until they are scored */
 #define NOTED 256               /* marks of a row whose scores in fewer bits are compared */
 #define UNEVEN 0.05f            /* deviations of k-th scores per mean, from which on rows differ much */
-#define APART 8                 /* tiles of one product that are made before those of the boosts' */
+#define APART 8                 /* tiles of one product that are made before those of the boosts', if there are any */
 
 /* Uniform in (-1/2, 1/2), after Steele, Lea and Flood 2014 (splitmix). */
 static inline float uniform(uint64_t *state) {
@@ -151,7 +151,7 @@ typedef struct { /* what is the same for all rows */
   product of[2]; /* the scores' product, and the boost's */
   const float *bias, *shift;
   int64_t width, latents, padded, k, room;
-  float floor;
+  float floor, boost_length;
   int kind, two_sided, boosted;
 } problem;
 
@@ -193,6 +193,7 @@ typedef struct { /* working memory for one block of rows */
   int64_t *numbers; /* which rows they are */
   place *places;
   float *lengths, *bias; /* lengths of states */
+  float *stretch;        /* of each row: by what its products are multiplied to be boosts */
   void *work;
   int32_t *n_places;    /* of each row */
   uint8_t *full;        /* whether there was not enough room for them */
@@ -294,11 +295,11 @@ static inline void exact_scores(const problem *p, const int64_t *numbers, const 
   }
 }
 
-/* Boosts. */
-static inline void exact_boosts(const problem *p, const int64_t *numbers, const int32_t *rows, int64_t n,
-                                int64_t latent, float *out) {
+/* Boosts. stretch: of all these rows. */
+static inline void exact_boosts(const problem *p, const int64_t *numbers, const float *stretch, const int32_t *rows,
+                                int64_t n, int64_t latent, float *out) {
   exact(p, 1, numbers, rows, n, latent, out);
-  for (int64_t i = 0; i < n; i++) out[i] = fabsf(out[i]);
+  for (int64_t i = 0; i < n; i++) out[i] = fabsf(out[i]) * stretch[rows[i]];
 }
 
 #define SLACK 0x1p-18f /* beyond the rounding of what is done with bounds */
@@ -487,7 +488,7 @@ ALWAYS void take(int kind, int is_boosted, const problem *p, scratch *s, int64_t
   }
   for (int64_t j = 0; kind != SINGLE && is_boosted && j < n; j++) {
     int32_t start = s->starts[j], here = s->kept[j];
-    exact_boosts(p, s->numbers, s->marked + start, here, first + j, s->of_boost + start), s->n_scored += here;
+    exact_boosts(p, s->numbers, s->stretch, s->marked + start, here, first + j, s->of_boost + start), s->n_scored += here;
   }
   for (int64_t j = 0; j < n; j++)
     for (int32_t i = s->starts[j]; i < s->starts[j] + s->kept[j]; i++)
@@ -495,12 +496,12 @@ ALWAYS void take(int kind, int is_boosted, const problem *p, scratch *s, int64_t
 }
 
 /* A row whose places did not fit, or that is not finite: all latents in float32. `work` holds as many places, and keys. */
-static list whole_row(const problem *p, int64_t row, void *work) {
+static list whole_row(const problem *p, int64_t row, const float *stretch, void *work) {
   list l = {work, 0};
   for (int64_t i = 0; i < p->latents; i++) {
     float value, boost = 0;
     exact_scores(p, &row, &(int32_t){0}, 1, i, &value);
-    if (p->boosted) exact_boosts(p, &row, &(int32_t){0}, 1, i, &boost);
+    if (p->boosted) exact_boosts(p, &row, stretch, &(int32_t){0}, 1, i, &boost);
     l.at[l.n] = place_of(p, i, value, boost);
     float score = l.at[l.n].score;
     l.n += p->k ? score == score : score > p->floor;
@@ -543,7 +544,7 @@ static int64_t lay_out(scratch *s, const problem *p, int64_t n_rows, int64_t blo
   s->most = (int64_t)rows * (p->kind & AMX ? NR + WAITING : NR);
   PART(s->marked, 4 * s->most), PART(s->found, 4 * s->most), PART(s->starts, 4 * (p->padded + 1));
   PART(s->kept, 4 * p->padded);
-  if (p->boosted) PART(s->of_boost, 4 * s->most);
+  if (p->boosted) PART(s->of_boost, 4 * s->most), PART(s->stretch, 4 * rows);
   if (p->kind != SINGLE) PART(s->noted, 4 * rows * (NOTED + NR)), PART(s->n_noted, 4 * rows);
   PART(s->again, 8 * (size_t)n_rows);
   PART(s->numbers, 8 * rows), PART(s->times, (size_t)n_rows);
@@ -551,8 +552,21 @@ static int64_t lay_out(scratch *s, const problem *p, int64_t n_rows, int64_t blo
   return (int64_t)(at - start);
 }
 
-/* Rows of one product in fewer bits. Returns the last one's length; plain: the lengths of all. */
-static void shorten(const problem *p, scratch *s, int which, int64_t rows, int64_t block, float *plain) {
+#define LEAST_LENGTH 1e-12f /* lengths within which squares are ordinary numbers */
+#define MOST_LENGTH 1e12f
+
+/* By what a row of boosts is multiplied; NaN if its length cannot be had from squares. */
+static inline float stretch_of(const problem *p, const float *row, float length) {
+  if (!p->boost_length) return 1;
+  if (length > LEAST_LENGTH && length < MOST_LENGTH) return p->boost_length / length;
+  for (int64_t i = 0; i < p->width; i++)
+    if (row[i] != 0) return NAN;
+  return 0;
+}
+
+/* Rows of one product in fewer bits; plain: their lengths. Returns 0 if rows of boosts have to be brought to their length
+   beforehand. */
+static int shorten(const problem *p, scratch *s, int which, int64_t rows, int64_t block, float *plain) {
   few_bits *f = s->of + which;
   int64_t depth = depth_of(p->kind, p->width);
   float rounding = 2.0f * (float)(p->width + 4) * 0x1p-24f; /* of the sums: here, and again in float32 */
@@ -560,10 +574,16 @@ static void shorten(const problem *p, scratch *s, int which, int64_t rows, int64
   memset(f->cells, 0, sizeof(cell) * (size_t)(block * depth));
   for (int64_t r = 0; r < rows; r++) {
     place_of_row to = row_place(p->kind, f->cells, depth, r);
-    facts found = pack_row(p->kind, p->of[which].x + s->numbers[r] * p->width, p->of[which].grid, p->width, 0, to);
+    const float *numbers = p->of[which].x + s->numbers[r] * p->width;
+    facts found = pack_row(p->kind, numbers, p->of[which].grid, p->width, 0, to);
     factors_of *row = f->factors + r;
+    plain[r] = found.plain;
+    if (which) {
+      float by = s->stretch[r] = stretch_of(p, numbers, found.plain);
+      if (by != by) return 0;
+      found.scale *= by, found.length *= by;
+    }
     row->scale = found.scale, row->sum = found.sum;
-    if (plain) plain[r] = found.plain;
     if (digits_of(p->kind) == INT8) { /* sqrt(a + b) <= (a + b + c) / (2 sqrt(c)), and c is near to a + b */
       float here = coarse(&found, found.length), about = 2 * (here < 1e-4f ? here : 1e-4f);
       row->of_error = found.length * sure / (2 * sqrtf(12 * about));
@@ -573,16 +593,17 @@ static void shorten(const problem *p, scratch *s, int which, int64_t rows, int64
     row->of_length = 1.001f * (found.error + rounding * (found.rounded + found.error)) + 1e-30f;
     row->of_error = 1.001f * found.rounded;
   }
+  return 1;
 }
 
-/* Make the cells, the bounds and the empty lists of a block of rows. */
-static void begin(const problem *p, scratch *s, int64_t rows, int64_t block, const usual *known) {
+/* Make the cells, the bounds and the empty lists of a block of rows. Returns as `shorten`. */
+static int begin(const problem *p, scratch *s, int64_t rows, int64_t block, const usual *known) {
   memset(s->marks, 0, 4 * (size_t)(block + 16));
   memset(s->n_places, 0, 4 * (size_t)rows);
   memset(s->full, 0, (size_t)rows);
   s->raising = p->kind != SINGLE && p->k && known->seen >= SEEN && known->spread > UNEVEN * fabsf(known->mean);
   if (s->raising) memset(s->n_noted, 0, 4 * (size_t)rows);
-  if (p->boosted) shorten(p, s, 1, rows, block, NULL);
+  if (p->boosted && !shorten(p, s, 1, rows, block, s->lengths)) return 0;
   shorten(p, s, 0, rows, block, s->lengths);
   for (int64_t r = 0; r < rows; r++) {
     float start = start_of(known, s->times[s->numbers[r]]);
@@ -593,6 +614,7 @@ static void begin(const problem *p, scratch *s, int64_t rows, int64_t block, con
     s->limit[r] = INFINITY;
     for (int which = 0; which <= p->boosted; which++) s->of[which].factors[r] = (factors_of){0};
   }
+  return 1;
 }
 
 /* Ask for a part of a panel's weights, of `parts`, before they are needed. */
@@ -653,12 +675,12 @@ ALWAYS void nominate_as(int kind, int is_boosted, const problem *p, scratch *s, 
    once, as these come from scores. */
 ALWAYS void amx_nominate_as(int kind, int is_boosted, const problem *p, scratch *s, int64_t rows) {
   int64_t groups = (rows + GROUP - 1) / GROUP, panels = panels_of(p->latents), first = 0;
-  int64_t most = s->limit[0] > -INFINITY ? s->most : 0;
+  int64_t most = s->limit[0] > -INFINITY ? s->most : 0, apart = is_boosted ? APART : 1;
   shapes before;
   amx_begin(&before);
   for (int64_t q = 0; q < panels; q++) {
-    for (int64_t g = 0; g < groups; g += APART)
-      mark(kind, is_boosted, p, s, g, q, groups - g < APART ? groups - g : APART);
+    for (int64_t g = 0; g < groups; g += apart)
+      mark(kind, is_boosted, p, s, g, q, groups - g < apart ? groups - g : apart);
     int64_t marked = by_latent(is_boosted, s, rows, (q - first) * NR);
     raise_limits(p, s, marked, rows, q + 1, panels);
     if (q + 1 < panels && s->starts[(q + 1 - first) * NR] + rows * NR <= most) continue;
@@ -714,12 +736,12 @@ static int write_row(const problem *p, const list *l, int64_t row, float length,
 }
 
 /* Choose for the n rows of a block. Rows of which limits hide some of the choice are put off. found: what is learned of
-   the k-th scores of the others that never were. Returns 0 if there is no room. */
+   the k-th scores of the others that never were. Returns 0 if there is no room, -1 where `shorten` returns 0. */
 static int choose_block(const problem *p, scratch *s, int64_t n, int64_t block, const usual *known, usual *found,
                         output *o) {
   float sum = 0, squares = 0;
   int64_t seen = 0;
-  begin(p, s, n, block, known);
+  if (!begin(p, s, n, block, known)) return -1;
   nominate(p, s, n);
   for (int64_t r = 0; r < n; r++) {
     list l = list_of(p, s, r);
@@ -733,7 +755,7 @@ static int choose_block(const problem *p, scratch *s, int64_t n, int64_t block, 
       s->again[s->n_again++] = row, s->times[row]++;
       continue;
     }
-    if (s->full[r] || l.n < p->k) l = whole_row(p, row, s->work), ++o->tally[0];
+    if (s->full[r] || l.n < p->k) l = whole_row(p, row, s->stretch + r, s->work), ++o->tally[0];
     if (!write_row(p, &l, row, s->lengths[r], o)) return 0;
   }
   float mean = sum / (float)seen, variance = squares / (float)seen - mean * mean;
@@ -741,12 +763,12 @@ static int choose_block(const problem *p, scratch *s, int64_t n, int64_t block, 
   return 1;
 }
 
-/* Choose for all rows. Those that were put off join the next block. */
+/* Choose for all rows. Those that were put off join the next block. Returns as `choose_block`. */
 static int choose_all(const problem *p, scratch *s, int64_t rows, int64_t block, usual *known, output *o) {
   int64_t few = p->kind & AMX ? 2 * GROUP : 4 * MR;
   few = few < block ? few : block;
   int fits = 1;
-  for (int64_t next = 0, before; fits && (next < rows || s->n_again);) {
+  for (int64_t next = 0, before; fits > 0 && (next < rows || s->n_again);) {
     int64_t n = 0, most = p->k && known->seen < SEEN ? few : block; /* without limits much has to be scored */
     while (n < most && s->n_again) s->numbers[n++] = s->again[--s->n_again];
     before = next;
@@ -769,22 +791,23 @@ int64_t ot_work_bytes(int64_t kind, int64_t rows, int64_t width, int64_t latents
 /* Choose among the latents of `rows` states, see the head of this file.
 
    kind: of nomination; weight, packed, norms, grid: the encoder's matrix and what ot_pack made of it, on what; the
-   same of the boost, all null if there is none; bias (latents); shift (latents) or null: subtracted before comparing.
+   same of the boost, all null if there is none; boost_length: where it is not 0, which int8 alone knows, the boost's rows
+   count as brought to that length; bias (latents); shift (latents) or null: subtracted before comparing.
    k > 0: the k best of each row; k = 0: all whose score exceeds `floor`. Score: the (shifted) pre-activation or, if
    two_sided, its magnitude, times 1 + |boost|; equal scores go to earlier latents. room: places of a row's list, more
    than k. hint (2): mean and deviation of earlier k-th scores per unit of a state's length, the first -inf if not known;
    becomes those found here. Out: latents, pre-activations (not shifted) and magnitudes of boosts in row order, counts
    per row; `size` of them fit; lengths (rows) of the states. tally (2) is raised by the number of rows that were
    computed as a whole and of inner products made in float32. work: memory of ot_work_bytes. Returns how many were
-   chosen, -1 if they do not fit. */
+   chosen, -1 if they do not fit, -2 if a row of the boost is too long or too short for that to be done here. */
 int64_t ot_choose(int64_t kind, int64_t rows, int64_t width, int64_t latents, const float *x, const float *weight,
                   const void *packed, const norms_of *norms, const float *grid, const float *boost_x,
                   const float *boost_weight, const void *boost_packed, const norms_of *boost_norms,
-                  const float *boost_grid, const float *bias, const float *shift, int64_t k, float floor,
+                  const float *boost_grid, float boost_length, const float *bias, const float *shift, int64_t k, float floor,
                   int64_t two_sided, int64_t room, int64_t size, float *hint, int64_t *out_latents, float *out_u,
                   float *out_boost, int64_t *counts, float *lengths, int64_t *tally, void *work) {
   problem p = {{{x, weight, packed, norms, grid}, {boost_x, boost_weight, boost_packed, boost_norms, boost_grid}},
-               bias, shift, width, latents, ot_padded(latents), k, room, floor, (int)kind, (int)two_sided,
+               bias, shift, width, latents, ot_padded(latents), k, room, floor, boost_length, (int)kind, (int)two_sided,
                boost_x != NULL};
   output o = {out_latents, counts, tally, out_u, out_boost, lengths, size, 0};
   scratch s;
@@ -800,5 +823,5 @@ int64_t ot_choose(int64_t kind, int64_t rows, int64_t width, int64_t latents, co
   int fits = choose_all(&p, &s, rows, block, &known, &o);
   if (known.seen >= SEEN) hint[0] = known.mean, hint[1] = known.spread;
   tally[1] += s.n_scored;
-  return fits ? o.n : -1;
+  return fits > 0 ? o.n : fits - 1;
 }

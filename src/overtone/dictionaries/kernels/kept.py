@@ -29,6 +29,13 @@ class Kept:
         )
 
 
+@dataclass(frozen=True)
+class Squares:
+    """The sum of the squares of all numbers."""
+
+    sum: float
+
+
 KEPT: dict[tuple[type, int], Kept] = {}  # by what is kept and the parameter's address
 memory.ON_RELEASE.append(KEPT.clear)
 

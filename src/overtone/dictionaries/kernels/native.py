@@ -20,9 +20,9 @@ from overtone.dictionaries.codes import Support
 from overtone.dictionaries.kernels import compiler, memory, sparse, threads
 from overtone.dictionaries.kernels.compiler import BuildError
 from overtone.dictionaries.kernels.native_rows import NativeRows
+from overtone.dictionaries.kernels.native_slices import packed, sliced
 from overtone.dictionaries.kernels.nominees import NOMINEES, Rest
 from overtone.dictionaries.kernels.served import served
-from overtone.dictionaries.kernels.trial import Slices
 from overtone.dictionaries.selectors.base import Boost, Rule
 
 LEVELS = ("portable C", "AVX2", "AVX-512")
@@ -30,6 +30,7 @@ MACHINE = "-march=native"
 ROOM = 1024  # places of a row's list where no k bounds them, or an eighth of the latents
 WIDEST = 2**16  # states for int8, whose sums have 32 bits
 FEW = 1 / 16  # share of latents to score in float32 up to which int8 is faster than bf16
+UNUSUAL = -2  # what `ot_choose` returns where rows must be brought to their length beforehand
 GRAIN = 64  # rows or latents that are worth a thread
 AMX = 4  # what a kind of the library has more where matrix registers make the products
 
@@ -45,14 +46,12 @@ _SIGNATURES = {
     "ot_grid": (None, [_P, _I, _P, _I, _I, ctypes.c_uint64, _P]),
     "ot_pack": (_I, [_I, _P, _I, _I, _P, _I, _I, _P, _P]),
     "ot_work_bytes": (_I, [_I] * 6),
-    "ot_choose": (_I, [_I, _I, _I, _I, *[_P] * 12, _I, _F, _I, _I, _I, *[_P] * 8]),
+    "ot_choose": (_I, [_I, _I, _I, _I, *[_P] * 10, _F, _P, _P, _I, _F, _I, _I, _I, *[_P] * 8]),
     "ot_decode": (None, [_P, _P, _P, _P, _I, _I, _I, _I, _I, _P]),
     "ot_products": (None, [_P, _P, _P, _P, _I, _I, _I, _I, _I, _P]),
     "ot_towards": (None, [_P, _P, _P, _P, _I, _I, _I, _I, _I, _P, _I, *[_P] * 5]),
-    "ot_weigh_by_latent": (ctypes.c_double, [_P, _P, _P, _P, _P, _I, _I, _I, _I, _P]),
+    "ot_weigh_by_latent": (ctypes.c_double, [*[_P] * 5, _I, _I, _I, _I, _P, _P]),
     "ot_by_latent": (None, [_P, _P, _I, _I, _P, _P, _P]),
-    "ot_may_be_sliced": (_I, [_I] * 3),
-    "ot_sums_room": (_I, [_I] * 2),
     "ot_sum_by_latent": (None, [*[_P] * 5, *[_I] * 6, _P, _P, _P]),
 }
 
@@ -109,7 +108,7 @@ class Native:
         self.whole_rows, self.scored = 0, 0  # rows computed as a whole, and products made in float32, since the start
         self.kept = WeakTensorKeyDictionary()
         memory.ON_RELEASE.append(self.kept.clear)
-        self.slices = Slices(self.library.ot_may_be_sliced)
+        self.slices = sliced(self.library)
         self.rows = NativeRows(self.library)
         self.functions = sparse.differentiable(self)
         self.preactivations, self.decode, self.reconstruct = self.functions
@@ -130,9 +129,9 @@ class Native:
     def select(self, centred: Tensor, weight: Tensor, bias: Tensor, rule: Rule, two_sided: bool) -> Chosen:
         """As in `choose.Select`."""
         boost = rule.boost
-        if boost is not None and boost.length is not None:
-            boost = replace(boost, rows=self.rows.of_length(boost.rows, boost.length), length=None)
         kept = self._kept(weight, centred, boost)
+        if boost is not None and boost.length is not None and digits(kept.packed.kind) != "int8":
+            boost = replace(boost, rows=self.rows.of_length(boost.rows, boost.length), length=None)
         shift = None if rule.shift is None else rule.shift.float().contiguous()
         n_latents, width = weight.shape
         room = rule.k + rule.k // 2 + 16 if rule.k else min(max(ROOM, n_latents // 8), n_latents + 1)
@@ -146,7 +145,8 @@ class Native:
             lengths = torch.empty(len(rows))
             products = kept.packed.pointers(rows, weight)
             if boost is not None and kept.boost is not None:
-                products += kept.boost.pointers(boost.states[first:last], boost.weight)
+                products += kept.boost.pointers(boost.rows[first:last], boost.weight)
+            length = 0.0 if boost is None or boost.length is None else abs(float(boost.length))
             likely = kept.size // len(centred) * len(rows) if kept.size else len(rows) * (n_latents // 16)
             size = len(rows) * rule.k or min(len(rows) * n_latents, likely + 64 * ROOM)
             shape = kept.packed.kind, len(rows), width, n_latents
@@ -156,13 +156,16 @@ class Native:
                 latents, u = torch.empty(size, dtype=torch.int64), torch.empty(size)
                 boosts = torch.empty(0 if rule.boost is None else size)
                 found = self.library.ot_choose(
-                    *shape, *products, *[None] * (10 - len(products)),
+                    *shape, *products, *[None] * (10 - len(products)), length,
                     bias.data_ptr(), _pointer(shift), rule.k, rule.floor, two_sided, room, size,
                     *(out.data_ptr() for out in (hint, latents, u, boosts, counts, lengths, tally, work)),
                 )  # fmt: skip
                 if found >= 0:
                     return [latents[:found], u[:found], boosts[:found], counts, lengths, tally, hint]
-                size = min(2 * size, len(rows) * n_latents)
+                if found == UNUSUAL and boost is not None and kept.boost is not None:
+                    products[5:], length = kept.boost.pointers(boost.states[first:last], boost.weight), 0.0
+                else:
+                    size = min(2 * size, len(rows) * n_latents)
 
         parts = threads.over(len(centred), GRAIN, part)
         latents, u, boosts, counts, lengths = (_joined(list(found)) for found in list(zip(*parts, strict=True))[:5])
@@ -190,7 +193,7 @@ class Native:
         self._pack(kept.packed, kind, weight, states)
         if boost is not None:
             kept.boost = kept.boost or self._unpacked(boost.weight)
-            self._pack(kept.boost, kind, boost.weight, boost.states)
+            self._pack(kept.boost, kind, boost.weight, boost.rows)
         return kept
 
     def _unpacked(self, weight: Tensor) -> _Packed:
@@ -278,32 +281,33 @@ class Native:
         with self.slices.way("sums", len(states), width, n) as by_slice:
             values = values.index_select(0, order) if by_slice else values
             pointers = [t.data_ptr() for t in (values, states, order, rows, starts)]
-            results = out.data_ptr(), totals.data_ptr()
+            slices = packed(self.library, states) if by_slice else None
+            results = _pointer(slices), out.data_ptr(), totals.data_ptr()
 
             def part(first: int, last: int) -> None:
-                room = memory.take(self.library.ot_sums_room(len(states), width)) if by_slice else None
                 sizes = at.n_latents, n, first, last, len(states), width
-                self.library.ot_sum_by_latent(*pointers, *sizes, _pointer(room), *results)
+                self.library.ot_sum_by_latent(*pointers, *sizes, *results)
 
             threads.over(at.n_latents, GRAIN, part)
         return out, totals
 
     def weighed(
         self, values: Tensor, states: Tensor, lengths: Tensor | None, at: Support
-    ) -> tuple[Tensor, float] | None:
+    ) -> tuple[Tensor, float, Tensor] | None:
         """As in `sparse.Products`."""
         if not served(values, states):
             return None
         lengths = torch.linalg.vector_norm(states, dim=1) if lengths is None else lengths
         at.transposed_by(self._by_latent)
         order, rows, starts = at.by_latent
-        totals, n = torch.empty(at.n_latents), len(values)
+        totals, ordered, n = torch.empty(at.n_latents), torch.empty(len(values)), len(values)
+        made = totals.data_ptr(), ordered.data_ptr()
         pointers = [t.data_ptr() for t in (values, lengths, order, rows, starts)]
         squares = threads.over(
             at.n_latents, GRAIN,
-            lambda a, b: self.library.ot_weigh_by_latent(*pointers, at.n_latents, n, a, b, totals.data_ptr()),
+            lambda a, b: self.library.ot_weigh_by_latent(*pointers, at.n_latents, n, a, b, *made),
         )  # fmt: skip
-        return totals, sum(squares) ** 0.5
+        return totals, sum(squares) ** 0.5, ordered
 
 
 def digits(kind: int) -> str:

@@ -5,10 +5,12 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import increment_version
 
 from overtone.dictionaries.kernels import memory, threads
+from overtone.dictionaries.kernels.kept import Squares, keep
+from overtone.dictionaries.kernels.native_slices import packed, sliced
 from overtone.dictionaries.kernels.served import served
-from overtone.dictionaries.kernels.trial import Slices
 from overtone.dictionaries.kernels.update import EPSILON, LEAST, Moments, Update, parted
 from overtone.dictionaries.kernels.waiting import Sums
 
@@ -19,9 +21,8 @@ _SIGNATURES = {
     "ot_squares": (_D, [_P, _I]),
     "ot_along": (_D, [_P, _P, _I, _I, _I, _P]),
     "ot_to_length_one": (None, [_P, _I, _I, _I, _F]),
-    "ot_may_be_sliced": (_I, [_I] * 3),
-    "ot_adam_room": (_I, [_I] * 4),
-    "ot_adam_of_sums": (None, [*[_P] * 8, *[_I] * 6, _P, _P, _I, _P, _I, _F, *[_D] * 5]),
+    "ot_adam_room": (_I, [_I] * 3),
+    "ot_adam_of_sums": (_D, [*[_P] * 8, *[_I] * 6, _P, _P, _I, _P, _P, _F, *[_D] * 5]),
     "ot_adam": (None, [*[_P] * 4, _I, _I, _I, _P, _F, *[_D] * 6]),
 }
 
@@ -34,7 +35,7 @@ class NativeUpdate(Update):
             function = getattr(library, name)
             function.restype, function.argtypes = result, arguments
         self.library = library
-        self.slices = Slices(library.ot_may_be_sliced)
+        self.slices = sliced(library)
 
     def norm(self, everything: Sequence[Moments]) -> Tensor:
         """As in `Update`, but that gradients stay as they are and `along` is kept."""
@@ -63,6 +64,7 @@ class NativeUpdate(Update):
             super().adam(others, lr, betas, scale)
         for one in mine:
             self._adam(one, lr, betas, 1.0 if scale is None else float(scale))
+            increment_version(one.parameter)
 
     def _adam(self, one: Moments, lr: float, betas: tuple[float, float], factor: float) -> None:
         size, root = _rates(one, lr, betas)
@@ -85,13 +87,18 @@ class NativeUpdate(Update):
             return
         use, width = "unit" if one.unit else "free", one.parameter.shape[1]
         with self.slices.way(use, len(sums.states), width, len(sums.values)) as by_slice:
-            self._adam_of_sums(one, sums, _rates(one, lr, betas), betas, by_slice)
+            squares = self._adam_of_sums(one, sums, _rates(one, lr, betas), betas, by_slice)
+        increment_version(one.parameter)
+        if one.unit:
+            keep(one.parameter, Squares(squares))
 
     def _adam_of_sums(
         self, one: Moments, sums: Sums, rates: tuple[float, float], betas: tuple[float, float], by_slice: bool
-    ) -> None:
-        (n, width), n_rows, order = one.parameter.shape, len(sums.states), sums.at.by_latent[0]
-        values = sums.values.index_select(0, order) if by_slice else sums.values
+    ) -> float:
+        (n, width), n_rows = one.parameter.shape, len(sums.states)
+        values = sums.by_latent if by_slice else sums.values
+        slices = packed(self.library, sums.states) if by_slice else None
+        in_slices = None if slices is None else slices.data_ptr()
         tensors = [one.parameter, one.mean, one.square, values, sums.states, *sums.at.by_latent]
         pointers = [t.data_ptr() for t in tensors]
         where, more = torch.empty(0, dtype=torch.int32), torch.empty(0)
@@ -99,14 +106,14 @@ class NativeUpdate(Update):
             where, more = torch.full((n,), -1, dtype=torch.int32), sums.more.gradient
             where[sums.more.latents] = torch.arange(len(more), dtype=torch.int32)
 
-        def part(first: int, last: int) -> None:
-            room = memory.take(self.library.ot_adam_room(n_rows, width, last - first, by_slice))
-            self.library.ot_adam_of_sums(
+        def part(first: int, last: int) -> float:
+            room = memory.take(self.library.ot_adam_room(width, last - first, by_slice))
+            return self.library.ot_adam_of_sums(
                 *pointers, n, len(values), first, last, n_rows, width, more.data_ptr() or None,
-                where.data_ptr() or None, one.unit, room.data_ptr(), by_slice, LEAST, *betas, *rates, EPSILON,
+                where.data_ptr() or None, one.unit, room.data_ptr(), in_slices, LEAST, *betas, *rates, EPSILON,
             )  # fmt: skip
 
-        threads.over(n, ROWS, part)
+        return sum(threads.over(n, ROWS, part))
 
     def to_length_one(self, rows: Tensor) -> None:
         """As in `Update`."""
@@ -115,6 +122,7 @@ class NativeUpdate(Update):
             return
         pointer, (n, width) = rows.data_ptr(), rows.shape
         threads.over(n, ROWS, lambda first, last: self.library.ot_to_length_one(pointer, first, last, width, LEAST))
+        increment_version(rows)
 
 
 def _rates(one: Moments, lr: float, betas: tuple[float, float]) -> tuple[float, float]:

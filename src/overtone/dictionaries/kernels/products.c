@@ -33,39 +33,45 @@ void ot_by_latent(const int64_t *latents, const int64_t *rows, int64_t n, int64_
 /* Whether ot_sum_by_latent and ot_adam_of_sums may be faster slice by slice, with so many places. */
 int64_t ot_may_be_sliced(int64_t n_rows, int64_t width, int64_t places) { return may_be_sliced(n_rows, width, places); }
 
-/* Numbers of working memory for that, of ot_sum_by_latent. */
-int64_t ot_sums_room(int64_t n_rows, int64_t width) { return slice_room(n_rows, width); }
+/* Numbers of a matrix in slices. */
+int64_t ot_sliced_size(int64_t n_rows, int64_t width) { return slice_room(n_rows, width); }
+
+/* Put rows first..last of a matrix into its slices. */
+void ot_pack_slices(const float *matrix, int64_t n_rows, int64_t first, int64_t last, int64_t width, float *slices) {
+  pack_slices(matrix, n_rows, first, last, width, slices);
+}
 
 /* out (latents first..last, width) = sum over each latent's places of value x matrix row of the place's row; sums
-   (latents) the sum of the values alone, or null. order, rows, starts: the places by latent. n_rows: of the matrix. room:
-   of ot_sums_room, for which values come by latent; or null: not slice by slice. */
+   (latents) the sum of the values alone, or null. order, rows, starts: the places by latent. n_rows: of the matrix.
+   slices: those of the matrix, with which values come by latent; or null: not slice by slice. */
 void ot_sum_by_latent(const float *values, const float *matrix, const int32_t *order, const int32_t *rows,
                       const int32_t *starts, int64_t n_latents, int64_t n, int64_t first, int64_t last, int64_t n_rows,
-                      int64_t width, float *room, float *out, float *sums) {
+                      int64_t width, const float *slices, float *out, float *sums) {
   by_latent_of at = {rows, starts, n_latents, n};
-  if (room) pack_slices(matrix, n_rows, width, room);
-  if (room) sum_slices(values, &at, first, last, n_rows, width, out + first * width, room);
+  if (slices) sum_slices(values, &at, first, last, n_rows, width, out + first * width, slices);
   for (int64_t l = first; l < last; l++) {
     float *sum = out + l * width, all = 0;
     int64_t from = start_at(&at, l), to = start_at(&at, l + 1);
-    if (!room) {
+    if (!slices) {
       SUM_ROWS(rows[j], values[order[j]], )
     }
-    for (int64_t j = from; j < to; j++) all += values[room ? j : order[j]];
+    for (int64_t j = from; j < to; j++) all += values[slices ? j : order[j]];
     if (sums) sums[l] = all;
   }
 }
 
 /* sums (latents first..last) = sum of the values of each latent's places. Returns the sum over latents of the square of
-   what the length of ot_sum_by_latent's sum is at most: that of value x length of the place's row, without signs. */
+   what the length of ot_sum_by_latent's sum is at most: that of value x length of the place's row, without signs.
+   ordered: these latents' values, by latent. */
 double ot_weigh_by_latent(const float *values, const float *lengths, const int32_t *order, const int32_t *rows,
-                          const int32_t *starts, int64_t n_latents, int64_t n, int64_t first, int64_t last, float *sums) {
+                          const int32_t *starts, int64_t n_latents, int64_t n, int64_t first, int64_t last, float *sums,
+                          float *ordered) {
   double squares = 0;
   for (int64_t l = first; l < last; l++) {
     float all = 0;
     double most = 0;
     for (int64_t j = starts[l], to = l + 1 < n_latents ? starts[l + 1] : n; j < to; j++) {
-      float value = values[order[j]];
+      float value = ordered[j] = values[order[j]];
       all += value, most += fabsf(value) * lengths[rows[j]];
     }
     sums[l] = all, squares += most * most;

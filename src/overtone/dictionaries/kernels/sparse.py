@@ -26,6 +26,7 @@ from overtone.dictionaries.kernels.waiting import Sums, waiting
 EACH = 6  # places of a latent from which it is faster to go by latents
 NEAR = 2**20  # bytes of states that a second cache surely holds
 ALSO = 3  # places of a latent within so many states from which it is faster to go by these
+BAG = 64  # rows of a matrix that are added up by themselves, so that threads share them
 SLICE = 64  # columns of sums at a time; their states stay in a second cache
 
 
@@ -51,10 +52,10 @@ class Products(Protocol):
 
     def weighed(
         self, values: Tensor, states: Tensor, lengths: Tensor | None, at: Support
-    ) -> tuple[Tensor, float] | None:
-        """What can be had of `sum_by_latent` without its sums: the (latents,) totals, and what the Frobenius norm of
-        the sums is at most. None where sums are not to wait for the update. lengths: (rows,) of the states, where
-        known."""
+    ) -> tuple[Tensor, float, Tensor] | None:
+        """What can be had of `sum_by_latent` without its sums: the (latents,) totals, what the Frobenius norm of the
+        sums is at most, and the values by latent. None where sums are not to wait for the update. lengths: (rows,) of
+        the states, where known."""
         ...
 
 
@@ -135,18 +136,19 @@ def _sums(
     if ctx.waiting is not None and weight in ctx.waiting:
         found = ctx.kernels.weighed(values, states, lengths, ctx.at)
         if found is not None:
-            totals, most = found
-            ctx.waiting.add(weight, Sums(ctx.kernels, values, states, ctx.at, most))
+            totals, most, ordered = found
+            ctx.waiting.add(weight, Sums(ctx.kernels, values, states, ctx.at, most, ordered=ordered))
             return None, totals
     return ctx.kernels.sum_by_latent(values, states, ctx.at)
 
 
 def _weighted(kernels: Products, values: Tensor, weight: Tensor) -> Tensor:
-    """(width,) sum of a matrix's rows, each times its value: on a CPU a bag takes half the time of torch's product."""
+    """(width,) sum of a matrix's rows, each times its value: on a CPU bags take half the time of torch's product."""
     if weight.device.type != "cpu":
         return values @ weight
     n = len(values)
-    return kernels.bags(values, weight, Support(torch.zeros(n, dtype=torch.int64), torch.arange(n), 1, n))[0]
+    places = torch.arange(n)
+    return kernels.bags(values, weight, Support(places // BAG, places, -(-n // BAG), n)).sum(0)
 
 
 class _Decode(torch.autograd.Function):

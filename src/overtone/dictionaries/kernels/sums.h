@@ -70,9 +70,10 @@ static inline int64_t slices_of(int64_t width) { return (width + SLICE - 1) / SL
 /* Numbers of working memory for that. */
 static inline int64_t slice_room(int64_t n_rows, int64_t width) { return n_rows * slices_of(width) * SLICE; }
 
-/* Put a matrix slice by slice into memory of slice_room, what is beyond its width being 0. */
-static void pack_slices(const float *matrix, int64_t n_rows, int64_t width, float *slices) {
-  for (int64_t r = 0; r < n_rows; r++)
+/* Put rows first..last of a matrix slice by slice into memory of slice_room, what is beyond its width being 0. */
+static void pack_slices(const float *matrix, int64_t n_rows, int64_t first, int64_t last, int64_t width,
+                        float *slices) {
+  for (int64_t r = first; r < last; r++)
     for (int64_t i = 0; i < width; i += SLICE) {
       int64_t columns = width - i < SLICE ? width - i : SLICE;
       float *to = slices + (i * n_rows + r * SLICE);

@@ -87,50 +87,72 @@ static facts pack_bf16(const float *row, int64_t width, place_of_row to) {
 #endif
 
 #ifdef HAS_INT8
-/* own, other: the dithers of these rows and of those they meet. raised: add 128 to each number. */
-static facts pack_int8(const float *row, const float *factors, const float *own, const float *other, int64_t width,
-                       int raised, place_of_row to) {
-  __m512 most = _mm512_setzero_ps();
-  for (int64_t i = 0; i < width; i += 16) {
-    __m512 x = _mm512_mul_ps(_mm512_maskz_loadu_ps(lanes(width - i), row + i),
-                             _mm512_maskz_loadu_ps(lanes(width - i), factors + i));
-    most = _mm512_max_ps(most, _mm512_abs_ps(x));
-    __builtin_prefetch(row + i + AHEAD);
+typedef struct { /* of numbers of a row */
+  vf of_length, of_plain, cross;
+  __m512i sum;
+} sums_of;
+
+/* The largest of n <= 32 numbers, each times its factor, and of those in `most`. */
+ALWAYS void largest_of(const float *row, const float *factors, int64_t n, __m512 most[2]) {
+#pragma GCC unroll 2
+  for (int j = 0; j < 2; j++) {
+    __mmask16 there = lanes(n - 16 * j);
+    __m512 x = _mm512_mul_ps(_mm512_maskz_loadu_ps(there, row + 16 * j), _mm512_maskz_loadu_ps(there, factors + 16 * j));
+    most[j] = _mm512_max_ps(most[j], _mm512_abs_ps(x));
+    __builtin_prefetch(row + 16 * j + AHEAD);
   }
-  float largest = _mm512_reduce_max_ps(most), scale = largest / 126.5f;
+}
+
+/* n <= 64 numbers as bytes; see pack_int8. */
+ALWAYS __m512i bytes_of(const float *row, const float *factors, const float *own, const float *other, int64_t n,
+                        int raised, float back, sums_of *s) {
+  __m512i whole[4];
+#pragma GCC unroll 4
+  for (int j = 0; j < 4; j++) {
+    __mmask16 there = lanes(n - 16 * j);
+    vf plain = (vf)_mm512_maskz_loadu_ps(there, row + 16 * j);
+    vf x = plain * (vf)_mm512_maskz_loadu_ps(there, factors + 16 * j);
+    vf dither = (vf)_mm512_maskz_loadu_ps(there, own + 16 * j);
+    __m512 steps = (__m512)(x * back + dither);
+    __mmask16 usual = _mm512_cmp_ps_mask(_mm512_abs_ps(steps), _mm512_set1_ps(128), _CMP_LT_OQ); /* not NaN */
+    whole[j] = _mm512_maskz_cvtps_epi32(usual, steps);
+    vf r = (vf)_mm512_cvtepi32_ps(whole[j]);
+    s->of_plain += plain * plain, s->of_length += x * x;
+    s->cross += (vf)_mm512_maskz_loadu_ps(there, other + 16 * j) * (raised ? r - dither : r);
+    s->sum = _mm512_add_epi32(s->sum, whole[j]);
+  }
+  __m512i low = _mm512_packs_epi32(whole[0], whole[1]), high = _mm512_packs_epi32(whole[2], whole[3]);
+  __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15); /* packing goes by quarters */
+  __m512i bytes = _mm512_permutexvar_epi32(order, _mm512_packs_epi16(low, high));
+  return _mm512_xor_si512(bytes, _mm512_set1_epi8(raised ? (char)0x80 : 0));
+}
+
+/* own, other: the dithers of these rows and of those they meet. raised: add 128 to each number. */
+ALWAYS facts pack_int8(const float *row, const float *factors, const float *own, const float *other, int64_t width,
+                       int raised, place_of_row to) {
+  __m512 most[2] = {_mm512_setzero_ps(), _mm512_setzero_ps()};
+  int64_t i = 0;
+  for (; i + 32 <= width; i += 32) largest_of(row + i, factors + i, 32, most);
+  if (i < width) largest_of(row + i, factors + i, width - i, most);
+  float largest = _mm512_reduce_max_ps(_mm512_max_ps(most[0], most[1])), scale = largest / 126.5f;
   int left = scale > 1e-18f && scale < 1e30f; /* else its numbers are all zero, and its length is what it may be */
   float back = left ? 1 / scale : 0;
-  vf of_length = {0}, of_plain = {0}, cross = {0};
-  __m512i sum = _mm512_setzero_si512();
-  for (int64_t i = 0; i < width; i += 64) {
-    int8_t bytes[64];
-    for (int64_t j = 0; j < 64; j += 16) {
-      __mmask16 there = lanes(width - i - j);
-      vf plain = (vf)_mm512_maskz_loadu_ps(there, row + i + j);
-      vf x = plain * (vf)_mm512_maskz_loadu_ps(there, factors + i + j);
-      vf dither = (vf)_mm512_maskz_loadu_ps(there, own + i + j);
-      __m512 steps = (__m512)(x * back + dither);
-      __mmask16 usual = _mm512_cmp_ps_mask(_mm512_abs_ps(steps), _mm512_set1_ps(128), _CMP_LT_OQ); /* not NaN */
-      __m512i rounded = _mm512_maskz_cvtps_epi32(usual, steps);
-      vf r = (vf)_mm512_cvtepi32_ps(rounded);
-      of_plain += plain * plain, of_length += x * x;
-      cross += (vf)_mm512_maskz_loadu_ps(there, other + i + j) * (raised ? r - dither : r);
-      sum = _mm512_add_epi32(sum, rounded);
-      _mm_storeu_si128((__m128i *)(bytes + j), _mm512_cvtsepi32_epi8(rounded));
-    }
-    __m512i cells = _mm512_xor_si512(_mm512_loadu_si512(bytes), _mm512_set1_epi8(raised ? (char)0x80 : 0));
-    put_cells(to, i / 4, cells, width - i >= 64 ? 16 : (width - i + 3) / 4);
-  }
-  int32_t more = (int32_t)rintf(total(cross)), all = raised ? 0 : 128 * _mm512_reduce_add_epi32(sum);
-  float length = left ? sqrtf(total(of_length)) : largest * sqrtf((float)width);
-  return (facts){left ? scale : 0, sqrtf(total(of_plain)), length, 0, 0.5f * (left ? scale : 0) * sqrtf((float)width),
+  sums_of s = {{0}, {0}, {0}, _mm512_setzero_si512()};
+  for (i = 0; i + 64 <= width; i += 64)
+    put_cells(to, i / 4, bytes_of(row + i, factors + i, own + i, other + i, 64, raised, back, &s), 16);
+  if (i < width)
+    put_cells(to, i / 4, bytes_of(row + i, factors + i, own + i, other + i, width - i, raised, back, &s),
+              (width - i + 3) / 4);
+  int32_t more = (int32_t)rintf(total(s.cross)), all = raised ? 0 : 128 * _mm512_reduce_add_epi32(s.sum);
+  float length = left ? sqrtf(total(s.of_length)) : largest * sqrtf((float)width);
+  return (facts){left ? scale : 0, sqrtf(total(s.of_plain)), length, 0, 0.5f * (left ? scale : 0) * sqrtf((float)width),
                  all + more};
 }
 #endif
 
 /* Write a row as cells, what is beyond the width being zero. A row that is not finite has a length that is not. grid: see
    ot_grid. */
-static facts pack_row(int64_t kind, const float *row, const float *grid, int64_t width, int is_weight, place_of_row to) {
+ALWAYS facts pack_row(int64_t kind, const float *row, const float *grid, int64_t width, int is_weight, place_of_row to) {
 #ifdef HAS_INT8
   if (digits_of(kind) == INT8)
     return pack_int8(row, grid + is_weight * width, grid + (2 + is_weight) * width, grid + (3 - is_weight) * width,

@@ -54,9 +54,11 @@ static inline __attribute__((always_inline)) void renew(float *restrict p, const
   }
 }
 
-static inline void to_length_one(float *row, int64_t width, float least) {
-  float scale = 1 / fmaxf(sqrtf(dot(row, row, width)), least);
+/* Returns the square of the length that the row has then. */
+static inline float to_length_one(float *row, int64_t width, float least) {
+  float square = dot(row, row, width), scale = 1 / fmaxf(sqrtf(square), least);
   for (int64_t i = 0; i < width; i++) row[i] *= scale;
+  return square * scale * scale;
 }
 
 /* Rows first..last of a matrix get length one; those shorter than `least` are divided by that. */
@@ -102,29 +104,28 @@ static inline int64_t together(int64_t latents, int64_t width) {
 }
 
 /* Numbers of working memory of ot_adam_of_sums for so many latents. */
-int64_t ot_adam_room(int64_t n_rows, int64_t width, int64_t latents, int64_t by_slice) {
-  return by_slice ? slice_room(n_rows, width) + together(latents, width) * width : width;
+int64_t ot_adam_room(int64_t width, int64_t latents, int64_t by_slice) {
+  return by_slice ? together(latents, width) * width : width;
 }
 
 /* ot_adam on latents first..last with the gradients that ot_sum_by_latent would make, each of which is used as soon as it
    is made. more: rows that are added to those of latents l with where[l] >= 0, or null. unit: whether rows stay at
-   length one. room: of ot_adam_room. by_slice: whether sums are made slice by slice, some latents' together; values
-   then come by latent. */
-void ot_adam_of_sums(float *p, float *mean, float *square, const float *values, const float *matrix,
-                     const int32_t *order, const int32_t *rows, const int32_t *starts, int64_t n_latents, int64_t n,
-                     int64_t first, int64_t last, int64_t n_rows, int64_t width, const float *more,
-                     const int32_t *where, int64_t unit, float *room, int64_t by_slice, float least, double beta1,
-                     double beta2, double size, double root, double epsilon) {
+   length one. room: of ot_adam_room. slices: those of the matrix, with which sums are made slice by slice, some latents'
+   together, and values come by latent; or null. Returns the sum of the squares of unit rows as they are then. */
+double ot_adam_of_sums(float *p, float *mean, float *square, const float *values, const float *matrix,
+                       const int32_t *order, const int32_t *rows, const int32_t *starts, int64_t n_latents, int64_t n,
+                       int64_t first, int64_t last, int64_t n_rows, int64_t width, const float *more,
+                       const int32_t *where, int64_t unit, float *room, const float *slices, float least,
+                       double beta1, double beta2, double size, double root, double epsilon) {
+  double squares = 0;
   rates a = {1, (float)(1 - beta1), (float)beta2, (float)(1 - beta2), (float)size, (float)(1 / root), (float)epsilon};
   by_latent_of at = {rows, starts, n_latents, n};
-  int64_t group = by_slice ? together(last - first, width) : 1;
-  float *slices = room + group * width;
-  if (by_slice) pack_slices(matrix, n_rows, width, slices);
+  int64_t group = slices ? together(last - first, width) : 1;
   for (int64_t l = first; l < last; l++) {
     int64_t here = l * width, next = here + 2 * width, from = start_at(&at, l), to = start_at(&at, l + 1);
     float *sum = room + (l - first) % group * width;
     wish w = {{p + next, mean + next, square + next}, width, 0};
-    if (by_slice) {
+    if (slices) {
       int64_t end = last - l < group ? last : l + group;
       if (sum == room) sum_slices(values, &at, l, end, n_rows, width, room, slices);
       for (int64_t i = 0; i < width; i += 16) ask(&w);
@@ -134,6 +135,7 @@ void ot_adam_of_sums(float *p, float *mean, float *square, const float *values, 
     }
     for (int64_t i = 0; more && where[l] >= 0 && i < width; i++) sum[i] += more[(int64_t)where[l] * width + i];
     renew(p + here, sum, mean + here, square + here, width, unit ? dot(sum, p + here, width) : 0, a);
-    if (unit) to_length_one(p + here, width, least);
+    if (unit) squares += to_length_one(p + here, width, least);
   }
+  return squares;
 }

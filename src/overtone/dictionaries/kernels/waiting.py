@@ -37,7 +37,7 @@ class Rows:
 @dataclass(frozen=True, eq=False)
 class Sums:
     """(latents, width): for each latent, the sum over its places of value x state of the place's row, and what `more`
-    has of it. most: the Frobenius norm is no larger."""
+    has of it. most: the Frobenius norm is no larger. ordered: (n,) the values by latent, where known."""
 
     products: "Products"
     values: Tensor
@@ -45,6 +45,12 @@ class Sums:
     at: Support
     most: float
     more: Rows | None = None
+    ordered: Tensor | None = None
+
+    @property
+    def by_latent(self) -> Tensor:
+        """(n,) the values by latent."""
+        return self.values.index_select(0, self.at.by_latent[0]) if self.ordered is None else self.ordered
 
     def made(self) -> Tensor:
         """The matrix."""
