@@ -276,7 +276,7 @@ def test_rows_whose_floor_was_foretold_too_high_are_done_again(build, boosted, m
     again = []
     reaching = candidates._reaching
     monkeypatch.setattr(
-        candidates, "_reaching", lambda p, w, careful=False: again.append(careful) or reaching(p, w, careful)
+        candidates, "_reaching", lambda p, w, s, careful=False: again.append(careful) or reaching(p, w, s, careful)
     )
     check(select(build, x, weight, bias, rule, False), x, weight, bias, rule, False)
     assert again[-1], "some rows were"

@@ -23,17 +23,19 @@ BLOCK = 256  # rows; more of them leave the cache
 GRAIN = 1.01 * 2.0**-8  # largest relative error of what is rounded to bf16
 SAMPLED = 256  # rows that stand for all
 FILLED = 1 / 8  # share of zeros that rows may have more
+ALIKE = 2.0  # times as large as others steps may be where one serves all
 SMALLEST, LARGEST = 1e-30, 1e30  # steps between which products are neither lost nor infinite
 
 
 class Kind(Protocol):
     """A kind of few bits. dtype: of its numbers; widest: coordinates that a row may have; even: products of rows of a
-    multiple of so many are fastest."""
+    multiple of so many are fastest; counts: whether it has `whole` products."""
 
     name: str
     dtype: torch.dtype
     widest: int
     even: int
+    counts: bool
 
     def is_fast(self) -> bool:
         """Whether there are instructions for it, and operators of torch that use them."""
@@ -62,6 +64,14 @@ class Kind(Protocol):
         may be rounded up; or the magnitudes of all that."""
         ...
 
+    def whole(
+        self, rounded: Tensor, packed: Tensor, steps: Tensor, added: Tensor | None, step: float, zero: int = 0,
+        magnitudes: bool = False,
+    ) -> Tensor:  # fmt: skip
+        """(rows, latents) uint8: the same in whole steps, the nearest ones, plus `zero`; 0 and 255 stand for all that
+        is beyond."""
+        ...
+
 
 @dataclass(frozen=True, eq=False)
 class Dither:
@@ -76,37 +86,56 @@ class Dither:
 
 @dataclass(frozen=True, eq=False)
 class Short:
-    """Rows in few bits: rounded; (rows,) steps and, in these, lengths beforehand and of what rounding takes away."""
+    """Rows in few bits: rounded; (rows,) steps and, in these, lengths beforehand and of what rounding takes away.
+    alike: whether steps are all the same."""
 
     rounded: Tensor
     steps: Tensor
     length: Tensor
     lost: Tensor
+    alike: bool = False
 
     @classmethod
-    def of(cls, kind: Kind, numbers: Tensor, dither: Dither | None) -> tuple["Short", Tensor]:
-        """Of (rows, width) float32 numbers; and the rounded ones in float32."""
+    def of(
+        cls, kind: Kind, numbers: Tensor, column: Tensor | None, dither: Dither | None, alike: bool = False
+    ) -> tuple["Short", Tensor, Tensor | None]:
+        """Of (rows, width) float32 numbers and a (rows,) column more; and the rounded ones in float32. alike: with one
+        step for all rows, if that makes none of them much coarser."""
         room = numbers.abs()
-        steps = kind.steps(room.amax(1)).clamp_min(SMALLEST)
+        largest = room.amax(1)
+        if column is not None:
+            largest = torch.maximum(largest, column.abs())
+        steps = kind.steps(largest).clamp_min(SMALLEST)
         numbers = torch.mul(numbers, (1 / steps).unsqueeze(1), out=room)
-        length = _lengths(numbers)
-        if dither is not None and dither.longest < math.inf:
-            shorter = (dither.longest / length).clamp_max_(1)
-            steps, length, numbers = steps / shorter, length * shorter, numbers.mul_(shorter.unsqueeze(1))
+        last = None if column is None else column / steps
+        length = _lengths(numbers) if last is None else torch.hypot(_lengths(numbers), last)
         if dither is None:
-            nearest = kind.nearest(numbers.clone())
+            nearest, end = kind.nearest(numbers.clone()), None if last is None else kind.nearest(last.clone())
             lost = _lengths(numbers.sub_(nearest))
-        else:
-            nearest, lost = kind.nearest(numbers.add_(dither.offset)), torch.full_like(steps, dither.lost)
-        return cls(_filled_up(nearest, kind), steps, length, lost), nearest
+            lost = lost if last is None or end is None else torch.hypot(lost, last - end)
+            return cls(_filled_up(nearest, end, kind), steps, length, lost), nearest, end
+        if dither.longest < math.inf:
+            larger = steps / (dither.longest / length).clamp_max_(1)
+            if alike:
+                least, most = larger.aminmax()
+                alike = bool(most <= ALIKE * least)
+                larger = most.expand_as(steps) if alike else larger
+            factors = steps / larger
+            steps, length, numbers = larger, length * factors, numbers.mul_(factors.unsqueeze(1))
+            last = None if last is None else last * factors
+        width = numbers.shape[1]
+        nearest = kind.nearest(numbers.add_(dither.offset[:width]))
+        end = None if last is None else kind.nearest(last + dither.offset[width])
+        lost = torch.full_like(steps, dither.lost)
+        return cls(_filled_up(nearest, end, kind), steps, length, lost, alike), nearest, end
 
 
 @dataclass(frozen=True, eq=False)
 class Rounded:
     """Weights in few bits. by_lost, by_length: (latents,) what is missed for each unit of length that rounding takes
     from a row, and of the row's own; summing: (latents,) the same of sums; coarse: (latents,) rounding of an offset, in
-    true units; dither: of the states, of which products have `shared` (latents,) too much; 1 coordinate is more than
-    the weights have where there is an offset."""
+    true units; dither: of the states, of which products have `shared` (latents,) too much; factors: (width,) of the
+    states' coordinates; one: a coordinate more of the states, where weights have an offset."""
 
     kind: Kind
     packed: Tensor
@@ -118,7 +147,7 @@ class Rounded:
     dither: Dither | None
     shared: Tensor | None
     factors: Tensor | None
-    has_offset: bool
+    one: float | None
 
     @classmethod
     def of(
@@ -129,21 +158,23 @@ class Rounded:
         offset = bias if bias is None or shift is None else bias - shift
         offset = None if offset is None or not bool(offset.any()) else offset
         width = weight.shape[1] + (offset is not None)
-        factors = balance(states, weight, offset)
+        factors, last = _parted(balance(states, weight, offset), weight.shape[1])
         divided = None if factors is None else 1 / factors
         of_states, of_weights = kind.dithers(width) or (None, None)
         if of_states is not None:  # what products miss for the longest row of a block counts for all of them
-            few = states[:: max(1, len(states) // SAMPLED)]
-            few = _scaled(few, torch.ones(len(few)) if offset is not None else None, factors)
-            usual = (_lengths(few) / kind.steps(few.abs().amax(1))).nanmedian()
-            of_states = replace(of_states, longest=float(usual.nan_to_num(math.inf, math.inf)))
+            few = _scaled(states[:: max(1, len(states) // SAMPLED)], factors)
+            largest, one = few.abs().amax(1), last if offset is not None else 0.0
+            usual = (_lengths(few).square() + one**2).sqrt() / kind.steps(largest.clamp_min(one))
+            of_states = replace(of_states, longest=float(usual.nanmedian().nan_to_num(math.inf, math.inf)))
         parts, shared = [], []
         for i in range(0, len(weight), BLOCK):
-            column = None if offset is None else offset[i : i + BLOCK]
-            part, nearest = Short.of(kind, _scaled(weight[i : i + BLOCK], column, divided), of_weights)
+            column = None if offset is None else offset[i : i + BLOCK] / last
+            part, nearest, end = Short.of(kind, _scaled(weight[i : i + BLOCK], divided), column, of_weights)
             parts.append(part)
             if of_states is not None:
-                shared.append((nearest @ of_states.offset).mul_(part.steps))
+                along = nearest @ of_states.offset[: weight.shape[1]]
+                along = along if end is None else along.add_(end, alpha=float(of_states.offset[-1]))
+                shared.append(along.mul_(part.steps))
         steps, length, lost = (
             torch.cat([getattr(part, name) for part in parts]) for name in ("steps", "length", "lost")
         )
@@ -155,28 +186,40 @@ class Rounded:
         summing = 2.0 * (width + 4) * 2.0**-24 * whole  # here, and again in float32
         return cls(
             kind, packed, steps, whole, 1.005 * steps * lost, summing, coarse, of_states,
-            torch.cat(shared) if shared else None, factors, offset is not None,
+            torch.cat(shared) if shared else None, factors, None if offset is None else last,
         )  # fmt: skip
 
-    def short(self, states: Tensor) -> Short | None:
-        """(rows, width) states for products with these weights; None where they are not finite."""
-        column = torch.ones(len(states)) if self.has_offset else None
-        found, _ = Short.of(self.kind, _scaled(states, column, self.factors), self.dither)
+    def short(self, states: Tensor, alike: bool = False) -> Short | None:
+        """(rows, width) states for products with these weights; None where they are not finite. alike: as in
+        `Short.of`."""
+        column = None if self.one is None else states.new_full((len(states),), self.one)
+        found, *_ = Short.of(self.kind, _scaled(states, self.factors), column, self.dither, alike)
         return found if bool((found.steps <= LARGEST).all()) else None
 
     def at_most(self, rows: Short, two_sided: bool) -> tuple[Tensor, Tensor, Tensor]:
         """(rows, latents) bf16, in the rows' steps, times 1 + GRAIN no less than the true products or, if two-sided and
         times 1 + 2 GRAIN, than their magnitudes; (rows,) how much less would do, since all rows are treated as the
         worst one is; and () how much it is in the mean."""
+        wrong, spare = self._wrong(rows)
+        if not two_sided:
+            added = wrong if self.shared is None else wrong - self.shared
+            return self.kind.products(rows.rounded, self.packed, self.steps, added), spare, wrong.mean()
+        return self.magnitudes(rows).add_((1.01 * wrong).bfloat16()), spare, wrong.mean()
+
+    def added(self, rows: Short) -> tuple[Tensor, Tensor, Tensor]:
+        """(latents,) what makes the rounded products no less than the true ones, in the rows' steps; the others as for
+        `at_most`."""
+        wrong, spare = self._wrong(rows)
+        return wrong if self.shared is None else wrong - self.shared, spare, wrong.mean()
+
+    def _wrong(self, rows: Short) -> tuple[Tensor, Tensor]:
+        """(latents,) by how much products may be too small, and (rows,) how much less would do."""
         lost, length = rows.lost.amax(), rows.length.amax()
         missed = self._missed(lost * self.by_lost, length * self.by_length)
         wrong = missed + length * self.summing + self.coarse / rows.steps.amin()
         most, step = lost * self.by_lost.amax(), self.by_length.amin()
         spare = self._missed(most, length * step) - self._missed(most, rows.length * step)
-        if not two_sided:
-            added = wrong if self.shared is None else wrong - self.shared
-            return self.kind.products(rows.rounded, self.packed, self.steps, added), spare, wrong.mean()
-        return self.magnitudes(rows).add_((1.01 * wrong).bfloat16()), spare, wrong.mean()
+        return wrong, spare
 
     def magnitudes(self, rows: Short) -> Tensor:
         """(rows, latents) bf16 magnitudes of the rounded products, in the rows' steps."""
@@ -194,13 +237,17 @@ class Rounded:
         return of_rows + of_weights if self.dither is None else torch.hypot(of_rows, of_weights)
 
 
-def _filled_up(rows: Tensor, kind: Kind) -> Tensor:
-    """Rows as numbers of a kind, filled up with zeros to a multiple that it likes, if few are missing."""
+def _filled_up(rows: Tensor, column: Tensor | None, kind: Kind) -> Tensor:
+    """Rows as numbers of a kind with a column more, if there is one, filled up with zeros to a multiple that it likes,
+    if few are missing."""
     n, width = rows.shape
-    even = -(-width // kind.even) * kind.even
-    found = torch.empty(n, even if even - width <= FILLED * width else width, dtype=kind.dtype)
+    most = width + (column is not None)
+    even = -(-most // kind.even) * kind.even
+    found = torch.empty(n, even if even - most <= FILLED * most else most, dtype=kind.dtype)
     found[:, :width] = rows
-    found[:, width:] = 0
+    if column is not None:
+        found[:, width] = column
+    found[:, most:] = 0
     return found
 
 
@@ -208,19 +255,16 @@ def _lengths(rows: Tensor) -> Tensor:
     return torch.linalg.vector_norm(rows, dim=1)
 
 
-def _scaled(rows: Tensor, column: Tensor | None, factors: Tensor | None) -> Tensor:
-    """Rows with one column more, if there is one, times (width,) factors."""
-    if column is None:
-        return rows if factors is None else rows * factors
-    width = rows.shape[1]
-    found = rows.new_empty(len(rows), width + 1)
-    found[:, width] = column
+def _scaled(rows: Tensor, factors: Tensor | None) -> Tensor:
+    return rows if factors is None else rows * factors
+
+
+def _parted(factors: Tensor | None, width: int) -> tuple[Tensor | None, float]:
+    """Factors of the coordinates, None where they are all 1, and of one more, if there is one."""
     if factors is None:
-        found[:, :width] = rows
-    else:
-        torch.mul(rows, factors[:width], out=found[:, :width])
-        found[:, width] *= factors[width]
-    return found
+        return None, 1.0
+    first, last = factors[:width], factors[width:]
+    return (first if bool((first != 1).any()) else None), float(last[0]) if len(last) else 1.0
 
 
 def balance(states: Tensor, weight: Tensor, offset: Tensor | None) -> Tensor | None:
