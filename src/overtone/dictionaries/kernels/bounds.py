@@ -141,6 +141,16 @@ class Bounds:
         parts = threads.over(len(keys), ROWS, part)
         return torch.from_numpy(parts[0] if len(parts) == 1 else np.concatenate(parts))
 
+    def foretold(self, gap: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        """(rows,) floors that lie below levels as far as a () gap says, and the places whose scores may reach them."""
+        level = self.level(k)
+        floors = (level - gap * self.limits.excess(level)) * self.limits.units
+        return floors, self.places(self.limits(floors))
+
+    def above(self, floors: Tensor) -> Tensor:
+        """(rows,) floors, or higher ones that these bounds can tell from others."""
+        return floors
+
     def z_at(self, places: Tensor) -> Tensor | None:
         """(n,) z / (1 + f) at some positions."""
         return None if self.z is None else self.z.view(-1).index_select(0, places).float().mul_(self.step)

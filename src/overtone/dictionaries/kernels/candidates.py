@@ -4,11 +4,11 @@
        the only (rows, latents) matrices, one block of them at a time. All whose bounds reach the floor of their row are
        nominees.
     2  scores of nominees in float32. Those that reach the floor are all that do; the k best of them are the choice.
-Without k the floor is given. With k it may be the k-th of any scores, which k surely reach: in the first block, of the
-places with the largest bounds. In others, and in later selections, it is foretold, by how far below the k-th bound it
-was before; rows in which fewer than k reach it are done again, as the first block was. There is no list of fixed length that could be too
-short, and nothing is missed on any data (with int8, once in 10^17 places: `rounded.py`). Where the bounds of int8 leave
-too many nominees, bf16 serves for a while.
+Without k the floor is given. With k it may be the k-th of any scores, which k surely reach: at first, of the places
+with the largest bounds. Afterwards it is foretold, by how far below the k-th bound it was before; rows in which fewer
+than k reach it are done again, as the first were. There is no list of fixed length that could be too short, and nothing
+is missed on any data (with int8, once in 10^17 places: `rounded.py`). Where the bounds of int8 leave too many nominees,
+bf16 serves for a while.
 """
 
 from dataclasses import dataclass, replace
@@ -62,7 +62,7 @@ class Candidates:
             if kind is self.kinds[0]:
                 products = 1 if rule.boost is None else 2
                 few = 0 if chosen is None else products * FEW * n_latents * len(centred) + 3 * len(chosen.u)
-                rest.weigh(scored > few)
+                rest.weigh(chosen is None or scored > few)
             if chosen is not None:
                 return chosen
         return None
@@ -163,34 +163,34 @@ def _nominated(problem: Problem, weights: Weights, seen: Seen, careful: bool) ->
     parts, gap = [], None if careful else seen.gaps.get(weights[0].kind.name)
     for start in range(0, len(problem.states), BLOCK):
         block = problem.of(slice(start, start + BLOCK))
-        bounds = _bounds(block, weights, seen)
+        bounds = Bounds.of(block, *weights) if careful else _bounds(block, weights, seen, gap)
         if bounds is None:
             return None
-        limits = bounds.limits
-        if not problem.rule.k:
-            floors = level = torch.full_like(limits.steps, problem.rule.floor)
+        limits, k = bounds.limits, problem.rule.k
+        level = bounds.level(k) if k else torch.full_like(limits.steps, problem.rule.floor)
+        if not k:
+            floors, places = level, bounds.places(limits(level))
+        elif gap is not None:
+            floors, places = bounds.foretold(gap, k)
         else:
-            level = bounds.level(problem.rule.k)
-            excess = limits.excess(level)
-            if gap is None:
-                reach = bounds.places(level)
-                if _too_many(len(reach), block):
-                    return None
-                floors = _kth(_scored(block, _support(reach, block)), problem.rule.k)
-                gap = None if careful else ((level - floors / limits.units) / excess).quantile(1 - AGAIN)
-            else:
-                floors = (level - gap * excess) * limits.units
-        places = bounds.places(limits(floors))
+            reach = bounds.places(level)
+            if _too_many(len(reach), block):
+                return None
+            floors = _kth(_scored(block, _support(reach, block)), k)
+            if not careful:
+                gap = ((level - floors / limits.units) / limits.excess(level)).quantile(1 - AGAIN)
+            floors = bounds.above(floors)
+            places = bounds.places(limits(floors))
         if _too_many(len(places), block):
             return None
         parts.append(_Nominees(_support(places, block), bounds.z_at(places), floors, level, limits))
     return _Nominees.joined(parts)
 
 
-def _bounds(block: Problem, weights: Weights, seen: Seen) -> Bounds | Whole | None:
+def _bounds(block: Problem, weights: Weights, seen: Seen, gap: Tensor | None) -> Bounds | Whole | None:
     """In whole numbers where they serve."""
     whole = block.rule.k and weights[0].kind.counts and not block.two_sided
-    found = Whole.of(block, *weights, seen) if whole else None
+    found = Whole.of(block, *weights, seen, gap) if whole else None
     return found or Bounds.of(block, *weights)
 
 

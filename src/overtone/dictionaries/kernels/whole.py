@@ -22,12 +22,13 @@ ROOM = 1.1, 1.25  # how much larger levels and z may become within a grid
 FEW = 0.4  # share of a grid that they may shrink to
 ALL = 0.99  # share of the rows whose level is within the grid
 TRIES = 16
+NEAR = 32  # rows whose bounds stay in a second cache
 
 
 @dataclass(eq=False)
 class Seen:
-    """What earlier rows showed: their levels in the rows' steps, largest z, and by kinds of few bits how far k-th scores
-    lie below levels; see `Limits.excess`."""
+    """What earlier rows showed: their levels in the rows' steps, largest z, and by kinds of few bits how far k-th
+    scores lie below levels; see `Limits.excess`."""
 
     level: float = 1.0
     z: float = 1.0
@@ -36,40 +37,45 @@ class Seen:
 
 @dataclass(eq=False)
 class Whole:
-    """keys: (rows, latents) whole numbers, b / (1 + f) in `unit`s; most: keys are no smaller if a y was cut off;
-    levels: (rows,) keys that at least k of a row's are not below; z: (rows, latents) z in steps plus `none`, where there are
-    boosts."""
+    """limits: as in `Bounds`; unit: what a key of 1 is of b / (1 + f); most: keys are no smaller if a y was cut off;
+    levels: (rows,) keys that at least k of a row's are not below; z: (rows, latents) z in steps plus `none`, where
+    there are boosts; found: places that reach the floors which were foretold, else None; keys: (rows, latents), where
+    nothing was foretold."""
 
-    keys: np.ndarray
+    limits: Limits
     unit: float
     most: int
     levels: np.ndarray
-    limits: Limits
-    z: np.ndarray | None = None
-    none: int = 0
-    step: float = 0.0
+    z: np.ndarray | None
+    none: int
+    step: float
+    found: Tensor | None
+    keys: np.ndarray | None
 
     @classmethod
-    def of(cls, p: Problem, of_u: Rounded, of_v: Rounded | None, seen: Seen) -> "Whole | None":
-        """None where they do not serve: states are not finite, gradients not alike, or k-th scores not above 0."""
+    def of(
+        cls, p: Problem, of_u: Rounded, of_v: Rounded | None, seen: Seen, gap: Tensor | None = None
+    ) -> "Whole | None":
+        """None where they do not serve: states are not finite, gradients not alike, or k-th scores not above 0. gap: as
+        `Seen` has it, where floors are to be foretold."""
         rows, boost = of_u.short(p.states), p.rule.boost
         others = None if boost is None or of_v is None else of_v.short(boost.states, alike=True)
         if rows is None or (boost is not None and (others is None or not others.alike)):
             return None
         for _ in range(TRIES):
-            found = _Grid.of(of_v, others, seen).bounds(of_u, rows, of_v, others, p.rule.k)
-            level = float(np.quantile(found.levels, ALL)) * found.unit
-            if found._fits(level, seen):
-                return found
-            if level <= 0:
+            found = _Grid.of(of_v, others, seen).bounds(of_u, rows, of_v, others, p.rule.k, gap)
+            if not found.levels.min():
                 return None
+            if found._fits(seen):
+                return found
         return None
 
-    def _fits(self, level: float, seen: Seen) -> bool:
+    def _fits(self, seen: Seen) -> bool:
         """Whether the grid was right; else what was seen is put right."""
+        level = float(np.quantile(self.levels, ALL)) * self.unit
         is_cut = level >= 0.999 * ROOM[0] * seen.level
         fits = not is_cut and level >= FEW * seen.level
-        if not fits and level > 0:
+        if not fits:
             seen.level = level * (1.5 if is_cut else 1.0)
         if self.z is None:
             return fits
@@ -88,16 +94,20 @@ class Whole:
         return torch.from_numpy(self.levels.astype(np.float32)) * self.unit
 
     def places(self, least: Tensor) -> Tensor:
+        """As in `Bounds`, where nothing was foretold."""
+        assert self.keys is not None
+        limits = (least.nan_to_num(0.0) * ((1 - EXACT) / self.unit)).ceil().clamp(0, self.most).numpy()
+        return torch.from_numpy(true_places(self.keys >= limits.astype(self.keys.dtype)[:, None]))
+
+    def foretold(self, gap: Tensor, k: int) -> tuple[Tensor, Tensor]:
         """As in `Bounds`."""
-        keys = (least.nan_to_num(0.0) * ((1 - EXACT) / self.unit)).ceil().clamp(0, self.most)
-        limits, n_latents = keys.numpy().astype(self.keys.dtype)[:, None], self.keys.shape[1]
+        level = self.level(k)
+        assert self.found is not None
+        return self.above((level - gap * self.limits.excess(level)) * self.limits.units), self.found
 
-        def part(first: int, last: int) -> np.ndarray:
-            found = true_places(self.keys[first:last] >= limits[first:last])
-            return found + first * n_latents if first else found
-
-        parts = threads.over(len(keys), ROWS, part)
-        return torch.from_numpy(parts[0] if len(parts) == 1 else np.concatenate(parts))
+    def above(self, floors: Tensor) -> Tensor:
+        """As in `Bounds`."""
+        return torch.maximum(floors, self.unit * self.limits.units)
 
     def z_at(self, places: Tensor) -> Tensor | None:
         """As in `Bounds`."""
@@ -128,32 +138,55 @@ class _Grid:
         z = (1 + f) / (none - HALF)
         return cls(level * (1 + f) / (MOST * none * z), z, none, f)
 
-    def bounds(self, of_u: Rounded, rows: Short, of_v: Rounded | None, others: Short | None, k: int) -> Whole:
-        """Those of a block of rows."""
+    def bounds(
+        self, of_u: Rounded, rows: Short, of_v: Rounded | None, others: Short | None, k: int, gap: Tensor | None
+    ) -> Whole:
+        """Those of a block of rows; arguments as for `Whole.of`."""
         added, spare, e = of_u.added(rows)
         y = of_u.kind.whole(rows.rounded, of_u.packed, of_u.steps, added + HALF * self.y, self.y).numpy()
-        limits = Limits(rows.steps, torch.full_like(spare, self.f), spare, (e + HALF * self.y).expand_as(spare), EXACT)
-        if of_v is None or others is None:
-            return Whole(y, self.y, MOST, _keyed(y, None, y, k), limits)
-        step, less = self.z / float(others.steps[0]), None if of_v.shared is None else -of_v.shared
-        z = of_v.kind.whole(others.rounded, of_v.packed, of_v.steps, less, step, self.none, magnitudes=True).numpy()
-        keys = np.empty(y.shape, np.uint16)
-        levels = _keyed(y, z, keys, k)
-        return Whole(keys, self.y * self.z / (1 + self.f), MOST * self.none, levels, limits, z, self.none, self.z)
+        e = (e + HALF * self.y).expand_as(spare)
+        limits, z, unit, most = Limits(rows.steps, torch.full_like(spare, self.f), spare, e, EXACT), None, self.y, MOST
+        if of_v is not None and others is not None:
+            step, less = self.z / float(others.steps[0]), None if of_v.shared is None else -of_v.shared
+            z = of_v.kind.whole(others.rounded, of_v.packed, of_v.steps, less, step, self.none, magnitudes=True).numpy()
+            unit, most = self.y * self.z / (1 + self.f), MOST * self.none
+        foretold = None if gap is None else _line(limits, gap, unit)
+        levels, found, keys = _keyed(y, z, k, foretold, most)
+        return Whole(limits, unit, most, levels, z, self.none, self.z, found, keys)
 
 
-def _keyed(y: np.ndarray, z: np.ndarray | None, keys: np.ndarray, k: int) -> np.ndarray:
-    """(rows,) keys that at least k of a row's are not below, nor many more; keys: their products, where there are z."""
-    n_groups = y.shape[1] // GROUP
+def _line(limits: Limits, gap: Tensor, unit: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """By rows: key limits of foretold floors are a level's key times the first plus the second, and no less than the
+    third; see `Limits` and `Whole.foretold`."""
+    slope, scale = 1 - gap * limits.f / (1 + limits.f), (1 - EXACT) ** 2 / unit
+    lines = slope * (1 - EXACT) ** 2, (limits.spare - gap * limits.e) * scale, (limits.spare + unit) * scale
+    return lines[0].numpy(), lines[1].numpy(), lines[2].numpy()
 
-    def part(first: int, last: int) -> list[np.ndarray]:
-        found = []
-        for i in range(first, last, ROWS):
-            some = slice(i, min(i + ROWS, last))
+
+def _keyed(
+    y: np.ndarray, z: np.ndarray | None, k: int, lines: tuple[np.ndarray, np.ndarray, np.ndarray] | None, most: int
+) -> tuple[np.ndarray, Tensor | None, np.ndarray | None]:
+    """Levels, places and keys of `Whole`; the latter y or their products, where there are z."""
+    (n_rows, n_latents), n_groups = y.shape, y.shape[1] // GROUP
+    keys = y if z is None else np.empty(y.shape if lines is None else (1, 1), np.uint16)
+
+    def part(first: int, last: int) -> list[tuple[np.ndarray, np.ndarray | None]]:
+        found, near = [], None if z is None or lines is None else np.empty((NEAR, n_latents), np.uint16)
+        for i in range(first, last, NEAR):
+            some = slice(i, min(i + NEAR, last))
+            key = keys[some] if near is None else near[: some.stop - i]
             if z is not None:
-                np.multiply(y[some], z[some], out=keys[some], dtype=np.uint16)
-            best = keys[some].reshape(-1, GROUP, n_groups).max(1).astype(np.uint16)
-            found.append(np.partition(best, n_groups - k, axis=1)[:, n_groups - k])
+                np.multiply(y[some], z[some], out=key, dtype=np.uint16)
+            best = key.reshape(-1, GROUP, n_groups).max(1).astype(np.uint16)
+            level, places = np.partition(best, n_groups - k, axis=1)[:, n_groups - k], None
+            if lines is not None:
+                slope, shift, least = (line[some] for line in lines)
+                limits = np.minimum(np.ceil(np.maximum(level * slope + shift, least)), most).astype(key.dtype)
+                places = true_places(key >= limits[:, None]) + i * n_latents
+            found.append((level, places))
         return found
 
-    return np.concatenate([level for levels in threads.over(len(y), ROWS, part) for level in levels])
+    parts = [one for some in threads.over(n_rows, ROWS, part) for one in some]
+    places = [found for _, found in parts if found is not None]
+    levels = np.concatenate([level for level, _ in parts])
+    return levels, torch.from_numpy(np.concatenate(places)) if places else None, keys if lines is None else None
