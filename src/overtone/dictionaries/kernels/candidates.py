@@ -27,7 +27,7 @@ from overtone.dictionaries.kernels.whole import Seen, Whole
 from overtone.dictionaries.selectors.base import Rule
 
 FEW = 1 / 40  # share of latents in nominees up to which int8 is faster than bf16
-AGAIN = 0.05  # share of rows that are done again
+AGAIN = 0.005  # share of rows that are done again
 MANY = 1 / 8  # share of nominees from which the dictionary's own way is no slower
 SOME = 2**16  # nominees of a block that are never too many
 FEWEST = 2**21  # scores up to which the dictionary's own way is faster

@@ -97,10 +97,11 @@ class Short:
 
     @classmethod
     def of(
-        cls, kind: Kind, numbers: Tensor, column: Tensor | None, dither: Dither | None, alike: bool = False
-    ) -> tuple["Short", Tensor, Tensor | None]:
-        """Of (rows, width) float32 numbers and a (rows,) column more; and the rounded ones in float32. alike: with one
-        step for all rows, if that makes none of them much coarser."""
+        cls, kind: Kind, numbers: Tensor, column: Tensor | None, dither: Dither | None, rounded: Tensor,
+        alike: bool = False,
+    ) -> tuple["Short", Tensor, Tensor | None]:  # fmt: skip
+        """Of (rows, width) float32 numbers and a (rows,) column more, put into `rounded`; and the rounded ones in
+        float32. alike: with one step for all rows, if that makes none of them much coarser."""
         room = numbers.abs()
         largest = room.amax(1)
         if column is not None:
@@ -113,7 +114,7 @@ class Short:
             nearest, end = kind.nearest(numbers.clone()), None if last is None else kind.nearest(last.clone())
             lost = _lengths(numbers.sub_(nearest))
             lost = lost if last is None or end is None else torch.hypot(lost, last - end)
-            return cls(_filled_up(nearest, end, kind), steps, length, lost), nearest, end
+            return cls(_filled(rounded, nearest, end), steps, length, lost), nearest, end
         if dither.longest < math.inf:
             larger = steps / (dither.longest / length).clamp_max_(1)
             if alike:
@@ -127,7 +128,7 @@ class Short:
         nearest = kind.nearest(numbers.add_(dither.offset[:width]))
         end = None if last is None else kind.nearest(last + dither.offset[width])
         lost = torch.full_like(steps, dither.lost)
-        return cls(_filled_up(nearest, end, kind), steps, length, lost, alike), nearest, end
+        return cls(_filled(rounded, nearest, end), steps, length, lost, alike), nearest, end
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,10 +167,11 @@ class Rounded:
             largest, one = few.abs().amax(1), last if offset is not None else 0.0
             usual = (_lengths(few).square() + one**2).sqrt() / kind.steps(largest.clamp_min(one))
             of_states = replace(of_states, longest=float(usual.nanmedian().nan_to_num(math.inf, math.inf)))
-        parts, shared = [], []
+        parts, shared, rounded = [], [], _room(len(weight), width, kind)
         for i in range(0, len(weight), BLOCK):
             column = None if offset is None else offset[i : i + BLOCK] / last
-            part, nearest, end = Short.of(kind, _scaled(weight[i : i + BLOCK], divided), column, of_weights)
+            rows, some = _scaled(weight[i : i + BLOCK], divided), rounded[i : i + BLOCK]
+            part, nearest, end = Short.of(kind, rows, column, of_weights, some)
             parts.append(part)
             if of_states is not None:
                 along = nearest @ of_states.offset[: weight.shape[1]]
@@ -181,7 +183,7 @@ class Rounded:
         if width > kind.widest or not bool((steps <= LARGEST).all()):
             return None
         coarse = torch.zeros(len(weight)) if bias is None or shift is None else (bias.abs() + shift.abs()) * 2.0**-22
-        packed = kind.packed(torch.cat([part.rounded for part in parts]), steps)
+        packed = kind.packed(rounded, steps)
         whole = 1.005 * steps * (length + (lost if of_weights is None else width**0.5))  # no less than after rounding
         summing = 2.0 * (width + 4) * 2.0**-24 * whole  # here, and again in float32
         return cls(
@@ -193,7 +195,8 @@ class Rounded:
         """(rows, width) states for products with these weights; None where they are not finite. alike: as in
         `Short.of`."""
         column = None if self.one is None else states.new_full((len(states),), self.one)
-        found, *_ = Short.of(self.kind, _scaled(states, self.factors), column, self.dither, alike)
+        room = _room(len(states), states.shape[1] + (self.one is not None), self.kind)
+        found, *_ = Short.of(self.kind, _scaled(states, self.factors), column, self.dither, room, alike)
         return found if bool((found.steps <= LARGEST).all()) else None
 
     def at_most(self, rows: Short, two_sided: bool) -> tuple[Tensor, Tensor, Tensor]:
@@ -237,18 +240,20 @@ class Rounded:
         return of_rows + of_weights if self.dither is None else torch.hypot(of_rows, of_weights)
 
 
-def _filled_up(rows: Tensor, column: Tensor | None, kind: Kind) -> Tensor:
-    """Rows as numbers of a kind with a column more, if there is one, filled up with zeros to a multiple that it likes,
-    if few are missing."""
-    n, width = rows.shape
-    most = width + (column is not None)
-    even = -(-most // kind.even) * kind.even
-    found = torch.empty(n, even if even - most <= FILLED * most else most, dtype=kind.dtype)
-    found[:, :width] = rows
+def _room(n: int, width: int, kind: Kind) -> Tensor:
+    """For n rows as numbers of a kind, of a multiple of the width that it likes, if few numbers are missing."""
+    even = -(-width // kind.even) * kind.even
+    return torch.empty(n, even if even - width <= FILLED * width else width, dtype=kind.dtype)
+
+
+def _filled(room: Tensor, rows: Tensor, column: Tensor | None) -> Tensor:
+    """Room with rows, a column more, if there is one, and zeros."""
+    width = rows.shape[1]
+    room[:, :width] = rows
     if column is not None:
-        found[:, width] = column
-    found[:, most:] = 0
-    return found
+        room[:, width] = column
+    room[:, width + (column is not None) :] = 0
+    return room
 
 
 def _lengths(rows: Tensor) -> Tensor:
