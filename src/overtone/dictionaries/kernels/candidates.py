@@ -89,8 +89,7 @@ class _Nominees:
 
     def gap(self, best: Tensor) -> Tensor:
         """() how far below the level k-th scores lie in all but a few rows, given (rows, k) best scores."""
-        gaps = (self.level - best.amin(1) / self.limits.units) / self.limits.excess(self.level)
-        return gaps.quantile(1 - AGAIN)
+        return _gap(self.level, best.amin(1), self.limits)
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,13 +177,18 @@ def _nominated(problem: Problem, weights: Weights, seen: Seen, careful: bool) ->
                 return None
             floors = _kth(_scored(block, _support(reach, block)), k)
             if not careful:
-                gap = ((level - floors / limits.units) / limits.excess(level)).quantile(1 - AGAIN)
+                gap = _gap(level, floors, limits)
             floors = bounds.above(floors)
             places = bounds.places(limits(floors))
         if _too_many(len(places), block):
             return None
         parts.append(_Nominees(_support(places, block), bounds.z_at(places), floors, level, limits))
     return _Nominees.joined(parts)
+
+
+def _gap(level: Tensor, floors: Tensor, limits: Limits) -> Tensor:
+    """() how far below (rows,) levels floors lie in all but a few rows."""
+    return ((level - floors / limits.units) / limits.excess(level)).nan_to_num(0.0, 0.0, 0.0).quantile(1 - AGAIN)
 
 
 def _bounds(block: Problem, weights: Weights, seen: Seen, gap: Tensor | None) -> Bounds | Whole | None:

@@ -22,6 +22,7 @@ ROOM = 1.1, 1.25  # how much larger levels and z may become within a grid
 FEW = 0.4  # share of a grid that they may shrink to
 ALL = 0.99  # share of the rows whose level is within the grid
 TRIES = 16
+SMALLEST, LARGEST = 1e-20, 1e20  # levels whose grids are ordinary numbers
 NEAR = 32  # rows whose bounds stay in a second cache
 
 
@@ -39,14 +40,15 @@ class Seen:
 class Whole:
     """limits: as in `Bounds`; unit: what a key of 1 is of b / (1 + f); most: keys are no smaller if a y was cut off;
     levels: (rows,) keys that at least k of a row's are not below; z: (rows, latents) z in steps plus `none`, where
-    there are boosts; found: places that reach the floors which were foretold, else None; keys: (rows, latents), where
-    nothing was foretold."""
+    there are boosts, and the largest of these; found: places that reach the floors which were foretold, else None;
+    keys: (rows, latents), where nothing was foretold."""
 
     limits: Limits
     unit: float
     most: int
     levels: np.ndarray
     z: np.ndarray | None
+    largest: int
     none: int
     step: float
     found: Tensor | None
@@ -64,7 +66,7 @@ class Whole:
             return None
         for _ in range(TRIES):
             found = _Grid.of(of_v, others, seen).bounds(of_u, rows, of_v, others, p.rule.k, gap)
-            if not found.levels.min():
+            if not SMALLEST < found.unit * float(found.levels.min()) < LARGEST:
                 return None
             if found._fits(seen):
                 return found
@@ -72,16 +74,15 @@ class Whole:
 
     def _fits(self, seen: Seen) -> bool:
         """Whether the grid was right; else what was seen is put right."""
-        level = float(np.quantile(self.levels, ALL)) * self.unit
+        level = float(np.sort(self.levels)[int(ALL * (len(self.levels) - 1))]) * self.unit
         is_cut = level >= 0.999 * ROOM[0] * seen.level
         fits = not is_cut and level >= FEW * seen.level
         if not fits:
             seen.level = level * (1.5 if is_cut else 1.0)
         if self.z is None:
             return fits
-        largest = int(self.z.max())
-        z = (largest - self.none) * self.step
-        if largest == MOST:
+        z = (self.largest - self.none) * self.step
+        if self.largest == MOST:
             seen.z *= 2
             return False
         if 0 < z < FEW * seen.z:
@@ -151,8 +152,8 @@ class _Grid:
             z = of_v.kind.whole(others.rounded, of_v.packed, of_v.steps, less, step, self.none, magnitudes=True).numpy()
             unit, most = self.y * self.z / (1 + self.f), MOST * self.none
         foretold = None if gap is None else _line(limits, gap, unit)
-        levels, found, keys = _keyed(y, z, k, foretold, most)
-        return Whole(limits, unit, most, levels, z, self.none, self.z, found, keys)
+        levels, largest, found, keys = _keyed(y, z, k, foretold, most)
+        return Whole(limits, unit, most, levels, z, largest, self.none, self.z, found, keys)
 
 
 def _line(limits: Limits, gap: Tensor, unit: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -165,12 +166,12 @@ def _line(limits: Limits, gap: Tensor, unit: float) -> tuple[np.ndarray, np.ndar
 
 def _keyed(
     y: np.ndarray, z: np.ndarray | None, k: int, lines: tuple[np.ndarray, np.ndarray, np.ndarray] | None, most: int
-) -> tuple[np.ndarray, Tensor | None, np.ndarray | None]:
-    """Levels, places and keys of `Whole`; the latter y or their products, where there are z."""
+) -> tuple[np.ndarray, int, Tensor | None, np.ndarray | None]:
+    """Levels, the largest z, places and keys of `Whole`; the latter y or their products, where there are z."""
     (n_rows, n_latents), n_groups = y.shape, y.shape[1] // GROUP
     keys = y if z is None else np.empty(y.shape if lines is None else (1, 1), np.uint16)
 
-    def part(first: int, last: int) -> list[tuple[np.ndarray, np.ndarray | None]]:
+    def part(first: int, last: int) -> list[tuple[np.ndarray, int, np.ndarray | None]]:
         found, near = [], None if z is None or lines is None else np.empty((NEAR, n_latents), np.uint16)
         for i in range(first, last, NEAR):
             some = slice(i, min(i + NEAR, last))
@@ -183,10 +184,11 @@ def _keyed(
                 slope, shift, least = (line[some] for line in lines)
                 limits = np.minimum(np.ceil(np.maximum(level * slope + shift, least)), most).astype(key.dtype)
                 places = true_places(key >= limits[:, None]) + i * n_latents
-            found.append((level, places))
+            found.append((level, 0 if z is None else int(z[some].max()), places))
         return found
 
     parts = [one for some in threads.over(n_rows, ROWS, part) for one in some]
-    places = [found for _, found in parts if found is not None]
-    levels = np.concatenate([level for level, _ in parts])
-    return levels, torch.from_numpy(np.concatenate(places)) if places else None, keys if lines is None else None
+    levels, largest = np.concatenate([level for level, *_ in parts]), max(largest for _, largest, _ in parts)
+    if lines is None:
+        return levels, largest, None, keys
+    return levels, largest, torch.from_numpy(np.concatenate([found for *_, found in parts if found is not None])), None
