@@ -22,6 +22,7 @@ ROOM = 1.1, 1.25  # how much larger levels and z may become within a grid
 FEW = 0.4  # share of a grid that they may shrink to
 ALL = 0.99  # share of the rows whose level is within the grid
 TRIES = 16
+LEAST = 1e-3  # largest z that is told from 0
 SMALLEST, LARGEST = 1e-20, 1e20  # levels whose grids are ordinary numbers
 NEAR = 32  # rows whose bounds stay in a second cache
 
@@ -85,8 +86,8 @@ class Whole:
         if self.largest == MOST:
             seen.z *= 2
             return False
-        if 0 < z < FEW * seen.z:
-            seen.z = z
+        if z < FEW * seen.z and seen.z > LEAST:
+            seen.z = max(z, seen.z / 8)
             return False
         return fits
 
