@@ -24,7 +24,7 @@ ALL = 0.99  # share of the rows whose level is within the grid
 TRIES = 16
 LEAST = 1e-3  # largest z that is told from 0
 SMALLEST, LARGEST = 1e-20, 1e20  # levels whose grids are ordinary numbers
-NEAR = 32  # rows whose bounds stay in a second cache
+NEAR = 64  # rows whose bounds stay in a second cache
 
 
 @dataclass(eq=False)
