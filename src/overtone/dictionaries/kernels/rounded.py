@@ -5,10 +5,12 @@ in both and extreme ones do not take all digits; an offset of latents is one mor
 then divided by a step of its own, T, and rounded, R. With T' and R' of a latent
     |<T,T'> - <R,R'>| <= |T - R| |R'| + |T| |T' - R'| + rounding of sums.
 In wide vectors that is far too much for int8, since what rounding takes away hardly ever lies along the other vector.
-So R = T + noise, rounded, less the noise, and R' = T' + other noise, rounded. Whatever the data, T - R is then uniform
-and T' - R' one of two numbers a step apart, of mean 0, both independent from coordinate to coordinate (Schuchman 1964;
-Gray and Stockham 1993), and (Hoeffding 1963)
-    P(<T,T'> - <R,R'> > h sqrt(V)) <= exp(-h^2 / 2),        V = |R'|^2 / 12 + |T|^2 / 4.
+So R = Q - noise, Q = T + noise, rounded, and R' = Q' - noise' alike. Whatever the data, T - R and T' - R' are then
+uniform and independent from coordinate to coordinate (Schuchman 1964; Gray and Stockham 1993), and (Hoeffding 1963)
+    P(<T,T'> - <R,R'> > h sqrt(V)) <= exp(-h^2 / 2),        V = (|R'|^2 + |T|^2) / 12.
+<R,R'> is <Q,Q'> less <noise,R'>, which is a number for each latent, and less <Q,noise'>, which is one for each row and
+makes, rounded, one more coordinate of it; what that takes away is known. Where the coordinate costs too much R' is Q',
+T' - R' is one of two numbers a step apart, and V = |R'|^2 / 12 + |T|^2 / 4.
 A bound of nine deviations leaves out a place of the choice once in 10^17. See `choose.c` for the compiled kernel's.
 """
 
@@ -24,6 +26,8 @@ GRAIN = 1.01 * 2.0**-8  # largest relative error of what is rounded to bf16
 SAMPLED = 256  # rows that stand for all
 FILLED = 1 / 8  # share of zeros that rows may have more
 ALIKE = 2.0  # times as large as others steps may be where one serves all
+ONE_MORE = 1.02  # times as many coordinates that noise of the weights may cost
+WIDE = 5.0  # deviations within which products with noise nearly always lie
 SMALLEST, LARGEST = 1e-30, 1e30  # steps between which products are neither lost nor infinite
 
 
@@ -87,13 +91,14 @@ class Dither:
 @dataclass(frozen=True, eq=False)
 class Short:
     """Rows in few bits: rounded; (rows,) steps and, in these, lengths beforehand and of what rounding takes away.
-    alike: whether steps are all the same."""
+    alike: whether steps are all the same; left: (rows,) what is missing of products with the weights' noise."""
 
     rounded: Tensor
     steps: Tensor
     length: Tensor
     lost: Tensor
     alike: bool = False
+    left: Tensor | None = None
 
     @classmethod
     def of(
@@ -135,7 +140,8 @@ class Short:
 class Rounded:
     """Weights in few bits. by_lost, by_length: (latents,) what is missed for each unit of length that rounding takes
     from a row, and of the row's own; summing: (latents,) the same of sums; coarse: (latents,) rounding of an offset, in
-    true units; dither: of the states, of which products have `shared` (latents,) too much; factors: (width,) of the
+    true units; dither: of the states, of which products have `shared` (latents,) too much; noise: of the weights,
+    and what their coordinate for it is; factors: (width,) of the
     states' coordinates; one: a coordinate more of the states, where weights have an offset."""
 
     kind: Kind
@@ -146,6 +152,7 @@ class Rounded:
     summing: Tensor
     coarse: Tensor
     dither: Dither | None
+    noise: tuple[Tensor, int] | None
     shared: Tensor | None
     factors: Tensor | None
     one: float | None
@@ -167,15 +174,20 @@ class Rounded:
             largest, one = few.abs().amax(1), last if offset is not None else 0.0
             usual = (_lengths(few).square() + one**2).sqrt() / kind.steps(largest.clamp_min(one))
             of_states = replace(of_states, longest=float(usual.nanmedian().nan_to_num(math.inf, math.inf)))
-        parts, shared, rounded = [], [], _room(len(weight), width, kind)
+        noise = None
+        if of_weights is not None and of_states is not None and _even(width + 1, kind) <= ONE_MORE * _even(width, kind):
+            noise = _coordinate(of_weights, of_states)
+            of_weights = replace(of_weights, lost=of_weights.lost / 3**0.5)
+        parts, shared, rounded = [], [], _room(len(weight), width + (noise is not None), kind)
         for i in range(0, len(weight), BLOCK):
             column = None if offset is None else offset[i : i + BLOCK] / last
             rows, some = _scaled(weight[i : i + BLOCK], divided), rounded[i : i + BLOCK]
             part, nearest, end = Short.of(kind, rows, column, of_weights, some)
             parts.append(part)
             if of_states is not None:
-                along = nearest @ of_states.offset[: weight.shape[1]]
-                along = along if end is None else along.add_(end, alpha=float(of_states.offset[-1]))
+                along = _along(nearest, end, of_states.offset)
+                if noise is not None:
+                    some[:, width], along = noise[1], along - of_states.offset @ noise[0]
                 shared.append(along.mul_(part.steps))
         steps, length, lost = (
             torch.cat([getattr(part, name) for part in parts]) for name in ("steps", "length", "lost")
@@ -187,7 +199,7 @@ class Rounded:
         whole = 1.005 * steps * (length + (lost if of_weights is None else width**0.5))  # no less than after rounding
         summing = 2.0 * (width + 4) * 2.0**-24 * whole  # here, and again in float32
         return cls(
-            kind, packed, steps, whole, 1.005 * steps * lost, summing, coarse, of_states,
+            kind, packed, steps, whole, 1.005 * steps * lost, summing, coarse, of_states, noise,
             torch.cat(shared) if shared else None, factors, None if offset is None else last,
         )  # fmt: skip
 
@@ -195,8 +207,15 @@ class Rounded:
         """(rows, width) states for products with these weights; None where they are not finite. alike: as in
         `Short.of`."""
         column = None if self.one is None else states.new_full((len(states),), self.one)
-        room = _room(len(states), states.shape[1] + (self.one is not None), self.kind)
-        found, *_ = Short.of(self.kind, _scaled(states, self.factors), column, self.dither, room, alike)
+        width = states.shape[1] + (self.one is not None)
+        room = _room(len(states), width + (self.noise is not None), self.kind)
+        found, nearest, end = Short.of(self.kind, _scaled(states, self.factors), column, self.dither, room, alike)
+        if self.noise is not None:
+            offset, size = self.noise
+            along = _along(nearest, end, offset)
+            told = (along / -size).round_().clamp_(-127, 127)
+            room[:, width] = told
+            found = replace(found, left=along.add_(told, alpha=size).abs_())
         return found if bool((found.steps <= LARGEST).all()) else None
 
     def at_most(self, rows: Short, two_sided: bool) -> tuple[Tensor, Tensor, Tensor]:
@@ -220,6 +239,8 @@ class Rounded:
         lost, length = rows.lost.amax(), rows.length.amax()
         missed = self._missed(lost * self.by_lost, length * self.by_length)
         wrong = missed + length * self.summing + self.coarse / rows.steps.amin()
+        if rows.left is not None:
+            wrong = wrong.add_(self.steps * rows.left.amax())
         most, step = lost * self.by_lost.amax(), self.by_length.amin()
         spare = self._missed(most, length * step) - self._missed(most, rows.length * step)
         return wrong, spare
@@ -232,7 +253,8 @@ class Rounded:
     def wrong(self, rows: Short) -> Tensor:
         """(rows,) by how much magnitudes may be wrong beside GRAIN of them, in true units."""
         missed = self._missed(rows.lost * self.by_lost.amax(), rows.length * self.by_length.amax())
-        return rows.steps * (missed + rows.length * self.summing.amax())
+        left = 0.0 if rows.left is None else rows.left * self.steps.amax()
+        return rows.steps * (missed + rows.length * self.summing.amax() + left)
 
     def _missed(self, of_rows: Tensor, of_weights: Tensor) -> Tensor:
         """What products miss in all, of what they miss because rows and because weights were rounded, which is
@@ -242,8 +264,12 @@ class Rounded:
 
 def _room(n: int, width: int, kind: Kind) -> Tensor:
     """For n rows as numbers of a kind, of a multiple of the width that it likes, if few numbers are missing."""
+    return torch.empty(n, _even(width, kind), dtype=kind.dtype)
+
+
+def _even(width: int, kind: Kind) -> int:
     even = -(-width // kind.even) * kind.even
-    return torch.empty(n, even if even - width <= FILLED * width else width, dtype=kind.dtype)
+    return even if even - width <= FILLED * width else width
 
 
 def _filled(room: Tensor, rows: Tensor, column: Tensor | None) -> Tensor:
@@ -254,6 +280,18 @@ def _filled(room: Tensor, rows: Tensor, column: Tensor | None) -> Tensor:
         room[:, width] = column
     room[:, width + (column is not None) :] = 0
     return room
+
+
+def _along(rows: Tensor, column: Tensor | None, offset: Tensor) -> Tensor:
+    """(n,) products of rows, with a column more, if there is one, with an offset."""
+    found = rows @ offset[: rows.shape[1]]
+    return found if column is None else found.add_(column, alpha=float(offset[-1]))
+
+
+def _coordinate(of_weights: Dither, of_states: Dither) -> tuple[Tensor, int]:
+    """What `Rounded.noise` is: products of states with the noise are hardly ever more than 127 times the number."""
+    usual = of_states.longest / 12**0.5
+    return of_weights.offset, math.ceil(min(127.0, max(1.0, WIDE * usual / 127)))
 
 
 def _lengths(rows: Tensor) -> Tensor:

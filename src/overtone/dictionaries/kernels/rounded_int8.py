@@ -23,8 +23,8 @@ class Int8:
         self._draws = torch.Generator()
 
     def dithers(self, width: int) -> tuple[Dither, Dither] | None:
-        """As in `rounded.Kind`. What rounding takes from a state is uniform, once its offset is subtracted from
-        products again; what it takes from a weight is one of two numbers a step apart."""
+        """As in `rounded.Kind`. What rounding takes away is uniform once an offset is subtracted from products again;
+        else it is one of two numbers a step apart."""
         if width < SURE**2:
             return None
         offsets = torch.rand(2, width, generator=self._draws) - 0.5
