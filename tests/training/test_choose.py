@@ -305,7 +305,7 @@ def test_rows_whose_floor_was_foretold_too_high_are_done_again(build, boosted, m
     again = []
     reaching = candidates._reaching
     monkeypatch.setattr(
-        candidates, "_reaching", lambda p, w, careful=False: again.append(careful) or reaching(p, w, careful)
+        candidates, "_reaching", lambda p, w, s, careful=False: again.append(careful) or reaching(p, w, s, careful)
     )
     check(select(build, x, weight, bias, rule, False), x, weight, bias, rule, False)
     assert again[-1], "some rows were"
@@ -323,13 +323,17 @@ def test_where_nearly_all_are_nominees_the_dictionary_itself_chooses(build, monk
 
 def test_torch_s_int8_rests_where_its_bounds_tell_little_and_comes_back():
     (x, weight, bias), kinds = states_and_matrix(200, 96, 1024), []
-    good, weight[:] = weight.clone(), weight[0]  # all latents are equal but for their biases
+    good, weight[:], bias = weight.clone(), weight[0], 0.5 * bias  # all latents are equal but for their biases
 
     def seen(kind):
         class Seen(type(kind)):
             def products(self, *arguments):
                 kinds[-1] = self.name
                 return super().products(*arguments)
+
+            def whole(self, *arguments, **options):
+                kinds[-1] = self.name
+                return super().whole(*arguments, **options)
 
         return Seen()
 

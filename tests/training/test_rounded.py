@@ -101,7 +101,7 @@ def test_rows_and_weights_that_are_all_rounded_the_same_way_are_bounded():
         rounded = Rounded.of(INT8, weight, x)
 
 
-def test_noise_of_states_is_taken_out_of_int8_products_again():
+def test_noise_is_taken_out_of_int8_products_again():
     generator = torch.Generator().manual_seed(0)
     part = torch.randint(0, 100, (400,), generator=generator) + 0.5
     part[0] = 126.5  # steps are 1, and all others are halfway between two of them
@@ -115,9 +115,9 @@ def test_noise_of_states_is_taken_out_of_int8_products_again():
         found.append(torch.stack([bounds.float().mean() - wrong, rounded.magnitudes(short).float().mean()]))
     product, magnitude = torch.stack(found).unbind(1)
     assert torch.allclose(product.abs(), magnitude, atol=0.02 * float(wrong))
-    deviation = (of_weights / 12 + of_states / 4) ** 0.5
-    assert 0.85 < float(product.std()) / deviation < 1.15, "noise that stays has 1.2"
-    assert 9 < float(wrong) / deviation < 9.5
+    deviation = ((of_weights + of_states) / 12) ** 0.5
+    assert 0.85 < float(product.std()) / deviation < 1.15, "noise of one of them that stays has 1.2"
+    assert 9 < float(wrong) / deviation < 9.6
 
 
 def test_int8_is_not_used_where_torch_or_the_processor_cannot(monkeypatch):

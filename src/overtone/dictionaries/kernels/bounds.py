@@ -88,29 +88,34 @@ class Limits:
 
 @dataclass(eq=False)
 class Bounds:
-    """keys: (rows, latents) int16, the bits of b / (1 + f) in steps; z: (rows, latents) bf16, z / (1 + f), where there
-    are boosts. in_order: whether keys have the order of numbers below 0 too."""
+    """keys: (rows, latents) int16, the bits of b / (1 + f) in steps; z: (rows, latents) bf16, z / (1 + f) in steps of
+    `step`, where there are boosts. in_order: whether keys have the order of numbers below 0 too."""
 
     keys: Tensor
     z: Tensor | None
     limits: Limits
+    step: float = 1.0
     in_order: bool = False
 
     @classmethod
     def of(cls, p: Problem, of_u: Rounded, of_v: Rounded | None) -> "Bounds | None":
         """None where states are not finite."""
         rows, boost = of_u.short(p.states), p.rule.boost
-        others = None if boost is None or of_v is None else of_v.short(boost.states)
+        others = None if boost is None or of_v is None else of_v.short(boost.states, alike=True)
         if rows is None or (boost is not None and others is None):
             return None
         most, spare, e = of_u.at_most(rows, p.two_sided)
         e, rounding = e.expand_as(spare), (2 if p.two_sided else 1) * GRAIN
         if of_v is None or others is None:
             return cls(most.view(torch.int16), None, Limits(rows.steps, torch.zeros_like(spare), spare, e, rounding))
-        f = of_v.wrong(others)
-        z = of_v.magnitudes(others).mul_((others.steps / (1 + f)).bfloat16().unsqueeze(1))
-        torch.addcmul(most, most, z, out=most)
-        return cls(most.view(torch.int16), z, Limits(rows.steps, f, spare, e, rounding + 4 * GRAIN))
+        f, z, step = of_v.wrong(others), of_v.magnitudes(others), 1.0
+        if others.alike:  # a pass less
+            f = f.amax().expand_as(f)
+            step = float(others.steps[0] / (1 + f[0]))
+        else:
+            z.mul_((others.steps / (1 + f)).bfloat16().unsqueeze(1))
+        torch.addcmul(most, most, z, value=step, out=most)
+        return cls(most.view(torch.int16), z, Limits(rows.steps, f, spare, e, rounding + 4 * GRAIN), step)
 
     def level(self, k: int) -> Tensor:
         """(rows,) bounds that at least k of a row's are not below, nor many more."""
@@ -130,15 +135,25 @@ class Bounds:
         n_latents, all_keys, limits = self.keys.shape[1], self.keys.numpy(), keys.unsqueeze(1).numpy()
 
         def part(first: int, last: int) -> np.ndarray:
-            found = _true(all_keys[first:last] >= limits[first:last])
+            found = true_places(all_keys[first:last] >= limits[first:last])
             return found + first * n_latents if first else found
 
         parts = threads.over(len(keys), ROWS, part)
         return torch.from_numpy(parts[0] if len(parts) == 1 else np.concatenate(parts))
 
+    def foretold(self, gap: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        """(rows,) floors that lie below levels as far as a () gap says, and the places whose scores may reach them."""
+        level = self.level(k)
+        floors = (level - gap * self.limits.excess(level)) * self.limits.units
+        return floors, self.places(self.limits(floors))
+
+    def above(self, floors: Tensor) -> Tensor:
+        """(rows,) floors, or higher ones that these bounds can tell from others."""
+        return floors
+
     def z_at(self, places: Tensor) -> Tensor | None:
         """(n,) z / (1 + f) at some positions."""
-        return None if self.z is None else self.z.view(-1).index_select(0, places).float()
+        return None if self.z is None else self.z.view(-1).index_select(0, places).float().mul_(self.step)
 
     def _put_in_order(self) -> None:
         """Give keys of numbers below 0 the order of these."""
@@ -146,7 +161,7 @@ class Bounds:
         self.in_order = True
 
 
-def _true(mask: np.ndarray) -> np.ndarray:
+def true_places(mask: np.ndarray) -> np.ndarray:
     """Positions of the true ones among (rows, latents), of which few are: eight are passed over at a time."""
     eights = mask.reshape(-1).view(np.int64)
     some = np.flatnonzero(eights != 0)

@@ -4,11 +4,11 @@
        the only (rows, latents) matrices, one block of them at a time. All whose bounds reach the floor of their row are
        nominees.
     2  scores of nominees in float32. Those that reach the floor are all that do; the k best of them are the choice.
-Without k the floor is given. With k it may be the k-th of any scores, which k surely reach: in the first block, of the
-places with the largest bounds. In others it is foretold, by how far below the k-th bound it was there; rows in which
-fewer than k reach it are done again, as the first block was. There is no list of fixed length that could be too
-short, and nothing is missed on any data (with int8, once in 10^17 places: `rounded.py`). Where the bounds of int8 leave
-too many nominees, bf16 serves for a while.
+Without k the floor is given. With k it may be the k-th of any scores, which k surely reach: at first, of the places
+with the largest bounds. Afterwards it is foretold, by how far below the k-th bound it was before; rows in which fewer
+than k reach it are done again, as the first were. There is no list of fixed length that could be too short, and nothing
+is missed on any data (with int8, once in 10^17 places: `rounded.py`). Where the bounds of int8 leave too many nominees,
+bf16 serves for a while.
 """
 
 from dataclasses import dataclass, replace
@@ -23,10 +23,11 @@ from overtone.dictionaries.kernels import memory, sparse
 from overtone.dictionaries.kernels.bounds import GROUP, Bounds, Limits, Problem
 from overtone.dictionaries.kernels.nominees import Rest
 from overtone.dictionaries.kernels.rounded import BLOCK, Kind, Rounded
+from overtone.dictionaries.kernels.whole import Seen, Whole
 from overtone.dictionaries.selectors.base import Rule
 
 FEW = 1 / 40  # share of latents in nominees up to which int8 is faster than bf16
-AGAIN = 0.05  # share of rows that are done again
+AGAIN = 0.005  # share of rows that are done again
 MANY = 1 / 8  # share of nominees from which the dictionary's own way is no slower
 SOME = 2**16  # nominees of a block that are never too many
 FEWEST = 2**21  # scores up to which the dictionary's own way is faster
@@ -39,8 +40,8 @@ class Candidates:
 
     def __init__(self, *kinds: Kind) -> None:
         self.kinds, self.scored = list(kinds), 0
-        self.kept = WeakTensorKeyDictionary()
-        memory.ON_RELEASE.append(self.kept.clear)
+        self.kept, self.seen = WeakTensorKeyDictionary(), WeakTensorKeyDictionary()
+        memory.ON_RELEASE.extend((self.kept.clear, self.seen.clear))
 
     def select(self, centred: Tensor, weight: Tensor, bias: Tensor, rule: Rule, two_sided: bool) -> Chosen | None:
         """As `choose.Select`; None where scores are few, where groups do not divide the latents or are fewer than k,
@@ -52,14 +53,16 @@ class Candidates:
         problem = Problem(centred, weight, bias, shift, rule, two_sided)
         rest = self.kept.get(weight)
         if rest is None:
-            rest = self.kept[weight] = Rest()
+            rest, self.seen[weight] = Rest(), Seen()
+            self.kept[weight] = rest
+        seen = self.seen[weight]
         for kind in self.kinds[1:] if len(self.kinds) > 1 and rest.due() else self.kinds:
-            chosen, scored = _chosen(problem, kind)
+            chosen, scored = _chosen(problem, kind, seen)
             self.scored += scored
             if kind is self.kinds[0]:
                 products = 1 if rule.boost is None else 2
                 few = 0 if chosen is None else products * FEW * n_latents * len(centred) + 3 * len(chosen.u)
-                rest.weigh(scored > few)
+                rest.weigh(chosen is None or scored > few)
             if chosen is not None:
                 return chosen
         return None
@@ -67,19 +70,26 @@ class Candidates:
 
 @dataclass(frozen=True, eq=False)
 class _Nominees:
-    """All places whose scores may reach (rows,) floors, with their z / (1 + f) where scores are boosted."""
+    """All places whose scores may reach (rows,) floors, with their z / (1 + f) where scores are boosted. level: (rows,)
+    as in `Bounds`, of ranks."""
 
     at: Support
     z: Tensor | None
     floors: Tensor
+    level: Tensor
     limits: Limits
 
     @classmethod
     def joined(cls, parts: "list[_Nominees]") -> "_Nominees":
         """Of the rows of several, one after the other."""
         z = [part.z for part in parts if part.z is not None]
-        floors, limits = torch.cat([part.floors for part in parts]), Limits.joined([part.limits for part in parts])
-        return cls(Support.joined([part.at for part in parts]), torch.cat(z) if z else None, floors, limits)
+        floors, level = (torch.cat([getattr(part, name) for part in parts]) for name in ("floors", "level"))
+        limits = Limits.joined([part.limits for part in parts])
+        return cls(Support.joined([part.at for part in parts]), torch.cat(z) if z else None, floors, level, limits)
+
+    def gap(self, best: Tensor) -> Tensor:
+        """() how far below the level k-th scores lie in all but a few rows, given (rows, k) best scores."""
+        return _gap(self.level, best.amin(1), self.limits)
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,12 +120,12 @@ class _Found:
         return torch.where(slots < counts, self.scores[where], -torch.inf), where
 
 
-def _chosen(problem: Problem, kind: Kind) -> tuple[Chosen | None, int]:
+def _chosen(problem: Problem, kind: Kind, seen: Seen) -> tuple[Chosen | None, int]:
     """The choice by a kind of few bits, None where that cannot serve, and how many places were scored."""
     weights = problem.rounded(kind)
     if weights is None:
         return None, 0
-    choice = _reaching(problem, weights)
+    choice = _reaching(problem, weights, seen)
     if choice is None:
         return None, 0
     found, scored = choice
@@ -123,10 +133,10 @@ def _chosen(problem: Problem, kind: Kind) -> tuple[Chosen | None, int]:
     return Chosen(found.at, found.u, sides), scored
 
 
-def _reaching(problem: Problem, weights: Weights, careful: bool = False) -> tuple[_Found, int] | None:
+def _reaching(problem: Problem, weights: Weights, seen: Seen, careful: bool = False) -> tuple[_Found, int] | None:
     """What is chosen, and how many places were scored. careful: nothing is foretold. None where nominees are too many
     or numbers not finite."""
-    nominees, k = _nominated(problem, weights, careful), problem.rule.k
+    nominees, k = _nominated(problem, weights, seen, careful), problem.rule.k
     if nominees is None:
         return None
     scored = len(nominees.at.latents)
@@ -136,41 +146,56 @@ def _reaching(problem: Problem, weights: Weights, careful: bool = False) -> tupl
         return found.kept(found.scores > floors), scored
     found = found.kept(found.scores >= floors)
     few = positions(torch.bincount(found.at.rows, minlength=found.at.n_rows) < k)
-    if not len(few):
-        return _top(found, k), scored
-    again = None if careful else _reaching(problem.of(few), weights, careful=True)
-    if again is None:
-        return None
-    best = again[0] if len(few) == found.at.n_rows else _replaced(_top(found, k), few, again[0])
-    return best, scored + again[1]
+    best = _top(found, k) if len(few) < found.at.n_rows else None
+    if len(few):
+        again = None if careful else _reaching(problem.of(few), weights, seen, careful=True)
+        if again is None:
+            return None
+        best, scored = again[0] if best is None else _replaced(best, few, again[0]), scored + again[1]
+    assert best is not None
+    if not careful:
+        seen.gaps[weights[0].kind.name] = nominees.gap(best.scores.view(-1, k))
+    return best, scored
 
 
-def _nominated(problem: Problem, weights: Weights, careful: bool) -> _Nominees | None:
-    parts, gap = [], torch.empty(0)
+def _nominated(problem: Problem, weights: Weights, seen: Seen, careful: bool) -> _Nominees | None:
+    parts, gap = [], None if careful else seen.gaps.get(weights[0].kind.name)
     for start in range(0, len(problem.states), BLOCK):
         block = problem.of(slice(start, start + BLOCK))
-        bounds = Bounds.of(block, *weights)
+        bounds = Bounds.of(block, *weights) if careful else _bounds(block, weights, seen, gap)
         if bounds is None:
             return None
-        limits = bounds.limits
-        if not problem.rule.k:
-            floors = torch.full_like(limits.steps, problem.rule.floor)
+        limits, k = bounds.limits, problem.rule.k
+        level = bounds.level(k) if k else torch.full_like(limits.steps, problem.rule.floor)
+        if not k:
+            floors, places = level, bounds.places(limits(level))
+        elif gap is not None:
+            floors, places = bounds.foretold(gap, k)
         else:
-            level = bounds.level(problem.rule.k)
-            excess = limits.excess(level)
-            if careful or not parts:
-                reach = bounds.places(level)
-                if _too_many(len(reach), block):
-                    return None
-                floors = _kth(_scored(block, _support(reach, block)), problem.rule.k)
-                gap = ((level - floors / limits.units) / excess).quantile(1 - AGAIN)
-            else:
-                floors = (level - gap * excess) * limits.units
-        places = bounds.places(limits(floors))
+            reach = bounds.places(level)
+            if _too_many(len(reach), block):
+                return None
+            floors = _kth(_scored(block, _support(reach, block)), k)
+            if not careful:
+                gap = _gap(level, floors, limits)
+            floors = bounds.above(floors)
+            places = bounds.places(limits(floors))
         if _too_many(len(places), block):
             return None
-        parts.append(_Nominees(_support(places, block), bounds.z_at(places), floors, limits))
+        parts.append(_Nominees(_support(places, block), bounds.z_at(places), floors, level, limits))
     return _Nominees.joined(parts)
+
+
+def _gap(level: Tensor, floors: Tensor, limits: Limits) -> Tensor:
+    """() how far below (rows,) levels floors lie in all but a few rows."""
+    return ((level - floors / limits.units) / limits.excess(level)).nan_to_num(0.0, 0.0, 0.0).quantile(1 - AGAIN)
+
+
+def _bounds(block: Problem, weights: Weights, seen: Seen, gap: Tensor | None) -> Bounds | Whole | None:
+    """In whole numbers where they serve."""
+    whole = block.rule.k and weights[0].kind.counts and not block.two_sided
+    found = Whole.of(block, *weights, seen, gap) if whole else None
+    return found or Bounds.of(block, *weights)
 
 
 def _scored(problem: Problem, at: Support, nominees: _Nominees | None = None) -> _Found:

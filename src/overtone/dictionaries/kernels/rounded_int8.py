@@ -12,7 +12,7 @@ ZERO = 128  # what states are raised by, as the operator takes unsigned ones
 class Int8:
     """Integers up to 127. Sums have 32 bits."""
 
-    name, dtype, widest = "int8", torch.int8, 2**16
+    name, dtype, widest, counts = "int8", torch.int8, 2**16, True
     even = 64 if getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)() else 1
 
     def is_fast(self) -> bool:
@@ -23,8 +23,8 @@ class Int8:
         self._draws = torch.Generator()
 
     def dithers(self, width: int) -> tuple[Dither, Dither] | None:
-        """As in `rounded.Kind`. What rounding takes from a state is uniform, once its offset is subtracted from
-        products again; what it takes from a weight is one of two numbers a step apart."""
+        """As in `rounded.Kind`. What rounding takes away is uniform once an offset is subtracted from products again;
+        else it is one of two numbers a step apart."""
         if width < SURE**2:
             return None
         offsets = torch.rand(2, width, generator=self._draws) - 0.5
@@ -47,12 +47,14 @@ class Int8:
         self, rounded: Tensor, packed: Tensor, steps: Tensor, added: Tensor | None, magnitudes: bool = False
     ) -> Tensor:
         """As in `rounded.Kind`."""
-        raised = rounded.view(torch.uint8) ^ ZERO
-        then = ("leaky_relu", [-1.0]) if magnitudes else ("none", [])
-        zeros = torch.zeros(len(steps), dtype=torch.int32)
-        return torch.ops.onednn.qlinear_pointwise(
-            raised, 1.0, ZERO, packed, steps, zeros, added, 1.0, 0, torch.bfloat16, *then, ""
-        )
+        return _linear(rounded, packed, steps, added, 1.0, 0, torch.bfloat16, magnitudes)
+
+    def whole(
+        self, rounded: Tensor, packed: Tensor, steps: Tensor, added: Tensor | None, step: float, zero: int = 0,
+        magnitudes: bool = False,
+    ) -> Tensor:  # fmt: skip
+        """As in `rounded.Kind`."""
+        return _linear(rounded, packed, steps, added, step, zero, torch.uint8, magnitudes)
 
     def _works(self) -> bool:
         small, large = torch.arange(60, dtype=torch.int8) % 5 - 2, torch.full((60,), 127, dtype=torch.int8)
@@ -62,12 +64,27 @@ class Int8:
         try:
             packed = self.packed(weight, steps)
             found = [self.products(rows, packed, steps, added, sided).float() for sided in (False, True)]
+            counted = [self.whole(rows, packed, steps, added, 8.0, 3, sided) for sided in (False, True)]
         except (AttributeError, NotImplementedError, RuntimeError, TypeError):
             return False
-        return all(
-            torch.allclose(a, b, rtol=2.0**-8)
-            for a, b in zip(found, (truth + added, (truth + added).abs()), strict=True)
+        truths = truth + added, (truth + added).abs()
+        are_near = all(torch.allclose(a, b, rtol=2.0**-8) for a, b in zip(found, truths, strict=True))
+        return are_near and all(
+            bool(((a.float() - (b / 8 + 3).clamp(0, 255)).abs() <= 0.501).all())
+            for a, b in zip(counted, truths, strict=True)
         )
+
+
+def _linear(
+    rounded: Tensor, packed: Tensor, steps: Tensor, added: Tensor | None, step: float, zero: int, dtype: torch.dtype,
+    magnitudes: bool,
+) -> Tensor:  # fmt: skip
+    raised = rounded.view(torch.uint8) ^ ZERO
+    then = ("leaky_relu", [-1.0]) if magnitudes else ("none", [])
+    zeros = torch.zeros(len(steps), dtype=torch.int32)
+    return torch.ops.onednn.qlinear_pointwise(
+        raised, 1.0, ZERO, packed, steps, zeros, added, step, zero, dtype, *then, ""
+    )
 
 
 INT8 = Int8()

@@ -260,8 +260,8 @@ def _quiet() -> Iterator[None]:
 
 
 def _bags(places: Tensor, rows: Tensor, starts: Tensor, values: Tensor) -> Tensor:
-    """(n, width) sums of value x row over the places from each of (n,) starts on."""
-    return embedding_bag(places, rows, starts, per_sample_weights=values, mode="sum")
+    """(n, width) sums of value x row over the places from each of (n,) starts on, without gradients."""
+    return embedding_bag(places, rows.detach(), starts, per_sample_weights=values.detach(), mode="sum")
 
 
 def _may_be_sliced(n_rows: int, width: int, places: int) -> bool:
