@@ -24,6 +24,7 @@ from overtone.dictionaries.kernels.dispatch import KINDS
 from overtone.dictionaries.kernels.native import FEW, MACHINE, Native, digits
 from overtone.dictionaries.kernels.native_dense import NativeProduct
 from overtone.dictionaries.kernels.nominees import NOMINEES
+from overtone.dictionaries.kernels.rounded import Counting
 from overtone.dictionaries.kernels.rounded_bf16 import BF16
 from overtone.dictionaries.kernels.rounded_int8 import INT8
 from overtone.dictionaries.lengths import of_length
@@ -331,9 +332,11 @@ def test_torch_s_int8_rests_where_its_bounds_tell_little_and_comes_back():
                 kinds[-1] = self.name
                 return super().products(*arguments)
 
-            def whole(self, *arguments, **options):
-                kinds[-1] = self.name
-                return super().whole(*arguments, **options)
+            if isinstance(kind, Counting):
+
+                def whole(self, *arguments, **options):
+                    kinds[-1] = self.name
+                    return super().whole(*arguments, **options)
 
         return Seen()
 

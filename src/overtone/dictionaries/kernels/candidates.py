@@ -22,7 +22,7 @@ from overtone.dictionaries.codes import Support, positions
 from overtone.dictionaries.kernels import memory, sparse
 from overtone.dictionaries.kernels.bounds import GROUP, Bounds, Limits, Problem
 from overtone.dictionaries.kernels.nominees import Rest
-from overtone.dictionaries.kernels.rounded import BLOCK, Kind, Rounded
+from overtone.dictionaries.kernels.rounded import BLOCK, Counting, Kind, Rounded
 from overtone.dictionaries.kernels.whole import Seen, Whole
 from overtone.dictionaries.selectors.base import Rule
 
@@ -193,8 +193,9 @@ def _gap(level: Tensor, floors: Tensor, limits: Limits) -> Tensor:
 
 def _bounds(block: Problem, weights: Weights, seen: Seen, gap: Tensor | None) -> Bounds | Whole | None:
     """In whole numbers where they serve."""
-    whole = block.rule.k and weights[0].kind.counts and not block.two_sided
-    found = Whole.of(block, *weights, seen, gap) if whole else None
+    found, kind = None, weights[0].kind
+    if block.rule.k and not block.two_sided and isinstance(kind, Counting):
+        found = Whole.of(block, kind, *weights, seen, gap)
     return found or Bounds.of(block, *weights)
 
 

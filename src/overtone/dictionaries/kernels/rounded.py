@@ -16,7 +16,7 @@ A bound of nine deviations leaves out a place of the choice once in 10^17. See `
 
 import math
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -33,13 +33,12 @@ SMALLEST, LARGEST = 1e-30, 1e30  # steps between which products are neither lost
 
 class Kind(Protocol):
     """A kind of few bits. dtype: of its numbers; widest: coordinates that a row may have; even: products of rows of a
-    multiple of so many are fastest; counts: whether it has `whole` products."""
+    multiple of so many are fastest."""
 
     name: str
     dtype: torch.dtype
     widest: int
     even: int
-    counts: bool
 
     def is_fast(self) -> bool:
         """Whether there are instructions for it, and operators of torch that use them."""
@@ -67,6 +66,11 @@ class Kind(Protocol):
         """(rows, latents) bf16 products of rounded rows with weights in (latents,) steps, plus (latents,) numbers that
         may be rounded up; or the magnitudes of all that."""
         ...
+
+
+@runtime_checkable
+class Counting(Kind, Protocol):
+    """A kind whose products can be had in bytes."""
 
     def whole(
         self, rounded: Tensor, packed: Tensor, steps: Tensor, added: Tensor | None, step: float, zero: int = 0,

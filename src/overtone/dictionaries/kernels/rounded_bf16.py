@@ -7,7 +7,7 @@ from torch import Tensor
 class BFloat16:
     """Eight binary digits. Steps are powers of two, by which numbers are multiplied without loss."""
 
-    name, dtype, widest, even, counts = "bf16", torch.bfloat16, 2**31, 1, False
+    name, dtype, widest, even = "bf16", torch.bfloat16, 2**31, 1
 
     def is_fast(self) -> bool:
         """Whether the processor has instructions for them."""
@@ -38,13 +38,6 @@ class BFloat16:
         else:
             found = torch.addmm((1.01 * added).bfloat16(), rounded, packed)
         return found.abs_() if magnitudes else found
-
-    def whole(
-        self, rounded: Tensor, packed: Tensor, steps: Tensor, added: Tensor | None, step: float, zero: int = 0,
-        magnitudes: bool = False,
-    ) -> Tensor:  # fmt: skip
-        """As in `rounded.Kind`."""
-        raise NotImplementedError
 
 
 BF16 = BFloat16()

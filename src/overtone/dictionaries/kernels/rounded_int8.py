@@ -12,7 +12,7 @@ ZERO = 128  # what states are raised by, as the operator takes unsigned ones
 class Int8:
     """Integers up to 127. Sums have 32 bits."""
 
-    name, dtype, widest, counts = "int8", torch.int8, 2**16, True
+    name, dtype, widest = "int8", torch.int8, 2**16
     even = 64 if getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)() else 1
 
     def is_fast(self) -> bool:
@@ -53,7 +53,7 @@ class Int8:
         self, rounded: Tensor, packed: Tensor, steps: Tensor, added: Tensor | None, step: float, zero: int = 0,
         magnitudes: bool = False,
     ) -> Tensor:  # fmt: skip
-        """As in `rounded.Kind`."""
+        """As in `rounded.Counting`."""
         return _linear(rounded, packed, steps, added, step, zero, torch.uint8, magnitudes)
 
     def _works(self) -> bool:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from overtone.dictionaries.kernels import threads
 from overtone.dictionaries.kernels.bounds import GROUP, ROWS, Limits, Problem, true_places
-from overtone.dictionaries.kernels.rounded import Rounded, Short
+from overtone.dictionaries.kernels.rounded import Counting, Rounded, Short
 
 MOST = 255
 HALF = 0.51  # of a step, by which numbers may be rounded down
@@ -57,16 +57,16 @@ class Whole:
 
     @classmethod
     def of(
-        cls, p: Problem, of_u: Rounded, of_v: Rounded | None, seen: Seen, gap: Tensor | None = None
+        cls, p: Problem, kind: Counting, of_u: Rounded, of_v: Rounded | None, seen: Seen, gap: Tensor | None = None
     ) -> "Whole | None":
-        """None where they do not serve: states are not finite, gradients not alike, or k-th scores not above 0. gap: as
-        `Seen` has it, where floors are to be foretold."""
+        """None where they do not serve: states are not finite, gradients not alike, or k-th scores not above 0. kind:
+        of the weights; gap: as `Seen` has it, where floors are to be foretold."""
         rows, boost = of_u.short(p.states), p.rule.boost
         others = None if boost is None or of_v is None else of_v.short(boost.states, alike=True)
         if rows is None or (boost is not None and (others is None or not others.alike)):
             return None
         for _ in range(TRIES):
-            found = _Grid.of(of_v, others, seen).bounds(of_u, rows, of_v, others, p.rule.k, gap)
+            found = _Grid.of(of_v, others, seen).bounds(kind, of_u, rows, of_v, others, p.rule.k, gap)
             if not SMALLEST < found.unit * float(found.levels.min()) < LARGEST:
                 return None
             if found._fits(seen):
@@ -141,16 +141,17 @@ class _Grid:
         return cls(level * (1 + f) / (MOST * none * z), z, none, f)
 
     def bounds(
-        self, of_u: Rounded, rows: Short, of_v: Rounded | None, others: Short | None, k: int, gap: Tensor | None
-    ) -> Whole:
+        self, kind: Counting, of_u: Rounded, rows: Short, of_v: Rounded | None, others: Short | None, k: int,
+        gap: Tensor | None,
+    ) -> Whole:  # fmt: skip
         """Those of a block of rows; arguments as for `Whole.of`."""
         added, spare, e = of_u.added(rows)
-        y = of_u.kind.whole(rows.rounded, of_u.packed, of_u.steps, added + HALF * self.y, self.y).numpy()
+        y = kind.whole(rows.rounded, of_u.packed, of_u.steps, added + HALF * self.y, self.y).numpy()
         e = (e + HALF * self.y).expand_as(spare)
         limits, z, unit, most = Limits(rows.steps, torch.full_like(spare, self.f), spare, e, EXACT), None, self.y, MOST
         if of_v is not None and others is not None:
             step, less = self.z / float(others.steps[0]), None if of_v.shared is None else -of_v.shared
-            z = of_v.kind.whole(others.rounded, of_v.packed, of_v.steps, less, step, self.none, magnitudes=True).numpy()
+            z = kind.whole(others.rounded, of_v.packed, of_v.steps, less, step, self.none, magnitudes=True).numpy()
             unit, most = self.y * self.z / (1 + self.f), MOST * self.none
         foretold = None if gap is None else _line(limits, gap, unit)
         levels, largest, found, keys = _keyed(y, z, k, foretold, most)
