@@ -61,6 +61,27 @@ def test_what_was_seen_of_other_states_and_gradients_changes_no_choice(boosted, 
     assert served[True] > 10 * served[False]
 
 
+@pytest.mark.parametrize("boosted", [False, True])
+def test_choices_are_the_same_to_the_bit_whatever_the_noise_and_what_was_seen(boosted):
+    """So that a resumed training goes on as it would have; of equal scores those of the first latents are chosen."""
+    x, g, weight, bias = states()
+    weight[400:800], bias[400:800] = weight[:400], bias[:400]
+    rule, choices_ = Rule(k=K, boost=Boost(10 * g, weight, "pull") if boosted else None), []
+    for kinds in ((INT8, BF16), (INT8, BF16), (BF16,)):
+        selection = Candidates(*kinds)
+        for rows in (3 * x, x.flip(0), x):
+            found = selection.select(rows, weight, bias, rule, False)
+        choices_.append(found)
+    first, *others = choices_
+    by_row = first.support.latents.view(ROWS, K)
+    assert bool((by_row.diff(dim=1) > 0).all())
+    has, twin = torch.zeros(ROWS, LATENTS, dtype=torch.bool).scatter_(1, by_row, True), slice(400, 800)
+    assert bool(has[:, twin].any()) and bool((has[:, :400] | ~has[:, twin]).all())
+    for other in others:
+        assert torch.equal(other.support.latents, first.support.latents) and torch.equal(other.u, first.u)
+        assert all(torch.equal(side, first.sides[name]) for name, side in other.sides.items())
+
+
 def test_scores_that_a_byte_does_not_hold_are_not_missed(served):
     """In some rows k latents and one more have scores far above all others; of these the one hardly has a boost."""
     x, g, weight, bias = states()

@@ -13,6 +13,7 @@ bf16 serves for a while.
 
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
@@ -219,15 +220,27 @@ def _kth(found: _Found, k: int) -> Tensor:
 
 
 def _top(found: _Found, k: int) -> _Found:
-    """The k best places of each row; any where there are fewer."""
+    """The k best places of each row; any where there are fewer. They are in order of latents, and of equal ones the
+    first, so that they do not depend on what else was nominated."""
     parts = []
     for start in range(0, found.at.n_rows, BLOCK):
         scores, where = found.by_row(start, k)
-        parts.append(where.gather(1, scores.topk(k, dim=1, sorted=False).indices))
+        parts.append(where.gather(1, _first_best(scores, k)))
     best = torch.cat(parts).view(-1)
     boosts = None if found.boosts is None else found.boosts[best]
     support = Support.from_indices(found.at.latents[best].view(-1, k), found.at.n_latents)
     return _Found(support, found.u[best], found.scores[best], boosts)
+
+
+def _first_best(scores: Tensor, k: int) -> Tensor:
+    """(rows, k) places of the k best of (rows, n) scores, in order; of equal ones the first."""
+    numbers = scores.numpy()
+    least = np.partition(numbers, -k, axis=1)[:, -k]
+    best = numbers >= least[:, None]
+    uneven = np.flatnonzero(best.sum(1) != k)  # where some are equal
+    best[uneven] = False
+    best[uneven[:, None], np.argsort(-numbers[uneven], axis=1, kind="stable")[:, :k]] = True
+    return torch.from_numpy(np.flatnonzero(best) % numbers.shape[1]).view(-1, k)
 
 
 def _replaced(found: _Found, rows: Tensor, by: _Found) -> _Found:
