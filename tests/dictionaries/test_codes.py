@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from overtone.core.errors import ShapeError
+from overtone.dictionaries import codes
 from overtone.dictionaries.codes import SparseCodes, Support
 from overtone.training.step import active_rows
 
@@ -107,3 +108,9 @@ def test_supports_found_without_gradients_may_be_trained_on():
     values = torch.ones(22, requires_grad=True)
     torch.zeros(11).index_add(0, Support.from_indices(indices, 5).rows, values).square().sum().backward()
     assert values.grad.tolist() == [4.0] * 22
+
+
+@pytest.mark.parametrize("true", [[], [0], [3, 4, 9], list(range(10))])
+def test_positions_that_an_accelerator_finds_without_a_wait_are_all_and_in_order(true):
+    mask = torch.zeros(10, dtype=torch.bool).index_fill(0, torch.tensor(true, dtype=torch.int64), True)
+    assert codes._first(mask, len(true)).tolist() == true == codes.positions(mask, len(true)).tolist()

@@ -110,7 +110,8 @@ class Support:
     def from_indices(cls, indices: Int[Tensor, "rows active"], n_latents: int) -> "Support":
         """The support whose row r holds the latents indices[r]."""
         n_rows, per_row = indices.shape
-        return cls(_rows(n_rows, per_row, indices.device), indices.reshape(-1), n_rows, n_latents, per_row)
+        rows = (_known_rows if indices.device.type == "cpu" else _rows)(n_rows, per_row, indices.device)
+        return cls(rows, indices.reshape(-1), n_rows, n_latents, per_row)
 
     @classmethod
     def from_mask(cls, mask: Bool[Tensor, "rows latents"]) -> "Support":
@@ -211,18 +212,12 @@ class Support:
 
 
 def _rows(n_rows: int, per_row: int, device: torch.device) -> Tensor:
-    """The rows of a support with so many places in each. Steps follow each other with the same ones."""
-    return _rows_on_cpu(n_rows, per_row) if device.type == "cpu" else _new_rows(n_rows, per_row, device)
-
-
-@lru_cache(maxsize=1)
-def _rows_on_cpu(n_rows: int, per_row: int) -> Tensor:
+    """The rows of a support with so many places in each."""
     with torch.inference_mode(False):  # training may use them next
-        return _new_rows(n_rows, per_row, torch.device("cpu"))
+        return torch.arange(n_rows, device=device).repeat_interleave(per_row)
 
 
-def _new_rows(n_rows: int, per_row: int, device: torch.device) -> Tensor:
-    return torch.arange(n_rows, device=device).repeat_interleave(per_row)
+_known_rows = lru_cache(maxsize=1)(_rows)  # steps follow each other with the same ones
 
 
 def positions(mask: Bool[Tensor, " places"], number: int | None = None) -> Int[Tensor, " some"]:
@@ -232,6 +227,11 @@ def positions(mask: Bool[Tensor, " places"], number: int | None = None) -> Int[T
         return torch.from_numpy(np.flatnonzero(mask.numpy()))
     if number is None:
         return mask.nonzero().view(-1)
+    return _first(mask, number)
+
+
+def _first(mask: Tensor, number: int) -> Tensor:
+    """Where the first so many true ones of a mask are; a host need not wait for that."""
     return torch.sort(mask.byte(), descending=True, stable=True).indices[:number]
 
 
