@@ -23,10 +23,11 @@ from overtone.dictionaries.codes import Support, positions
 from overtone.dictionaries.kernels import memory, sparse
 from overtone.dictionaries.kernels.bounds import GROUP, Bounds, Limits, Problem
 from overtone.dictionaries.kernels.nominees import Rest
-from overtone.dictionaries.kernels.rounded import BLOCK, Counting, Kind, Rounded
+from overtone.dictionaries.kernels.rounded import Counting, Kind, Rounded
 from overtone.dictionaries.kernels.whole import Seen, Whole
 from overtone.dictionaries.selectors.base import Rule
 
+BLOCK = 512  # rows for each thread; more of them leave the cache, fewer keep threads waiting for each other
 FEW = 1 / 40  # share of latents in nominees up to which int8 is faster than bf16
 AGAIN = 0.005  # share of rows that are done again
 MANY = 1 / 8  # share of nominees from which the dictionary's own way is no slower
@@ -112,8 +113,8 @@ class _Found:
     def by_row(self, first: int, k: int) -> tuple[Tensor, Tensor]:
         """(rows, k or most places of a row) scores of a block of rows, less than any where a row has none; and their
         places in the list."""
-        starts, n = self.at.row_starts[first : first + BLOCK + 1], len(self.u)
-        if len(starts) <= BLOCK:
+        starts, n = self.at.row_starts[first : first + _block() + 1], len(self.u)
+        if len(starts) <= _block():
             starts = torch.cat([starts, starts.new_tensor([n])])
         counts, starts = starts.diff().unsqueeze(1), starts[:-1].unsqueeze(1)
         slots = torch.arange(max(k, int(counts.max())))
@@ -161,8 +162,8 @@ def _reaching(problem: Problem, weights: Weights, seen: Seen, careful: bool = Fa
 
 def _nominated(problem: Problem, weights: Weights, seen: Seen, careful: bool) -> _Nominees | None:
     parts, gap = [], None if careful else seen.gaps.get(weights[0].kind.name)
-    for start in range(0, len(problem.states), BLOCK):
-        block = problem.of(slice(start, start + BLOCK))
+    for start in range(0, len(problem.states), _block()):
+        block = problem.of(slice(start, start + _block()))
         bounds = Bounds.of(block, *weights) if careful else _bounds(block, weights, seen, gap)
         if bounds is None:
             return None
@@ -223,7 +224,7 @@ def _top(found: _Found, k: int) -> _Found:
     """The k best places of each row; any where there are fewer. They are in order of latents, and of equal ones the
     first, so that they do not depend on what else was nominated."""
     parts = []
-    for start in range(0, found.at.n_rows, BLOCK):
+    for start in range(0, found.at.n_rows, _block()):
         scores, where = found.by_row(start, k)
         parts.append(where.gather(1, _first_best(scores, k)))
     best = torch.cat(parts).view(-1)
@@ -251,6 +252,11 @@ def _replaced(found: _Found, rows: Tensor, by: _Found) -> _Found:
     if found.boosts is not None and by.boosts is not None:
         found.boosts[where] = by.boosts
     return found
+
+
+def _block() -> int:
+    """Rows of a block."""
+    return BLOCK * torch.get_num_threads()
 
 
 def _too_many(n: int, block: Problem) -> bool:
