@@ -8,9 +8,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from format_dictionaries import PRESETS, plain, states, trained
+from format_dictionaries import PRESETS, fitted, plain, states, trained
 from overtone.core.catalogue import entries
 from overtone.core.errors import CapabilityError, SettingError, StoreError
+from overtone.dictionaries.presets.batch_top_k import BatchTopK
 from overtone.dictionaries.storage import load_dictionary
 from overtone.formats.choices import Choices
 from overtone.formats.exchange import convert, export_dictionary, import_dictionary, writable
@@ -96,6 +97,17 @@ def test_a_threshold_is_written_as_jumprelu_with_the_conventions_said(tmp_path):
     assert cfg["metadata"]["hook_name"] == "blocks.4.hook_mlp_in" and cfg["metadata"]["model_name"] == "tiny"
     theta = load_file(tmp_path / "out" / "sae_weights.safetensors")["threshold"]
     assert theta.shape == (8,) and len(theta.unique()) == 1 and theta[0] > 0
+
+
+def test_a_fraction_of_active_latents_is_a_threshold_like_any_other(tmp_path):
+    dictionary = fitted(BatchTopK(8, k=1.4))
+    for format in ("saelens", "dictionary_learning"):
+        written = export_dictionary(dictionary, tmp_path / format, format)
+        read = import_dictionary(written.folder)
+        assert written.exact and read.facts["k"] == 1.4
+        assert_same_bits(read.dictionary, dictionary.folded())
+    assert any("has room for a whole k only, which it does not encode by: 1 was" in note for note in written.notes)
+    assert int(load_file(tmp_path / "dictionary_learning" / "ae.safetensors")["k"]) == 1
 
 
 def test_changed_weights_are_believed_not_the_file_beside_them(tmp_path):

@@ -35,11 +35,11 @@ from overtone.dictionaries.selectors.rank import Rank
 class Matryoshka(Preset):
     """Nested dictionaries in one: every prefix of the latents learns to reconstruct by itself.
 
-    k: mean active latents per row; groups: number of prefixes; sampled: draw them anew for each batch; aux_weight,
-    k_aux: as in TopK.
+    k: mean active latents per row, which may be a fraction; groups: number of prefixes; sampled: draw them anew for
+    each batch; aux_weight, k_aux: as in TopK.
     """
 
-    k: int = 32
+    k: int | float = 32
     groups: int = 5
     sampled: bool = False
     aux_weight: float = 1 / 32
