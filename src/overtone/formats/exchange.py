@@ -60,10 +60,10 @@ def import_dictionary(source: str | Path, format: str = "", choices: Choices | N
         manifest = read_manifest(place, "dictionary", check_files=False)
         return Imported(load_dictionary(place), OWN, dict(manifest.facts), sources=dict(manifest.sources))
     read = known.read(place, choices or Choices())
-    dictionary, kept = beside.restored(known.beside(place), dictionary_of(read.plain))
+    dictionary, kept, unused = beside.restored(known.beside(place), dictionary_of(read.plain))
     if not dictionary.origin:
         dictionary.origin = {"format": known.name, "source": str(source)}
-    return Imported(dictionary, known.name, {**read.facts, **kept}, read.notes)
+    return Imported(dictionary, known.name, {**read.facts, **kept}, (*read.notes, *unused))
 
 
 def export_dictionary(
