@@ -114,7 +114,10 @@ def without_values(dictionary) -> list[str]:
 def test_sharing_a_training_changes_nothing(name, split, tmp_path):
     preset = ENTRIES[name].thing.example(n_latents=LATENTS, k=K)
     if split == "latents" and name in WHOLE:
-        with pytest.raises(CapabilityError, match=f"{WHOLE[name]}.*split='rows'"):
+        with pytest.raises(
+            CapabilityError,
+            match=rf"^the latents of this kind .*{WHOLE[name]}.*\(--split rows, in Python split='rows'\)",
+        ):
             together(2, lambda world: trained(preset, split, world))
     else:
         check(preset, split, 2, tmp_path)

@@ -14,6 +14,7 @@ from overtone.formats import beside
 from overtone.formats.choices import Choices
 from overtone.formats.format import Format
 from overtone.formats.places import filled, find
+from overtone.formats.plain import NO_SIGNS
 from overtone.formats.translate import dictionary_of, folded, plain_of
 
 OWN = "overtone"
@@ -79,6 +80,8 @@ def export_dictionary(
     """
     folder, facts, dictionary = Path(folder), dict(facts or {}), _on_cpu(dictionary)
     known = _format(format)
+    if split_signs and not dictionary.capabilities.signed_codes:
+        raise CapabilityError(NO_SIGNS)
     if known is None:
         written = dictionary_of(plain_of(dictionary).split()) if split_signs else dictionary
         saved = save_dictionary(written, folder, facts=facts)

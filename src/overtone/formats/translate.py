@@ -73,7 +73,7 @@ def folded(dictionary: Dictionary) -> Autoencoder:
 def _refusal(kind: str) -> str:
     return (
         f"other formats hold matrices and a rank, a threshold or gates; this dictionary has {kind}, which is none of "
-        "them. Keep it in overtone's own format (--to overtone)."
+        "them. Keep it as it is in overtone's own format (--to overtone)."
     )
 
 
