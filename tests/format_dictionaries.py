@@ -23,14 +23,17 @@ def states(rows=100, width=WIDTH, seed=1):
 def trained(name):
     """A preset's dictionary after a short training, with whatever it asks for beside the states."""
     if name not in _MADE:
-        x = states(200, 8)
-        where = Where(*(torch.zeros(len(x), dtype=torch.int64) for _ in range(3)))
-        batch = ActivationBatch({HERE: x, THERE: x.roll(1, 1).abs() - 0.5 * x}, where, g={HERE: x.sin()})
-        preset = entries("dictionaries")[name].thing.example(n_latents=8, k=K)
-        target = THERE if "y" in preset.needs else None
-        options = {"n_tokens": 2000, "batch_rows": 50, "quiet": True}
-        _MADE[name] = fit(preset, batch, site=HERE, target=target, **options).dictionary
+        _MADE[name] = fitted(entries("dictionaries")[name].thing.example(n_latents=8, k=K))
     return _MADE[name]
+
+
+def fitted(preset):
+    """The dictionary of some settings after a short training."""
+    x = states(200, 8)
+    where = Where(*(torch.zeros(len(x), dtype=torch.int64) for _ in range(3)))
+    batch = ActivationBatch({HERE: x, THERE: x.roll(1, 1).abs() - 0.5 * x}, where, g={HERE: x.sin()})
+    target = THERE if "y" in preset.needs else None
+    return fit(preset, batch, site=HERE, target=target, n_tokens=2000, batch_rows=50, quiet=True).dictionary
 
 
 def rules():

@@ -95,6 +95,16 @@ def test_split_signs_says_how_many_latents_were_written(tmp_path, capsys):
         assert told_of["n_latents"] == 16 and "i and 8 + i: 16 latents" in told_of["notes"][0]
 
 
+@pytest.mark.parametrize("kind", ["top_k", "crosscoder", "k_means"])
+@pytest.mark.parametrize("to", ["overtone", "saelens"])
+def test_where_there_are_no_signs_to_split_that_is_said_of_every_kind(kind, to, tmp_path, capsys):
+    save_dictionary(trained(kind), tmp_path / "made")
+    assert main(["convert", str(tmp_path / "made"), str(tmp_path / "out"), "--to", to, "--split-signs"]) == 2
+    line = capsys.readouterr().err
+    assert line.startswith("overtone: there are no signs to split") and "Leave --split-signs out" in line
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_folder_without_layers_and_a_place_that_is_missing_are_told(source, tmp_path, capsys):
     words = ["convert", str(source), str(tmp_path / "out"), "--to"]
     assert main([*words, "saelens", "--from", "circuit_tracer"]) == 2

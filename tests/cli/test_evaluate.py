@@ -128,7 +128,8 @@ def test_a_transcoder_is_tried_on_what_it_predicts(tmp_path, capsys):
     data = told(capsys, *words, "--target", "out")
     assert coding(data, MAP)["fvu"]["value"] < 1e-6 and "lengths" in data["left_out"]
     assert "predicts the states of another site" in refused(capsys, *words)
-    assert "nothing to pursue" in refused(capsys, *words, "--target", "out", "--pursuit", "matching")
+    line = refused(capsys, *words, "--target", "out", "--pursuit", "matching")
+    assert "this dictionary does not write" in line and "nothing to pursue. Leave pursuits out" in line
 
 
 def test_people_see_tables_and_a_report_is_kept(rows, tmp_path, capsys):

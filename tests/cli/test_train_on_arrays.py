@@ -127,6 +127,16 @@ def test_one_command_line_serves_all_kinds(kind, left_out, file, tmp_path, capsy
     assert {"top_k": settings.get("k"), "relu_l1": settings.get("target_l0")}.get(kind, 2) == 2
 
 
+def test_a_fraction_of_active_latents_is_taken_or_refused_in_the_same_words_as_by_the_kind(file, tmp_path, capsys):
+    words = ["--activations", file, "--latents", "16", "--out", tmp_path / "made"]
+    found = told(capsys, "batch_top_k", *words, "--k", "1.4", "--tokens", "20000", "--batch-rows", "100", "--json")
+    assert found["l0"] == pytest.approx(1.4, rel=0.1)
+    assert load_dictionary(tmp_path / "made").origin["settings"]["k"] == 1.4
+    assert "--k 1.4" in (tmp_path / "made" / "README.md").read_text()
+    assert "k=1.4: use a whole number" in complaint(capsys, "top_k", *words, "--k", "1.4")
+    assert "'many' is no number." in complaint(capsys, "batch_top_k", *words, "--k", "many")
+
+
 def test_the_speed_of_a_kind_that_is_fitted_at_once_is_of_the_rows_that_there_are(file, tmp_path, capsys):
     words = ["pca", "--activations", file, "--latents", "8", "--json", "--tokens", 10**7, "--out", tmp_path / "made"]
     began = time.perf_counter()

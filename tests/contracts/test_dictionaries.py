@@ -1,5 +1,7 @@
 """The laws of all dictionaries, run over the catalogue: a new preset is tested by being there."""
 
+from typing import get_type_hints
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -197,6 +199,25 @@ def test_sparsity_is_what_the_settings_say(name):
     for rows, where in ((x, "that it was trained on"), (others(), "it has not seen")):
         found = float(dictionary.encode(rows).counts().float().mean())
         assert found == pytest.approx(spent, rel=0.05), f"a threshold keeps L0 within 5 % on rows {where}"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_batch_keeps_the_nearest_whole_number_to_k_times_its_rows(name, tmp_path):
+    thing, k = ENTRIES[name].thing, 1.4
+    if get_type_hints(thing).get("k") != int | float:
+        pytest.skip("this preset does not choose over the batch")
+    scope = {"scope": "batch"} if "scope" in thing.__dataclass_fields__ else {}
+    dictionary = train(thing.example(n_latents=LATENTS, k=K).replaced(k=k, **scope), states(), n_tokens=20_000)
+    for rows in (1, 7, ROWS):  # 1.4, 9.8 and 280
+        dictionary.train()
+        chosen = dictionary.encode(states(1, rows) * 10).counts().sum()
+        dictionary.eval()
+        assert chosen == round(k * rows)
+    loaded = load_dictionary(save_dictionary(dictionary, tmp_path / "made"))
+    assert loaded.spec() == dictionary.spec() and loaded.train().encode(states()).counts().sum() == round(k * ROWS)
+    assert torch.equal(loaded.eval().encode(states()).dense(), dictionary.encode(states()).dense())
+    assert float(loaded.encode(states()).counts().float().mean()) == pytest.approx(k, rel=0.05)
+    assert float(loaded.encode(others()).counts().float().mean()) == pytest.approx(k, rel=0.1)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -24,7 +24,8 @@ from overtone.dictionaries.maintainers.zipf import ZipfDensity
 from overtone.dictionaries.scores import GradientWeighted
 from overtone.dictionaries.selectors.energy import Energy
 from overtone.dictionaries.slices import Slice
-from overtone.training import passes
+from overtone.training import passes, step
+from overtone.training.distributed import slice_step
 from overtone.training.distributed.elsewhere import Elsewhere
 from overtone.training.distributed.join import SPLITS, Sharing
 from overtone.training.run import Run
@@ -113,7 +114,10 @@ def without_values(dictionary) -> list[str]:
 def test_sharing_a_training_changes_nothing(name, split, tmp_path):
     preset = ENTRIES[name].thing.example(n_latents=LATENTS, k=K)
     if split == "latents" and name in WHOLE:
-        with pytest.raises(CapabilityError, match=f"{WHOLE[name]}.*split='rows'"):
+        with pytest.raises(
+            CapabilityError,
+            match=rf"^the latents of this kind .*{WHOLE[name]}.*\(--split rows, in Python split='rows'\)",
+        ):
             together(2, lambda world: trained(preset, split, world))
     else:
         check(preset, split, 2, tmp_path)
@@ -153,6 +157,22 @@ def check(preset, split, size, folder):
         assert run.records[-1].share_dead == pytest.approx(alone.records[-1].share_dead)
         assert run.records[-1].loss == pytest.approx(alone.records[-1].loss)
         assert run.records[-1].told == pytest.approx(alone.records[-1].told)
+
+
+@pytest.mark.parametrize("dense", [True, False])
+@pytest.mark.parametrize("name", ["top_k", "abs_top_k", "batch_top_k"])
+def test_dead_latents_of_all_slices_are_decoded_alike_densely_and_place_by_place(name, dense, monkeypatch, tmp_path):
+    """As in one process, with slices that have more and fewer dead latents than are decoded in a row, or none."""
+    seen = []
+
+    def counted(model, centred, centre, latents, among):
+        seen.append(len(latents))
+        return step.decoded_densely(model, centred, centre, latents, among)
+
+    monkeypatch.setattr(slice_step, "decoded_densely", counted)
+    monkeypatch.setattr(step, "DENSE_WITH", LATENTS if dense else 0)
+    check(replace(ENTRIES[name].thing.example(n_latents=LATENTS, k=1), k_aux=1), "latents", 3, tmp_path)
+    assert {0, 1, 2} <= set(seen) if dense else not seen
 
 
 SPREAD = pytest.mark.parametrize("name", sorted(ENTRIES.keys() - WHOLE.keys()))

@@ -14,6 +14,7 @@ from overtone.core.errors import SettingError, ShapeError
 from overtone.dictionaries.codes import Support
 from overtone.dictionaries.kernels.dispatch import kernels_for
 from overtone.dictionaries.preset import Preset, preset
+from overtone.dictionaries.presets.batch_top_k import BatchTopK
 from overtone.dictionaries.presets.crosscoder import Crosscoder
 from overtone.dictionaries.presets.gated import Gated
 from overtone.dictionaries.presets.jump_relu import JumpReLU
@@ -59,8 +60,8 @@ WRONG = {
     float: [math.nan, math.inf, -math.inf, -1, "4", True, 10**400],
     bool: ["yes", 1],
     str: [3, "none such"],
+    int | float: [-1, 0, 0.0, math.nan, math.inf, "4", True, 10**400],
 }
-ALLOWED = {("poly_sae", "scope")}  # refused when the dictionary is built
 
 
 def hinted():
@@ -69,6 +70,7 @@ def hinted():
         hints = get_type_hints(entry.thing)
         for knob in (f.name for f in fields(entry.thing)):
             kinds = [kind for kind in get_args(hints[knob]) or (hints[knob],) if kind is not NoneType]
+            kinds = [int | float] if kinds == [int, float] else kinds
             several = get_origin(hints[knob]) is tuple
             values = [(value,) for value in WRONG[int]] + [3] if several else WRONG[kinds[0]]
             values = values + ([] if NoneType in get_args(hints[knob]) else [None])
@@ -80,11 +82,21 @@ def hinted():
 def test_a_knob_of_another_type_or_range_is_refused_by_name(name, knob, values):
     kind = ENTRIES[name].thing
     for value in values:
-        if value == "none such" and (name, knob) in ALLOWED:
-            continue
         with pytest.raises(SettingError, match=knob) as told:
             kind(**{"n_latents": 16, **({"k": 4} if "k" in kind.__dataclass_fields__ else {}), knob: value})
         assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize("kind", [name for name in ENTRIES if "k" in ENTRIES[name].thing.__dataclass_fields__])
+def test_a_fraction_of_active_latents_is_for_kinds_that_choose_over_the_batch(kind):
+    thing = ENTRIES[kind].thing
+    shared = get_type_hints(thing)["k"] == int | float
+    if shared:
+        asked = thing(16, k=1.4, **({"scope": "batch"} if "scope" in thing.__dataclass_fields__ else {}))
+        assert asked.k == 1.4 and thing.from_dict(asked.to_dict()) == asked
+    if not shared or "scope" in thing.__dataclass_fields__:
+        with pytest.raises(SettingError, match=r"k=1.4\b.* whole number.*batch_top_k"):
+            thing(16, k=1.4)
 
 
 @pytest.mark.parametrize("target", [0, 17, math.nan])
@@ -98,6 +110,8 @@ def test_an_aim_lies_among_the_latents(target):
 def test_numbers_of_other_libraries_and_lists_are_taken_as_pythons():
     made = TopK(np.int64(16), k=np.int32(4), aux_weight=np.float32(0.5))
     assert made == TopK(16, k=4, aux_weight=0.5) and type(made.k) is int and made.from_dict(made.to_dict()) == made
+    shared = BatchTopK(16, k=np.float32(4))
+    assert type(shared.k) is int and type(BatchTopK(16, k=np.float64(1.5)).k) is float
     assert Crosscoder(16, k=4, widths=[3, 4]).widths == (3, 4)
 
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from overtone.core.errors import SettingError
-from overtone.dictionaries.selectors.rank import Rank, top_indices, top_mask
+from overtone.dictionaries.selectors.rank import Rank, places, top_indices, top_mask
 from overtone.dictionaries.selectors.threshold import Threshold
 
 
@@ -43,16 +43,25 @@ def settled(rank, scores):
 
 
 @settings(deadline=None, max_examples=40)
-@given(rows=st.integers(1, 30), latents=st.integers(1, 40), k=st.integers(1, 6), seed=st.integers(0, 9))
+@given(
+    rows=st.integers(1, 30), latents=st.integers(1, 40), seed=st.integers(0, 9),
+    k=st.integers(1, 6) | st.floats(0.05, 6).filter(lambda k: (10 * k) % 1),
+)  # fmt: skip
 def test_a_batch_keeps_its_budget_of_the_best_positive_scores(rows, latents, k, seed):
     rank, generator = Rank("batch", min(k, latents)), torch.Generator().manual_seed(seed)
     for scale in (1.0, 0.1, 10.0):  # the hint of one batch is wrong for the next
         scores = scale * torch.randn(rows, latents, generator=generator)
-        mask, wanted = settled(rank, scores), min(rank.budget * rows, int((scores > 0).sum()))
+        mask, wanted = settled(rank, scores), min(max(1, round(rank.budget * rows)), int((scores > 0).sum()))
         assert int(mask.sum()) == wanted and (scores[mask] > 0).all()
         if wanted:
             rest = scores[~mask]
             assert not len(rest) or scores[mask].min() >= rest.max()
+
+
+@given(rows=st.integers(1, 10**6), k=st.floats(0.01, 100))
+def test_a_fraction_of_places_is_rounded_to_the_nearest_number_above_none(rows, k):
+    assert abs(places(k, rows) - k * rows) <= 0.5 or (places(k, rows) == 1 and k * rows < 0.5)
+    assert places(1.4, 5 * rows) == 7 * rows and places(2, rows) == 2 * rows
 
 
 def test_equal_scores_at_the_cut_go_to_earlier_places():
@@ -82,5 +91,7 @@ def test_impossible_ranks_are_refused():
         Rank("column", 1)
     with pytest.raises(SettingError, match="at least 1"):
         Rank("row", 0)
+    with pytest.raises(SettingError, match=r"k=1.4 .* each row keeps a whole number. Use a whole k, or .* the batch"):
+        Rank("row", 1.4)
     with pytest.raises(SettingError, match="only 4 latents"):
         Rank("row", 5).check(4)

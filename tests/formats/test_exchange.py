@@ -1,6 +1,7 @@
 """Round trips through every format, what goes beside it, and what is refused."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy
@@ -8,9 +9,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from format_dictionaries import PRESETS, plain, states, trained
+from format_dictionaries import PRESETS, fitted, plain, states, trained
 from overtone.core.catalogue import entries
 from overtone.core.errors import CapabilityError, SettingError, StoreError
+from overtone.dictionaries.presets.batch_top_k import BatchTopK
+from overtone.dictionaries.presets.gba import GBA
 from overtone.dictionaries.storage import load_dictionary
 from overtone.formats.choices import Choices
 from overtone.formats.exchange import convert, export_dictionary, import_dictionary, writable
@@ -98,12 +101,54 @@ def test_a_threshold_is_written_as_jumprelu_with_the_conventions_said(tmp_path):
     assert theta.shape == (8,) and len(theta.unique()) == 1 and theta[0] > 0
 
 
+def test_a_fraction_of_active_latents_is_a_threshold_like_any_other(tmp_path):
+    dictionary = fitted(BatchTopK(8, k=1.4))
+    for format in ("saelens", "dictionary_learning"):
+        written = export_dictionary(dictionary, tmp_path / format, format)
+        read = import_dictionary(written.folder)
+        assert written.exact and read.facts["k"] == 1.4
+        assert_same_bits(read.dictionary, dictionary.folded())
+    assert any("has room for a whole k only, which it does not encode by: 1 was" in note for note in written.notes)
+    assert int(load_file(tmp_path / "dictionary_learning" / "ae.safetensors")["k"]) == 1
+
+
 def test_changed_weights_are_believed_not_the_file_beside_them(tmp_path):
     export_dictionary(trained("batch_top_k"), tmp_path / "out", "saelens")
     path = tmp_path / "out" / "sae_weights.safetensors"
     save_file({**load_file(path), "threshold": torch.full((8,), 0.25)}, path)
-    read = import_dictionary(tmp_path / "out").dictionary
-    assert torch.equal(read.selection.theta, torch.full((8,), 0.25))
+    read = import_dictionary(tmp_path / "out")
+    assert torch.equal(read.dictionary.selection.theta, torch.full((8,), 0.25))
+    assert "sae_weights.safetensors is not what was written with it" in " ".join(read.notes)
+
+
+@pytest.mark.parametrize("harm", ["of another", "edited", "cut", "missing", "of other sizes, and never hashed"])
+def test_vectors_beside_that_belong_elsewhere_are_not_used_and_that_is_said(harm, tmp_path):
+    """The scale of GBA's encoder lies beside SAELens' folder: that of another dictionary would change its codes."""
+    folder, other, x = tmp_path / "out", tmp_path / "other", states(100, 8)
+    export_dictionary(trained("gba"), folder, "saelens")
+    assert import_dictionary(folder).notes == ()
+    different = fitted(GBA(8 if harm == "of another" else 9))
+    different.encoder.scale.data.mul_(3)
+    export_dictionary(different, other, "saelens")
+    main, vectors = json.loads((folder / "overtone.json").read_text()), folder / "overtone.safetensors"
+    before = import_dictionary(folder).dictionary.encode(x).dense()
+    if harm.startswith("of"):
+        shutil.copy(other / vectors.name, vectors)
+        if "never" in harm:  # as older versions wrote it
+            del main["files"][vectors.name]
+        (folder / "overtone.json").write_text(json.dumps(main))
+    elif harm == "edited":
+        save_file({name: 2 * value for name, value in load_file(vectors).items()}, vectors)
+    elif harm == "cut":
+        vectors.write_bytes(vectors.read_bytes()[:-4])
+    else:
+        vectors.unlink()
+    read = import_dictionary(folder)
+    torch.testing.assert_close(read.dictionary.encode(x).dense(), before)
+    assert (
+        len(read.notes) == 1 and "overtone.json was not used" in read.notes[0] and "write the folder" in read.notes[0]
+    )
+    assert ("overtone.safetensors is not what was written with it" in read.notes[0]) == ("never" not in harm)
 
 
 def test_a_convert_through_three_formats_ends_where_it_began(tmp_path):

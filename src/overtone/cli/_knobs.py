@@ -15,7 +15,7 @@ def knobs(preset: type) -> list[tuple[str, Any, Field]]:
     """Fields for `make_dataclass`, one per knob of a preset class."""
     types = get_type_hints(preset)
     told = {name: _in_full(name, text) for name, text in descriptions(preset).items()}
-    return [(f.name, _annotated(types[f.name], told.get(f.name, "")), _default(f)) for f in fields(preset)]
+    return [(f.name, _annotated(f.name, types[f.name], told.get(f.name, "")), _default(f)) for f in fields(preset)]
 
 
 def made(preset: type, options: Any) -> Any:
@@ -49,7 +49,9 @@ def _in_full(name: str, text: str) -> str:
     return text
 
 
-def _annotated(kind: Any, told: str) -> Any:
+def _annotated(name: str, kind: Any, told: str) -> Any:
+    if name == "k" and kind is int:  # the preset says who takes fractions
+        return Annotated[int | float, tyro.conf.arg(help=told or None, metavar="INT")]
     return Annotated[kind, tyro.conf.arg(help=told or None)]
 
 

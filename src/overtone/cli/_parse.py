@@ -63,7 +63,8 @@ def parse(kind: type[_Options], verb: str, words: list[str]) -> _Options:
 
 
 def _registry() -> Any:
-    """How values are read that tyro would read otherwise: true and false, where nothing may be said too."""
+    """How values are read that tyro would read otherwise: true and false, where nothing may be said too, and numbers
+    that may be whole or not."""
     from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
     registry, values = ConstructorRegistry(), {"true": True, "false": False, "none": None}
@@ -81,6 +82,22 @@ def _registry() -> Any:
             nargs=1, metavar="{true,false}", instance_from_str=read,
             is_instance=lambda value: value is None or isinstance(value, bool),
             str_from_instance=lambda value: [str(value).lower()],
+        )  # fmt: skip
+
+    def number(words: list[str]) -> int | float:
+        try:
+            found = float(words[0])
+            return int(found) if found.is_integer() else found
+        except ValueError:
+            raise ValueError(f"{words[0]!r} is no number.") from None
+
+    @registry.primitive_rule
+    def of_numbers(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec | None:
+        if info.type != int | float:
+            return None
+        return PrimitiveConstructorSpec(
+            nargs=1, metavar="NUM", instance_from_str=number,
+            is_instance=lambda value: isinstance(value, int | float), str_from_instance=lambda value: [str(value)],
         )  # fmt: skip
 
     return registry

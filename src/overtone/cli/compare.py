@@ -46,8 +46,9 @@ class Options(Shell):
     """Array of gradients, for kinds that select by them; a store knows its own."""
     n_latents: int = 512
     """Latents of every dictionary."""
-    k: tuple[int, ...] = (16,)
-    """Active latents per row that everyone is asked for; several give a curve."""
+    k: tuple[int | float, ...] = (16,)
+    """Active latents per row that everyone is asked for; several give a curve. A fraction leaves out kinds that choose
+    within each row."""
     n_tokens: int = 200_000
     """Rows to train each on, over as many passes as that takes."""
     batch_rows: int = 512
@@ -121,7 +122,7 @@ def show(data: dict[str, Any], console: Console) -> None:
 
     several = len(data["settings"]["ks"]) > 1
     table = table_of("error %", "active", "dead %", "stable", "seconds", "products")
-    asked: int | None = 0
+    asked: int | float | None = 0
     for one in data["standings"]:
         if one["k"] is None and asked is not None:
             table.add_row("[italic]without a budget[/italic]")

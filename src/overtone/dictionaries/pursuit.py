@@ -37,9 +37,9 @@ class Pursuit(Dictionary, kind="dictionary.pursuit"):
         can = host.capabilities
         if not can.linear_decoder or can.decode_needs_input or can.predicts_other_states:
             raise CapabilityError(
-                f"{host.kind} does not write the states that it reads as a sum of atoms and a constant, so there is "
-                "nothing to pursue. Use a dictionary with capabilities.linear_decoder, and without decode_needs_input "
-                "and predicts_other_states."
+                "this dictionary does not write the states that it reads as a sum of atoms and a constant, so there is "
+                "nothing to pursue. Leave pursuits out, or take one that does, such as top_k (its capabilities: "
+                "linear_decoder, not decode_needs_input, not predicts_other_states)."
             )
         require(method in METHODS, f"method={method!r}.{nearest(method, METHODS)} Pursuits are {', '.join(METHODS)}.")
         require(1 <= k <= host.n_latents, f"k={k} steps over {host.n_latents} atoms: use 1 to {host.n_latents}.")

@@ -68,8 +68,8 @@ def quasi_orthogonality(dictionary: Dictionary, x: Tensor, codes: SparseCodes | 
     if not can.linear_decoder or can.decode_needs_input or can.predicts_other_states:
         raise CapabilityError(
             "lengths of codes and states compare where the states that are read are written as a sum of atoms and a "
-            "constant, which this dictionary does not do. Use one with capabilities.linear_decoder, and without "
-            "decode_needs_input and predicts_other_states."
+            "constant, which this dictionary does not do. Use one that does, such as top_k (its capabilities: "
+            "linear_decoder, not decode_needs_input, not predicts_other_states)."
         )
     codes = dictionary.encode(x) if codes is None else codes
     none = codes.values.new_zeros(1, 1)

@@ -1,8 +1,9 @@
 """overtone.json and overtone.safetensors: what a foreign format cannot hold, kept beside it, so that nothing is lost.
 
 They name the parts of the dictionary, its origin, facts, its scalars (a single threshold, the spread of the states) and
-what the format has no place for, or vectors that it wants in another form, and the hashes of the files they belong to:
-if those were changed since, they are not used. A matrix that the format holds in another form is not kept twice.
+what the format has no place for, or vectors that it wants in another form, and the hashes of the files they belong to
+and of each other: what was changed since, or comes from another folder, is not used, and the reader says so. A matrix
+that the format holds in another form is not kept twice.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,12 +28,12 @@ def keep(path: Path, model: Autoencoder, facts: Mapping[str, Any], files: Sequen
     exact = all(tensor.ndim < 2 or name not in held for name, tensor in missing.items())
     if not exact:
         back.origin, model, missing = model.origin, back, {}
-    tensors = {name: tensor for name, tensor in missing.items() if tensor.ndim}
+    tensors, more = {name: tensor for name, tensor in missing.items() if tensor.ndim}, path.with_suffix(".safetensors")
     if tensors:
-        save_file(tensors, path.with_suffix(".safetensors"))
+        save_file(tensors, more)
     data = {
         "written_by": f"overtone {library_version()}",
-        "files": {file.name: file_hash(file) for file in files},
+        "files": {file.name: file_hash(file) for file in (*files, *([more] if tensors else []))},
         "spec": model.spec(),
         "scalars": {name: _plain(tensor) for name, tensor in model.state_dict().items() if tensor.ndim == 0},
         "tensors": sorted(tensors),
@@ -63,23 +64,36 @@ def _missing(model: Autoencoder, back: Autoencoder) -> dict[str, torch.Tensor]:
     }
 
 
-def restored(path: Path, read: Autoencoder) -> tuple[Autoencoder, dict[str, Any]]:
-    """(dictionary, facts): the dictionary that was exported, from what its format holds (`read`) and the file `path`.
+def restored(path: Path, read: Autoencoder) -> tuple[Autoencoder, dict[str, Any], tuple[str, ...]]:
+    """(dictionary, facts, notes): the dictionary that was exported, from what its format holds (`read`) and the file
+    `path`.
 
-    Without such a file, or if it belongs to other files or other parts, `read` itself and no facts.
+    Without such a file, or if it belongs to other files or other parts, `read` itself and no facts; a note then says
+    what was not used, and why.
     """
     if not path.is_file():
-        return read, {}
+        return read, {}, ()
     data = read_json(path)
     try:
-        if any(file_hash(path.parent / name) != digest for name, digest in data["files"].items()):
-            return read, {}
+        if changed := [name for name, digest in data["files"].items() if not _same(path.parent / name, digest)]:
+            return read, {}, (_unused(path, f"{', '.join(changed)} is not what was written with it"),)
         tensors = read_safetensors(path.with_suffix(".safetensors")) if data["tensors"] else {}
         model = _filled(rebuild(data["spec"]), read.state_dict() | tensors, data["scalars"])
     except (AttributeError, KeyError, OSError, StoreError, TypeError, ValueError):
-        return read, {}
+        return read, {}, (_unused(path, "it does not fit the dictionary, or is damaged"),)
     model.origin = data.get("origin", {})
-    return model.eval().requires_grad_(False), data.get("facts", {})
+    return model.eval().requires_grad_(False), data.get("facts", {}), ()
+
+
+def _same(file: Path, digest: str) -> bool:
+    return file.is_file() and file_hash(file) == digest
+
+
+def _unused(path: Path, why: str) -> str:
+    return (
+        f"{path.name} was not used, nor what it names, since {why}: the dictionary is what the format alone holds. If "
+        "that is not meant, write the folder again"
+    )
 
 
 def _filled(model: Any, tensors: Mapping[str, torch.Tensor], scalars: Mapping[str, Any]) -> Any:

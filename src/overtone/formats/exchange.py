@@ -14,6 +14,7 @@ from overtone.formats import beside
 from overtone.formats.choices import Choices
 from overtone.formats.format import Format
 from overtone.formats.places import filled, find
+from overtone.formats.plain import NO_SIGNS
 from overtone.formats.translate import dictionary_of, folded, plain_of
 
 OWN = "overtone"
@@ -60,10 +61,10 @@ def import_dictionary(source: str | Path, format: str = "", choices: Choices | N
         manifest = read_manifest(place, "dictionary", check_files=False)
         return Imported(load_dictionary(place), OWN, dict(manifest.facts), sources=dict(manifest.sources))
     read = known.read(place, choices or Choices())
-    dictionary, kept = beside.restored(known.beside(place), dictionary_of(read.plain))
+    dictionary, kept, unused = beside.restored(known.beside(place), dictionary_of(read.plain))
     if not dictionary.origin:
         dictionary.origin = {"format": known.name, "source": str(source)}
-    return Imported(dictionary, known.name, {**read.facts, **kept}, read.notes)
+    return Imported(dictionary, known.name, {**read.facts, **kept}, (*read.notes, *unused))
 
 
 def export_dictionary(
@@ -79,6 +80,8 @@ def export_dictionary(
     """
     folder, facts, dictionary = Path(folder), dict(facts or {}), _on_cpu(dictionary)
     known = _format(format)
+    if split_signs and not dictionary.capabilities.signed_codes:
+        raise CapabilityError(NO_SIGNS)
     if known is None:
         written = dictionary_of(plain_of(dictionary).split()) if split_signs else dictionary
         saved = save_dictionary(written, folder, facts=facts)

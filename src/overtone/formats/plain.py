@@ -17,6 +17,11 @@ from torch import Tensor
 
 from overtone.core.errors import CapabilityError
 
+NO_SIGNS = (
+    "there are no signs to split: no value of this dictionary's codes is negative. Leave --split-signs out (in Python "
+    "split_signs)."
+)
+
 
 @dataclass(frozen=True)
 class Positive:
@@ -120,7 +125,7 @@ class Plain:
         CapabilityError if nothing is signed.
         """
         if not self.rule.signed:
-            raise CapabilityError("split_signs: this dictionary's codes have no negative values. Leave the option out.")
+            raise CapabilityError(NO_SIGNS)
         rule: Rule = Positive()
         if isinstance(self.rule, Above):
             rule = Above(torch.cat([self.rule.theta, self.rule.theta]))

@@ -73,7 +73,7 @@ def folded(dictionary: Dictionary) -> Autoencoder:
 def _refusal(kind: str) -> str:
     return (
         f"other formats hold matrices and a rank, a threshold or gates; this dictionary has {kind}, which is none of "
-        "them. Keep it in overtone's own format (--to overtone)."
+        "them. Keep it as it is in overtone's own format (--to overtone)."
     )
 
 
@@ -94,7 +94,7 @@ def _rule_of(model: Autoencoder) -> Rule:
         theta = selection.theta.detach().float().expand(model.n_latents).clone()
         return Positive() if not signed and not bool(theta.any()) else Above(theta, signed)
     if isinstance(selection, Rank) and selection.scope == "row":
-        return Best(selection.budget, signed)
+        return Best(selection.per_row, signed)
     raise CapabilityError(_refusal(selection.kind))
 
 

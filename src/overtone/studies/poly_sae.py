@@ -130,7 +130,7 @@ def on_states(size: Size, states: LabelledStates) -> Comparison:
     seeds = {rows: seed for seed, rows in samples.items()}
 
     def readings(dictionary: Dictionary, rows: Sample) -> dict[str, float]:
-        found = {"probing": states.recognition(dictionary, size.site, seeds[rows])}
+        found = {"auroc": states.recognition(dictionary, size.site, seeds[rows])}
         if dictionary.capabilities.linear_decoder:
             return found
         pairs = interactions(dictionary, dictionary.encode(rows.held_out), least=10)
@@ -190,9 +190,9 @@ def reality(found: Comparison) -> tuple[Finding, ...]:
     return (
         _ratio("d.top_k", claim.format("TopK"), found, ROW, None, 1.05, "MSE 0.52 to 0.55 (GPT-2)"),
         _ratio("d.batch", claim.format("BatchTopK"), found, BATCH, None, 1.05, "MSE 1.58 to 1.68 (Gemma-2-2B)"),
-        found.against("e.probing", "its latents recognise labels better than TopK's", POLY, ROW, "probing",
+        found.against("e.probing", "its latents recognise labels better than TopK's", POLY, ROW, "auroc",
                       better="higher", paper="F1 67.1 to 77.9 (GPT-2)"),
-        found.against("e.batch", "and better than BatchTopK's", POLY, BATCH, "probing", better="higher",
+        found.against("e.batch", "and better than BatchTopK's", POLY, BATCH, "auroc", better="higher",
                       paper="F1 65.7 to 78.0 (GPT-2)"),
         Finding(
             "f.cooccurrence", "interaction strength hardly follows co-occurrence (0.2), less than covariance does",

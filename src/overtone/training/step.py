@@ -5,7 +5,7 @@ the step then takes them. Which way it goes is decided on the batch itself, so t
 Objectives that look at latents which were not selected take the dense way always.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -176,8 +176,9 @@ class Step(OfAllLatents):
     def decoded_from(self, latents: Tensor, k: int) -> Tensor:
         """(rows, width) decoding, without the constant, of the k best-scored of some latents in each row."""
         model = self.dictionary
-        if model.decoder.linear and len(latents) <= DENSE_WITH * k:
-            return self._decoded_densely(latents, k)
+        if model.decoder.linear and densely_from(latents, k):
+            among = None if k >= len(latents) else lambda scores: top_mask(scores, k)
+            return decoded_densely(model, self.centred, model.centre(), latents, among)
         weight, bias = model.encoder.affine(model.decoder)
         with torch.no_grad():
             few = dense.product(self.centred, weight[latents]).add_(bias[latents])
@@ -192,22 +193,33 @@ class Step(OfAllLatents):
             return model.decoder(support.codes(values), self.inputs) - model.decoder.constant(self.inputs)
         return self.kernels.decode(values, model.decoder.rows(), support)
 
-    def _decoded_densely(self, latents: Tensor, k: int) -> Tensor:
-        """`decoded_from` by dense products with the rows of these latents."""
 
-        def at(vector: Tensor) -> Tensor:
-            return vector.index_select(0, latents)
+def densely_from(latents: Tensor, k: int) -> bool:
+    """Whether the k best of some latents in each row are decoded by dense products."""
+    return len(latents) <= DENSE_WITH * k
 
-        model = self.dictionary
-        weight, bias = model.encoder.affine(model.decoder)
-        u = dense.preactivations(self.centred, model.centre(), rows_of(weight, latents), at(bias))
-        heads = model.heads_of(u, at, {})
-        values = model.value(heads, at)
-        if k < len(latents):
-            with torch.no_grad():
-                chosen = top_mask(model.score(heads, at), k)
-            values = values * chosen
-        return dense.decode(values, rows_of(model.decoder.rows(), latents))
+
+def decoded_densely(
+    model: Autoencoder, centred: Tensor, centre: Tensor | float, latents: Tensor,
+    among: Callable[[Tensor], Tensor] | None,
+) -> Tensor:  # fmt: skip
+    """(rows, width) decoding, without the constant, of some latents by dense products with their rows, with gradients.
+
+    centred: (rows, width) states less the centre, which is named beside them for its gradient; among: from (rows, n)
+    scores of these latents a mask of the places that are decoded, None for all.
+    """
+
+    def at(vector: Tensor) -> Tensor:
+        return vector.index_select(0, latents)
+
+    weight, bias = model.encoder.affine(model.decoder)
+    heads = model.heads_of(dense.preactivations(centred, centre, rows_of(weight, latents), at(bias)), at, {})
+    values = model.value(heads, at)
+    if among is not None:
+        with torch.no_grad():
+            chosen = among(model.score(heads, at))
+        values = values * chosen
+    return dense.decode(values, rows_of(model.decoder.rows(), latents))
 
 
 def ending(dictionary: Autoencoder, given: Given, missed: Tensor) -> Step:

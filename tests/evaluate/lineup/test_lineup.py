@@ -39,6 +39,8 @@ def test_everyone_gets_the_same_width_and_budget_or_is_left_out_with_a_reason():
     assert settings["top_k"]["k"] == 4 and settings["gated"]["target_l0"] == 4.0
     assert {one.name for one in able if one.k is None} >= {"k_means"}
     assert {"transcoder", "skip_transcoder"} <= unable.keys() and "targets" in unable["transcoder"]
+    shared, within = entrants(("batch_top_k", "relu_l1", "top_k"), 32, 1.4, width=24)
+    assert [one.k for one in shared] == [1.4, 1.4] and "k=1.4: use a whole number" in within["top_k"]
 
 
 def test_a_budget_is_one_standing_and_who_has_none_stands_once(found):

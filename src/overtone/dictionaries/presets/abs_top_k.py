@@ -14,7 +14,6 @@ from dataclasses import dataclass
 
 import torch
 
-from overtone.core.settings import require
 from overtone.dictionaries.autoencoder import Autoencoder, linear_autoencoder
 from overtone.dictionaries.maintainers.base import Maintainer
 from overtone.dictionaries.maintainers.threshold_mean import ThresholdMean
@@ -24,7 +23,7 @@ from overtone.dictionaries.objectives.base import Objective
 from overtone.dictionaries.objectives.reconstruction import Reconstruction
 from overtone.dictionaries.preset import Preset, preset
 from overtone.dictionaries.scores import Magnitude
-from overtone.dictionaries.selectors.rank import Rank
+from overtone.dictionaries.selectors.rank import Rank, check_budget
 from overtone.dictionaries.values import Signed
 
 
@@ -37,17 +36,18 @@ from overtone.dictionaries.values import Signed
 class AbsTopK(Preset):
     """Keep the k largest magnitudes of each row, with their sign.
 
-    k: active latents per row; scope: "row", or "batch" for k per row on average; aux_weight, k_aux: as in TopK.
+    k: active latents per row; scope: "row", or "batch" for k per row on average, which may then be a fraction;
+    aux_weight, k_aux: as in TopK.
     """
 
-    k: int = 32
+    k: int | float = 32
     scope: str = "row"
     aux_weight: float = 1 / 32
     k_aux: int | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self.scope in ("row", "batch"), f"scope={self.scope!r}: rank within a 'row' or over a 'batch'.")
+        check_budget(self.scope, self.k)
 
     def build(self, width: int, generator: torch.Generator) -> Autoencoder:
         """An untrained dictionary."""

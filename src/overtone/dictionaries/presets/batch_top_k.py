@@ -29,11 +29,11 @@ from overtone.dictionaries.selectors.rank import Rank
 class BatchTopK(Preset):
     """Keep the k x rows largest pre-activations of each batch; a threshold stands in for that at inference.
 
-    k: mean active latents per row; aux_weight: weight of the auxiliary loss; k_aux: latents it may use
-    (None: width / 2).
+    k: mean active latents per row, which may be a fraction; aux_weight: weight of the auxiliary loss; k_aux: latents it
+    may use (None: width / 2).
     """
 
-    k: int = 32
+    k: int | float = 32
     aux_weight: float = 1 / 32
     k_aux: int | None = None
 

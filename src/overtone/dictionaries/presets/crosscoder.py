@@ -43,20 +43,20 @@ from overtone.dictionaries.values import Rectified
 class Crosscoder(Preset):
     """One code for several views of the same rows; each latent has a direction in each view.
 
-    k: mean active latents per row; sparsity: a price instead of the budget; views: number of views of equal width, for
-    one matrix that holds them beside each other; widths: of each view, where they differ (sites are a view each, and
-    tell both); aux_weight: as in TopK, without a price.
+    k: mean active latents per row, which may be a fraction; sparsity: a price instead of the budget; views: number of
+    views of equal width, for one matrix that holds them beside each other; widths: of each view, where they differ
+    (sites are a view each, and tell both); aux_weight: as in TopK, without a price.
     """
 
     several = True
-    k: int = 32
+    k: int | float = 32
     sparsity: float | None = None
     views: int | None = None
     widths: tuple[int, ...] = ()
     aux_weight: float = 1 / 32
 
     @classmethod
-    def example(cls, n_latents: int, k: int) -> "Crosscoder":
+    def example(cls, n_latents: int, k: int | float) -> "Crosscoder":
         """As for every preset, with two views of equal width."""
         return cls(n_latents, k=k, views=2)
 

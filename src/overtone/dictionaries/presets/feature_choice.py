@@ -35,11 +35,11 @@ from overtone.dictionaries.selectors.columns import Columns
 class FeatureChoice(Preset):
     """Keep, for each latent, the rows of a batch that want it most: so many as a Zipf law of its rank says.
 
-    k: mean active latents per row; exponent, shift: s and q of the law; aux_weight, k_aux: as in TopK; margin: share of
-    its expected density below which the auxiliary loss asks a latent.
+    k: mean active latents per row, which may be a fraction; exponent, shift: s and q of the law; aux_weight, k_aux: as
+    in TopK; margin: share of its expected density below which the auxiliary loss asks a latent.
     """
 
-    k: int = 32
+    k: int | float = 32
     exponent: float = 0.9
     shift: float = 1.0
     aux_weight: float = 1 / 32

@@ -8,7 +8,8 @@ Loss: mean over g of ||x - (z[:m_g] W_dec[:m_g] + b_dec)||^2 / var(x) + aux_weig
 Deviations: 1. the authors' code counts the reconstruction from b_dec alone as one term more and averages over G + 1;
 others sum, so that AuxK weighs 1/G as much; 2. `sampled` draws the prefixes of each batch from a Pareto law and keeps
 the latents sorted by what they contribute (maintainers/prefixes, Nabeshima's variant); 3. as in `batch_top_k`.
-Promises: as BatchTopK; with one group it is BatchTopK.
+Promises: as BatchTopK; with one group it is BatchTopK. Not that planted atoms come back: a short prefix misses less
+with a latent for several of them, and the loss is lower there than at the truth (docs/log, 2026-11-27).
 """
 
 from dataclasses import dataclass
@@ -35,11 +36,11 @@ from overtone.dictionaries.selectors.rank import Rank
 class Matryoshka(Preset):
     """Nested dictionaries in one: every prefix of the latents learns to reconstruct by itself.
 
-    k: mean active latents per row; groups: number of prefixes; sampled: draw them anew for each batch; aux_weight,
-    k_aux: as in TopK.
+    k: mean active latents per row, which may be a fraction; groups: number of prefixes; sampled: draw them anew for
+    each batch; aux_weight, k_aux: as in TopK.
     """
 
-    k: int = 32
+    k: int | float = 32
     groups: int = 5
     sampled: bool = False
     aux_weight: float = 1 / 32

@@ -11,6 +11,7 @@ auxiliary loss is normalised as AuxK, its weight and k_aux are those that recove
 Promises: as BatchTopK; with aux="dead" and equal weights it is BatchTopK.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -35,12 +36,12 @@ PAPER = "Adaptive sparse allocation with Mutual Choice and Feature Choice sparse
 class MutualChoice(Preset):
     """Keep the k x rows largest pre-activations of each batch; an auxiliary loss for latents below a Zipf law.
 
-    k: mean active latents per row; aux: whom the auxiliary loss asks, "zipf" or "dead"; aux_weight: its weight; k_aux:
-    latents it may use in a row (None: k); exponent, shift: s and q of the law; margin: share of its expected density
-    below which a latent is asked.
+    k: mean active latents per row, which may be a fraction; aux: whom the auxiliary loss asks, "zipf" or "dead";
+    aux_weight: its weight; k_aux: latents it may use in a row (None: k, rounded up); exponent, shift: s and q of the
+    law; margin: share of its expected density below which a latent is asked.
     """
 
-    k: int = 32
+    k: int | float = 32
     aux: str = "zipf"
     aux_weight: float = 1 / 4
     k_aux: int | None = None
@@ -59,7 +60,7 @@ class MutualChoice(Preset):
     def objectives(self) -> tuple[Objective, ...]:
         """Reconstruction and the auxiliary loss."""
         return Reconstruction(), ResidualAux(
-            self.aux_weight, self.k_aux or self.k, "zipf.under" if self.aux == "zipf" else ""
+            self.aux_weight, self.k_aux or math.ceil(self.k), "zipf.under" if self.aux == "zipf" else ""
         )
 
     def maintainers(self) -> tuple[Maintainer, ...]:

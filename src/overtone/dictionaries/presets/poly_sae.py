@@ -29,7 +29,7 @@ from overtone.dictionaries.objectives.base import Objective
 from overtone.dictionaries.objectives.reconstruction import Reconstruction
 from overtone.dictionaries.preset import Preset, preset
 from overtone.dictionaries.scores import PreActivation
-from overtone.dictionaries.selectors.rank import Rank
+from overtone.dictionaries.selectors.rank import Rank, check_budget
 from overtone.dictionaries.values import Rectified
 
 
@@ -38,18 +38,23 @@ from overtone.dictionaries.values import Rectified
 class PolySAE(Preset):
     """Decode a sparse code by a polynomial of degree 3 and low rank.
 
-    k: active latents per row; scope: "row" (TopK) or "batch" (BatchTopK); rank, square, cube: ranks of the linear,
-    quadratic and cubic parts (None: the width, and a twelfth of the rank); aux_weight, k_aux: as in top_k.
+    k: active latents per row; scope: "row" (TopK) or "batch" (BatchTopK, whose k may be a fraction); rank, square,
+    cube: ranks of the linear, quadratic and cubic parts (None: the width, and a twelfth of the rank); aux_weight,
+    k_aux: as in top_k.
     """
 
     least = {"square": 0, "cube": 0}
-    k: int = 32
+    k: int | float = 32
     scope: str = "row"
     rank: int | None = None
     square: int | None = None
     cube: int | None = None
     aux_weight: float = 1 / 32
     k_aux: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_budget(self.scope, self.k)
 
     def build(self, width: int, generator: torch.Generator) -> Autoencoder:
         """An untrained dictionary."""

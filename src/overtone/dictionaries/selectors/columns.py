@@ -8,13 +8,15 @@ from torch import Tensor
 from overtone.core.settings import require
 from overtone.dictionaries.codes import Support, counted
 from overtone.dictionaries.selectors.base import Rule, Selection
+from overtone.dictionaries.selectors.rank import check_budget, places
 from overtone.dictionaries.slices import Slice
 
 SPARE = 16  # nominees of a latent beyond twice its budget: enough that a batch rarely has to be looked at twice
 
 
 class Columns(Selection, kind="selection.columns"):
-    """The m_i best positive scores of each latent i among the rows of a batch, the m_i together `budget` x rows.
+    """The m_i best positive scores of each latent i among the rows of a batch, the m_i together `budget` x rows,
+    rounded as for `Rank`.
 
     `share` (latents,) says what part of the rows each latent gets, so that m_i = share_i x rows up to rounding; it
     starts even, and maintainers may change it. Rounding is systematic sampling: `phase` in [0, 1) shifts it, and moved
@@ -32,9 +34,9 @@ class Columns(Selection, kind="selection.columns"):
     share: Tensor
     phase: Tensor
 
-    def __init__(self, n_latents: int, budget: int) -> None:
+    def __init__(self, n_latents: int, budget: int | float) -> None:
         super().__init__()
-        require(budget >= 1, f"k={budget} active latents per row: use at least 1.")
+        check_budget("batch", budget)
         self.budget = budget
         self.register_buffer("theta", torch.zeros(n_latents))
         self.register_buffer("share", torch.full((n_latents,), budget / n_latents))
@@ -44,7 +46,7 @@ class Columns(Selection, kind="selection.columns"):
         self._lacking: Tensor | None = None
         self._generous = False
 
-    def arguments(self) -> dict[str, int]:
+    def arguments(self) -> dict[str, int | float]:
         """n_latents and budget; the rest is state."""
         return {"n_latents": self.theta.shape[0], "budget": self.budget}
 
@@ -59,9 +61,9 @@ class Columns(Selection, kind="selection.columns"):
         """(latents,) int64 m_i for a batch: together budget x rows, each within one of share x rows. Slices of the
         latents ask this together."""
         where = self.slice or Slice.all(len(self.share))
-        ends = where.whole(self.share).double().cumsum(0)
-        ends = ends * (self.budget * n_rows / ends[-1]) + self.phase
-        ends[-1] = self.budget * n_rows + self.phase
+        ends, total = where.whole(self.share).double().cumsum(0), places(self.budget, n_rows)
+        ends = ends * (total / ends[-1]) + self.phase
+        ends[-1] = total + self.phase
         starts = torch.cat([self.phase.view(1), ends[:-1]])
         return where.own((ends.floor() - starts.floor()).long().clamp(max=n_rows))
 

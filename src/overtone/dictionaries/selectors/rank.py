@@ -16,8 +16,9 @@ FIRST_MARGIN = 0.2  # until two batches have shown how far the cut moves
 class Rank(Selection, kind="selection.rank"):
     """The `budget` best-scored latents of each row (scope "row"), or the best budget x rows of a batch (scope "batch").
 
-    In scope "batch" the inference form is one threshold on the score, `theta`, learned while training (the running mean
-    of the smallest selected score), so that eval mode treats rows alone.
+    Over a batch the budget may be a fraction, such as 1.4: budget x rows is then rounded to the nearest whole number
+    (halves to the even one), at least 1. In scope "batch" the inference form is one threshold on the score, `theta`,
+    learned while training (the running mean of the smallest selected score), so that eval mode treats rows alone.
     Sources: Gao et al. 2024, arXiv 2406.04093; Bussmann et al. 2024, arXiv 2412.06410.
     """
 
@@ -25,10 +26,9 @@ class Rank(Selection, kind="selection.rank"):
     latents_compete = True
     sliceable = True
 
-    def __init__(self, scope: str, budget: int) -> None:
+    def __init__(self, scope: str, budget: int | float) -> None:
         super().__init__()
-        require(scope in ("row", "batch"), f"scope={scope!r}: a rank is taken over a 'row' or a 'batch'.")
-        require(budget >= 1, f"k={budget} active latents per row: use at least 1.")
+        check_budget(scope, budget)
         self.scope, self.budget = scope, budget
         self.rows_compete = self.has_threshold_form = scope == "batch"
         # Scores below the pivot will not make the cut, which moves by less than the margin from batch to batch: hints,
@@ -40,7 +40,7 @@ class Rank(Selection, kind="selection.rank"):
         if scope == "batch":
             self.register_buffer("theta", torch.zeros(()))
 
-    def arguments(self) -> dict[str, str | int]:
+    def arguments(self) -> dict[str, str | int | float]:
         """scope and budget."""
         return {"scope": self.scope, "budget": self.budget}
 
@@ -52,10 +52,15 @@ class Rank(Selection, kind="selection.rank"):
             f"Use k <= {n_latents}, or more latents.",
         )
 
+    @property
+    def per_row(self) -> int:
+        """The budget of each row, in scope "row"."""
+        return int(self.budget)
+
     def nominate(self, scores: Tensor, *, company: bool, states: Tensor | None = None) -> Support:
         """The best of each row; or what exceeds the hint (in company) or the threshold (alone)."""
         if self.scope == "row":
-            return Support.from_indices(top_indices(scores, self.budget), scores.shape[1])
+            return Support.from_indices(top_indices(scores, self.per_row), scores.shape[1])
         if not company:
             return Support.from_mask(scores > self.theta)
         if self._pivot is None:
@@ -65,14 +70,14 @@ class Rank(Selection, kind="selection.rank"):
     def rule(self, sample: Callable[[], Tensor], states: Tensor) -> Rule:
         """The best of each row, or what exceeds the hint."""
         if self.scope == "row":
-            return Rule(k=self.budget)
+            return Rule(k=self.per_row)
         if self._pivot is None:
             self._pivot = self._guess(sample())
         return Rule(floor=float(self._pivot))
 
     def alone(self) -> Rule:
         """The best of each row, or what exceeds the threshold."""
-        return Rule(k=self.budget) if self.scope == "row" else Rule(floor=float(self.theta))
+        return Rule(k=self.per_row) if self.scope == "row" else Rule(floor=float(self.theta))
 
     def _guess(self, scores: Tensor) -> float:
         """A score that about three times the budget exceeds, from at most 4096 of the scores."""
@@ -82,7 +87,7 @@ class Rank(Selection, kind="selection.rank"):
 
     def settle(self, nominees: Support, scores: Tensor) -> Tensor | None:
         """The best budget x rows positive scores; equal scores at the cut go to earlier rows, then earlier latents."""
-        wanted = self.budget * nominees.n_rows
+        wanted = places(self.budget, nominees.n_rows)
         if len(scores) == wanted or (len(scores) < wanted and self._pivot == 0):
             return torch.ones_like(scores, dtype=torch.bool)
         if len(scores) < wanted:
@@ -97,7 +102,7 @@ class Rank(Selection, kind="selection.rank"):
         if self.scope == "batch":
             return self.settle(nominees, scores)
         by_row = scores.view(nominees.n_rows, -1)
-        best = by_row.topk(self.budget, dim=1, sorted=False).indices
+        best = by_row.topk(self.per_row, dim=1, sorted=False).indices
         return torch.zeros_like(by_row, dtype=torch.bool).scatter_(1, best, True).view(-1)
 
     def _learn(self, cut: Tensor) -> None:
@@ -124,6 +129,23 @@ class Rank(Selection, kind="selection.rank"):
         if theta is not None and self.theta.dtype in (torch.float16, torch.bfloat16):
             self.theta = theta.to(self.theta.device)  # a running mean would stand still in half precision
         return self
+
+
+def check_budget(scope: str, budget: int | float) -> None:
+    """Raise SettingError unless a rank of this scope can have this budget: whole and at least 1 within each row, above
+    0 over a batch."""
+    require(scope in ("row", "batch"), f"scope={scope!r}: a rank is taken over a 'row' or a 'batch'.")
+    require(budget > 0, f"k={budget} active latents per row: use at least 1.")
+    require(
+        scope == "batch" or budget % 1 == 0,
+        f"k={budget} active latents per row: each row keeps a whole number. Use a whole k, or have k x rows chosen "
+        "over the batch (scope batch, or batch_top_k).",
+    )
+
+
+def places(budget: int | float, n_rows: int) -> int:
+    """How many places a budget per row comes to in a batch of rows: the nearest whole number, at least 1."""
+    return max(1, round(budget * n_rows))
 
 
 def top_indices(scores: Tensor, k: int) -> Tensor:

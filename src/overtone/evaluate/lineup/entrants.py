@@ -27,22 +27,22 @@ class Entrant:
 
     name: str
     preset: Preset
-    k: int | None
+    k: int | float | None
     paper: str
     role: str
 
 
 def entrants(
-    names: Sequence[str], n_latents: int, k: int, *, width: int, rounds: int = ROUNDS, gradients: bool = False
+    names: Sequence[str], n_latents: int, k: int | float, *, width: int, rounds: int = ROUNDS, gradients: bool = False
 ) -> tuple[list[Entrant], dict[str, str]]:
     """The presets of some names (none: all of the catalogue) with so many latents and active ones, and name -> reason
     for those that cannot stand beside the others.
 
-    A preset with a budget gets it; one with a price is steered to it (`target_l0`); one whose atoms are independent
-    gets at most `width` latents; one that is fitted in rounds gets at most `rounds` of them, over at most 2048 rows
-    where each goes over all; one for several views gets the states as one. Left out are presets that need more than
-    states (and, with `gradients`, these too), and those that cannot have such settings. Raises SettingError for an
-    unknown name.
+    A preset with a budget gets it (a fraction only where rows share it); one with a price is steered to it
+    (`target_l0`); one whose atoms are independent gets at most `width` latents; one that is fitted in rounds gets at
+    most `rounds` of them, over at most 2048 rows where each goes over all; one for several views gets the states as
+    one. Left out are presets that need more than states (and, with `gradients`, these too), and those that cannot have
+    such settings. Raises SettingError for an unknown name.
     """
     known = {name: lookup("dictionaries", name) for name in names} if names else entries("dictionaries")
     found, left_out = [], {}
@@ -60,7 +60,7 @@ def entrants(
     return found, left_out
 
 
-def _matched(thing: type[Preset], n_latents: int, k: int, rounds: int) -> Preset:
+def _matched(thing: type[Preset], n_latents: int, k: int | float, rounds: int) -> Preset:
     defaults: dict[str, Any] = {f.name: f.default for f in fields(thing)}
     settings = {"n_latents": n_latents, "k": k, "target_l0": float(k), "views": 1, "rows": MOST_ROWS}
     if "k" in defaults:

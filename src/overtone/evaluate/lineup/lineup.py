@@ -38,7 +38,7 @@ class Standing:
     """
 
     name: str
-    k: int | None
+    k: int | float | None
     role: str
     paper: str
     n_latents: int
@@ -66,7 +66,7 @@ class Lineup:
 
 
 def lineup(
-    sample: Callable[[int], Sample], *, n_latents: int, ks: Sequence[int], seeds: Sequence[int], n_tokens: int,
+    sample: Callable[[int], Sample], *, n_latents: int, ks: Sequence[int | float], seeds: Sequence[int], n_tokens: int,
     names: Sequence[str] = (), batch_rows: int = 512, lr: float | None = None, rounds: int = ROUNDS,
     keep: str | Path | None = None, quiet: bool | None = None, device: str = "cpu",
 ) -> Lineup:  # fmt: skip

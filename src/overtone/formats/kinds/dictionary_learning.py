@@ -93,6 +93,8 @@ class DictionaryLearning(Format):
         if plain.other_space or plain.skip is not None:
             raise CapabilityError("dictionary_learning holds no transcoders. Use saelens, circuit_tracer or overtone.")
         kind, plain, notes = _class_of(plain, _k(facts), self)
+        if kind == "BatchTopKSAE" and _trained_k(facts) != _k(facts):
+            notes.append(f"{kind} has room for a whole k only, which it does not encode by: {_k(facts)} was written")
         names, transposed, _ = LAYOUT[kind]
         encoder, decoder = (plain.encoder, plain.decoder.T) if transposed else (plain.encoder.T, plain.decoder)
         tensors = dict(zip(names, (encoder, plain.bias, decoder, plain.constant), strict=True))
@@ -146,9 +148,13 @@ def _in_scale(plain: Plain, kind: str, choices: Choices, where: Path) -> Plain:
 
 
 def _k(facts: Mapping[str, Any]) -> int | None:
-    """Active latents per row while training, where that is known: a number that BatchTopKSAE wants to have."""
-    k = facts.get("k") or (facts.get("dictionary_learning") or {}).get("k")
-    return int(k) if k else None
+    """Active latents per row while training, where that is known: a whole number that BatchTopKSAE wants to have."""
+    k = _trained_k(facts)
+    return max(1, round(k)) if k else None
+
+
+def _trained_k(facts: Mapping[str, Any]) -> int | float | None:
+    return facts.get("k") or (facts.get("dictionary_learning") or {}).get("k")
 
 
 def _class_of(plain: Plain, k: int | None, how: Format) -> tuple[str, Plain, list[str]]:

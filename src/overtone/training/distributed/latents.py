@@ -57,7 +57,7 @@ class LatentShare:
         if smallest < (needed if model.selection.latents_compete else 1):
             raise CapabilityError(
                 f"{world.size} processes hold {smallest} latents each, fewer than are active in a row. Use fewer "
-                "processes, or split the rows instead (split='rows')."
+                "processes, or split the rows instead (--split rows, in Python split='rows')."
             )
         self.model.selection.widen()  # hints that processes took from their own latents would differ
         self._lists: dict[str, tuple[Tensor, Tensor]] = {}
@@ -206,8 +206,9 @@ def _refuse_unsliceable(things: Iterable[Part | Objective | Maintainer]) -> None
         if not thing.sliceable:
             why = f" ({thing.indivisible})" if thing.indivisible else ""
             raise CapabilityError(
-                f"{type(thing).__name__} does not work on a slice of the latents{why}, so this dictionary cannot be "
-                "spread over processes. Split the rows instead (split='rows'), or use another kind, such as top_k."
+                f"the latents of this kind of dictionary cannot be spread over processes: {type(thing).__name__} does "
+                f"not work on a slice of them{why}. Split the rows instead (--split rows, in Python split='rows'), or "
+                "use another kind, such as top_k."
             )
 
 

@@ -17,7 +17,7 @@ from overtone.dictionaries.kernels import dense
 from overtone.dictionaries.kernels.dispatch import kernels_for
 from overtone.training.distributed.exchange import OWN, common, gathered, total
 from overtone.training.distributed.world import World
-from overtone.training.step import StepFields, active_rows
+from overtone.training.step import StepFields, active_rows, decoded_densely, densely_from
 
 
 class Cut:
@@ -197,6 +197,9 @@ def shared_centre(model: Autoencoder, world: World) -> Tensor | float:
 
 def _decoded_from(model: Autoencoder, world: World, centred: Tensor, latents: Tensor, k: int) -> Tensor:
     kernels, mine = kernels_for(centred.device), model.slice.inside(latents)
+    if densely_from(latents, k):
+        among = None if k >= len(latents) else lambda scores: _mask_of_best(scores, k, world)
+        return total(decoded_densely(model, centred, shared_centre(model, world), mine, among), world)
     weight, bias = model.encoder.affine(model.decoder)
     with torch.no_grad():
         few = linear(centred, weight[mine], bias[mine])
@@ -206,6 +209,11 @@ def _decoded_from(model: Autoencoder, world: World, centred: Tensor, latents: Te
     u = kernels.preactivations(centred, shared_centre(model, world), weight, bias, few[rows, places], support)
     values = model.value(model.heads_of(u, support.at, {}), support.at)
     return total(kernels.decode(values, model.decoder.rows(), support), world)
+
+
+def _mask_of_best(scores: Tensor, k: int, world: World) -> Tensor:
+    """Where this process's scores are among the k best of all processes' in their row."""
+    return torch.zeros_like(scores, dtype=torch.bool).index_put_(_best(scores, k, world), torch.tensor(True))
 
 
 def _best(scores: Tensor, k: int, world: World) -> tuple[Tensor, Tensor]:
