@@ -1,6 +1,7 @@
 """Training as a whole: it learns, it is scale-free, it resumes bit for bit, and it refuses what cannot be trained
 on."""
 
+import math
 import os
 import shutil
 import signal
@@ -11,6 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from overtone.core.artifacts import MANIFEST, Manifest, new_folder
 from overtone.core.batch import ActivationBatch, Where
+from overtone.core.catalogue import entries
 from overtone.core.errors import DataError, DivergenceError, SettingError, ShapeError, StoreError
 from overtone.core.sites import Site
 from overtone.data.synthetic import plant
@@ -160,6 +162,14 @@ def test_dictionaries_trained_together_equal_those_trained_alone(rows):
     assert all(same(a, b) for a, b in zip(together, alone, strict=True))
 
 
+def test_a_training_shorter_than_a_batch_trains_on_all_of_its_rows(rows):
+    short = fit(TopK(16, k=3), rows, n_tokens=60, batch_rows=400, quiet=True)
+    assert same(short, fit(TopK(16, k=3), rows, n_tokens=60, batch_rows=60, quiet=True))
+    assert short.record[-1].tokens == 60
+    untrained = fit(TopK(16, k=3), rows, n_tokens=60, batch_rows=60, lr=1e-12, quiet=True)
+    assert not torch.allclose(weights(short)["encoder.weight"], weights(untrained)["encoder.weight"], atol=1e-5)
+
+
 def test_a_mapping_of_matrices_and_its_site_by_name_agree(rows):
     assert same(fit(TopK(16, k=3), rows, **SMALL), fit(TopK(16, k=3), {"residual.3": rows}, site="residual.3", **SMALL))
 
@@ -213,8 +223,15 @@ def test_nothing_to_train_on_is_refused(rows):
         fit(TopK(16, k=3), Source({"residual.1": rows[:0]}), **SMALL)
     with pytest.raises(DataError, match="yields no rows"):
         fit(TopK(16, k=3), Source({"residual.1": rows}, n_batches=0), **SMALL)
-    with pytest.raises(DataError, match="are equal"):
-        fit(TopK(16, k=3), rows[:1].expand(50, -1), **SMALL)
+
+
+@pytest.mark.parametrize("name", sorted(n for n, e in entries("dictionaries").items() if e.thing.needs <= {"where"}))
+def test_rows_that_do_not_vary_are_refused_whatever_would_be_fitted(name, rows):
+    preset = entries("dictionaries")[name].thing.example(n_latents=8, k=2)
+    with pytest.raises(DataError, match="all 50 rows are equal"):
+        fit(preset, rows[:1].expand(50, -1), **SMALL)
+    with pytest.raises(DataError, match="one row only"):
+        fit(preset, rows[:1], **SMALL)
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
@@ -256,7 +273,12 @@ def test_a_training_that_diverged_between_two_records_says_so_whatever_computes_
 
 
 def test_settings_out_of_range_are_refused(rows):
-    for wrong in ({"n_tokens": 0}, {"n_tokens": 10, "batch_rows": 0}, {"n_tokens": 10, "lr": 0.0}):
+    for wrong in (
+        {"n_tokens": 0},
+        {"n_tokens": 10, "batch_rows": 0},
+        {"n_tokens": 10, "lr": 0.0},
+        {"n_tokens": 10, "lr": math.inf},
+    ):
         with pytest.raises(SettingError):
             fit(TopK(16, k=3), rows, quiet=True, **wrong)
     with pytest.raises(SettingError, match="k=17 .* only 16"):
