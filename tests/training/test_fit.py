@@ -18,12 +18,15 @@ from overtone.core.sites import Site
 from overtone.data.synthetic import plant
 from overtone.dictionaries.kernels.dispatch import using
 from overtone.dictionaries.presets.batch_top_k import BatchTopK
+from overtone.dictionaries.presets.crosscoder import Crosscoder
 from overtone.dictionaries.presets.feature_choice import FeatureChoice
 from overtone.dictionaries.presets.mutual_choice import MutualChoice
 from overtone.dictionaries.presets.pca import PCA
 from overtone.dictionaries.presets.relu_l1 import ReluL1
 from overtone.dictionaries.presets.top_k import TopK
+from overtone.dictionaries.presets.transcoder import Transcoder
 from overtone.dictionaries.storage import load_dictionary
+from overtone.evaluate.reconstruction import fvu
 from overtone.training.fit import Job, fit, fit_many
 
 SMALL = {"n_tokens": 1600, "batch_rows": 64, "quiet": True}
@@ -213,6 +216,24 @@ def test_a_fitted_dictionary_is_saved_with_its_record_and_site(rows, tmp_path):
         "preset": "top_k",
         "settings": {"n_latents": 16, "k": 3, "aux_weight": 1 / 32, "k_aux": None},
     }
+
+
+@pytest.mark.parametrize(
+    "preset", [ReluL1(32), Transcoder(32), Crosscoder(32, k=3), Crosscoder(32, sparsity=0.1)], ids=lambda p: p.name
+)
+def test_what_is_learned_does_not_depend_on_where_the_states_lie(preset):
+    """Kinds that subtract no constant learn as well from states around a mean twenty times as long as they spread."""
+    x = plant(24, 16, max_cosine=0.7, seed=0).sample(4000, active=3, seed=0, noise=0.05).x
+    away = 20 * (x - x.mean(0)).norm(dim=1).mean() * torch.ones(16) / 4
+    errors = []
+    for moved in (x, x + away):
+        views = {"mlp_in.0": moved, "mlp_out.0": moved.flip(1)}
+        both = list(views) if preset.several else "mlp_in.0"
+        target = "mlp_out.0" if "y" in preset.needs else None
+        made = fit(preset, views, site=both, target=target, n_tokens=60_000, batch_rows=200, quiet=True).dictionary
+        read = torch.cat(list(views.values()), 1) if preset.several else moved
+        errors.append(fvu(read if target is None else views[target], made.reconstruct(read)))
+    assert errors[1] < 1.3 * errors[0]
 
 
 # ---------------------------------------------------------------------------------------------------- what is refused
