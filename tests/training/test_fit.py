@@ -132,6 +132,12 @@ def test_a_checkpoint_of_another_training_is_refused_by_name(rows, tmp_path):
     fit(TopK(16, k=3), rows, **SMALL, seed=1, checkpoint=tmp_path / "state", resume=False)
 
 
+def test_rows_in_another_order_are_another_training(rows, tmp_path):
+    fit(TopK(16, k=3), rows, **SMALL, checkpoint=tmp_path / "state")
+    with pytest.raises(StoreError, match="holds another unfinished training"):
+        fit(TopK(16, k=3), rows.roll(1, 0), **SMALL, checkpoint=tmp_path / "state")
+
+
 def test_a_damaged_checkpoint_is_refused(rows, tmp_path):
     fit(TopK(16, k=3), rows, **SMALL, checkpoint=tmp_path / "state")
     with open(tmp_path / "state" / "run-0.safetensors", "r+b") as file:
