@@ -180,11 +180,12 @@ def test_an_unfinished_training_is_kept_named_and_left_behind_on_demand(file, tm
     assert not (tmp_path / ".made.training").exists()
 
 
-def test_an_interrupt_before_anything_is_saved_says_so(file, tmp_path, capsys, monkeypatch):
+@pytest.mark.parametrize("where", ["overtone.training.run.Run.advance", "overtone.activations.array.read_arrays"])
+def test_an_interrupt_before_anything_is_saved_says_so(where, file, tmp_path, capsys, monkeypatch):
     def stops(*rows):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Run, "advance", stops)
+    monkeypatch.setattr(where, stops)
     words = ["top_k", "--activations", file, "--latents", "8", "--k", "2", "--quiet", "--out", tmp_path / "made"]
     assert main(["train", *map(str, words)]) == 130
     assert capsys.readouterr().err == "overtone: interrupted. Nothing was saved yet.\n"
@@ -259,6 +260,11 @@ def test_states_a_hundred_times_as_large_give_the_same_atoms(kind, tmp_path, cap
 def test_a_device_that_cannot_be_used_is_named(device, file, capsys):
     said = complaint(capsys, "top_k", "--activations", file, "--k", 4, "--device", device, *SMALL)
     assert f"device='{device}' cannot be used here" in said and said.endswith(". Use cpu.\n")
+
+
+def test_the_only_array_cannot_be_the_target_alone(file, tmp_path, capsys):
+    said = complaint(capsys, "transcoder", "--activations", file, "--target", "acts", "--latents", "8")
+    assert "say which to train on, e.g. --site acts" in said
 
 
 def test_gradients_and_sites_that_a_kind_does_not_read_are_refused(tmp_path, capsys):

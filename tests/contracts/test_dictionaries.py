@@ -239,10 +239,19 @@ def test_half_precision_is_close(name, tmp_path):
     scale = (x - x.mean(0)).square().mean()
     codes = half.encode(x)
     assert codes.values.dtype == torch.float32
+    active, active_half = (c.counts().double().mean() for c in (dictionary.encode(x), codes))
+    assert abs(active_half - active) <= 0.05 * active
     drift = (half.decode(codes, x).float() - dictionary.reconstruct(x)).square().mean() / scale
     assert drift < 0.02
     again = load_dictionary(save_dictionary(half, tmp_path / "half"))
     assert torch.equal(again.encode(x).dense(), codes.dense())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_codes_of_double_precision_are_double(name, tmp_path):
+    double, x = load_dictionary(save_dictionary(trained(name), tmp_path / "made")).double(), states(1).double()
+    codes = double.encode(x)
+    assert codes.values.dtype == torch.float64 and double.decode(codes, x).dtype == torch.float64
 
 
 @pytest.mark.parametrize("name", NAMES)

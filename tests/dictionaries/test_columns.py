@@ -68,6 +68,23 @@ def test_cuts_lie_between_the_last_kept_and_the_first_dropped():
     assert columns.cuts.tolist() == [2.0, 0.0]
 
 
+@pytest.mark.parametrize("share", [0.1, 0.3, 0.8])
+def test_thresholds_of_latents_with_less_than_a_row_are_passed_as_often_as_they_may(share, generator):
+    """The mean cut of scores whose tail is exponential; `share`: rows of a batch that each latent is given."""
+    rows, batches = 16, 1500
+    columns, mean = Columns(40, 1), torch.zeros(40)
+    columns.share.fill_(share / rows)
+    columns.grants = lambda n: (
+        (torch.arange(1, 41) * share + columns.phase).floor().long().diff(prepend=columns.phase.floor().long()[None])
+    )
+    for _ in range(batches):
+        settled(columns, -torch.rand(rows, 40, generator=generator).log())
+        mean += columns.cuts / batches
+        columns.phase.add_(0.618034).remainder_(1.0)
+    passed = torch.exp(-mean) * rows  # in a batch
+    assert passed.mean() == pytest.approx(share, rel=0.15)
+
+
 def test_cuts_do_not_depend_on_what_was_seen_before():
     """Else a resumed training, which has no hints yet, would end elsewhere."""
     generator = torch.Generator().manual_seed(0)

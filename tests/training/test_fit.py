@@ -1,6 +1,7 @@
 """Training as a whole: it learns, it is scale-free, it resumes bit for bit, and it refuses what cannot be trained
 on."""
 
+import math
 import os
 import shutil
 import signal
@@ -11,17 +12,21 @@ from safetensors.torch import load_file, save_file
 
 from overtone.core.artifacts import MANIFEST, Manifest, new_folder
 from overtone.core.batch import ActivationBatch, Where
+from overtone.core.catalogue import entries
 from overtone.core.errors import DataError, DivergenceError, SettingError, ShapeError, StoreError
 from overtone.core.sites import Site
 from overtone.data.synthetic import plant
 from overtone.dictionaries.kernels.dispatch import using
 from overtone.dictionaries.presets.batch_top_k import BatchTopK
+from overtone.dictionaries.presets.crosscoder import Crosscoder
 from overtone.dictionaries.presets.feature_choice import FeatureChoice
 from overtone.dictionaries.presets.mutual_choice import MutualChoice
 from overtone.dictionaries.presets.pca import PCA
 from overtone.dictionaries.presets.relu_l1 import ReluL1
 from overtone.dictionaries.presets.top_k import TopK
+from overtone.dictionaries.presets.transcoder import Transcoder
 from overtone.dictionaries.storage import load_dictionary
+from overtone.evaluate.reconstruction import fvu
 from overtone.training.fit import Job, fit, fit_many
 
 SMALL = {"n_tokens": 1600, "batch_rows": 64, "quiet": True}
@@ -127,6 +132,12 @@ def test_a_checkpoint_of_another_training_is_refused_by_name(rows, tmp_path):
     fit(TopK(16, k=3), rows, **SMALL, seed=1, checkpoint=tmp_path / "state", resume=False)
 
 
+def test_rows_in_another_order_are_another_training(rows, tmp_path):
+    fit(TopK(16, k=3), rows, **SMALL, checkpoint=tmp_path / "state")
+    with pytest.raises(StoreError, match="holds another unfinished training"):
+        fit(TopK(16, k=3), rows.roll(1, 0), **SMALL, checkpoint=tmp_path / "state")
+
+
 def test_a_damaged_checkpoint_is_refused(rows, tmp_path):
     fit(TopK(16, k=3), rows, **SMALL, checkpoint=tmp_path / "state")
     with open(tmp_path / "state" / "run-0.safetensors", "r+b") as file:
@@ -158,6 +169,14 @@ def test_dictionaries_trained_together_equal_those_trained_alone(rows):
     together = fit_many(jobs, states, **SMALL)
     alone = [fit(job.preset, states, site=job.site, **SMALL) for job in jobs]
     assert all(same(a, b) for a, b in zip(together, alone, strict=True))
+
+
+def test_a_training_shorter_than_a_batch_trains_on_all_of_its_rows(rows):
+    short = fit(TopK(16, k=3), rows, n_tokens=60, batch_rows=400, quiet=True)
+    assert same(short, fit(TopK(16, k=3), rows, n_tokens=60, batch_rows=60, quiet=True))
+    assert short.record[-1].tokens == 60
+    untrained = fit(TopK(16, k=3), rows, n_tokens=60, batch_rows=60, lr=1e-12, quiet=True)
+    assert not torch.allclose(weights(short)["encoder.weight"], weights(untrained)["encoder.weight"], atol=1e-5)
 
 
 def test_a_mapping_of_matrices_and_its_site_by_name_agree(rows):
@@ -205,6 +224,24 @@ def test_a_fitted_dictionary_is_saved_with_its_record_and_site(rows, tmp_path):
     }
 
 
+@pytest.mark.parametrize(
+    "preset", [ReluL1(32), Transcoder(32), Crosscoder(32, k=3), Crosscoder(32, sparsity=0.1)], ids=lambda p: p.name
+)
+def test_what_is_learned_does_not_depend_on_where_the_states_lie(preset):
+    """Kinds that subtract no constant learn as well from states around a mean twenty times as long as they spread."""
+    x = plant(24, 16, max_cosine=0.7, seed=0).sample(4000, active=3, seed=0, noise=0.05).x
+    away = 20 * (x - x.mean(0)).norm(dim=1).mean() * torch.ones(16) / 4
+    errors = []
+    for moved in (x, x + away):
+        views = {"mlp_in.0": moved, "mlp_out.0": moved.flip(1)}
+        both = list(views) if preset.several else "mlp_in.0"
+        target = "mlp_out.0" if "y" in preset.needs else None
+        made = fit(preset, views, site=both, target=target, n_tokens=60_000, batch_rows=200, quiet=True).dictionary
+        read = torch.cat(list(views.values()), 1) if preset.several else moved
+        errors.append(fvu(read if target is None else views[target], made.reconstruct(read)))
+    assert errors[1] < 1.3 * errors[0]
+
+
 # ---------------------------------------------------------------------------------------------------- what is refused
 def test_nothing_to_train_on_is_refused(rows):
     with pytest.raises(DataError, match="no rows to train on"):
@@ -213,8 +250,15 @@ def test_nothing_to_train_on_is_refused(rows):
         fit(TopK(16, k=3), Source({"residual.1": rows[:0]}), **SMALL)
     with pytest.raises(DataError, match="yields no rows"):
         fit(TopK(16, k=3), Source({"residual.1": rows}, n_batches=0), **SMALL)
-    with pytest.raises(DataError, match="are equal"):
-        fit(TopK(16, k=3), rows[:1].expand(50, -1), **SMALL)
+
+
+@pytest.mark.parametrize("name", sorted(n for n, e in entries("dictionaries").items() if e.thing.needs <= {"where"}))
+def test_rows_that_do_not_vary_are_refused_whatever_would_be_fitted(name, rows):
+    preset = entries("dictionaries")[name].thing.example(n_latents=8, k=2)
+    with pytest.raises(DataError, match="all 50 rows are equal"):
+        fit(preset, rows[:1].expand(50, -1), **SMALL)
+    with pytest.raises(DataError, match="one row only"):
+        fit(preset, rows[:1], **SMALL)
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
@@ -256,7 +300,12 @@ def test_a_training_that_diverged_between_two_records_says_so_whatever_computes_
 
 
 def test_settings_out_of_range_are_refused(rows):
-    for wrong in ({"n_tokens": 0}, {"n_tokens": 10, "batch_rows": 0}, {"n_tokens": 10, "lr": 0.0}):
+    for wrong in (
+        {"n_tokens": 0},
+        {"n_tokens": 10, "batch_rows": 0},
+        {"n_tokens": 10, "lr": 0.0},
+        {"n_tokens": 10, "lr": math.inf},
+    ):
         with pytest.raises(SettingError):
             fit(TopK(16, k=3), rows, quiet=True, **wrong)
     with pytest.raises(SettingError, match="k=17 .* only 16"):

@@ -47,3 +47,18 @@ def test_what_is_taken_up_again_ends_with_the_same_bits(preset, generator):
     expected, found = whole.tensors(), second.tensors()
     assert expected.keys() == found.keys()
     assert [name for name, value in expected.items() if not torch.equal(value, found[name])] == []
+
+
+def test_what_is_subtracted_while_training_is_in_the_bias_afterwards(generator):
+    """A kind without a centre is saved as what it was trained as: the same function, and nothing more to keep."""
+    preset = next(preset for preset in STEPPED if preset.name == "relu_l1")
+    x = torch.randn(ROWS * STEPS, WIDTH, generator=generator) + 20
+    run = begun(preset, {"x": x})
+    go_on(run, preset, {"x": x}, range(STEPS))
+    names, before = set(run.model.state_dict()), run.model.eval().encode(x).dense()
+    folded = run.model.folded().encode(x).dense()
+    assert run.model.middle is not None and "middle" in run.tensors()
+    made = run.dictionary()
+    assert made.centre() == 0 and set(made.state_dict()) == names
+    for again in (made.encode(x).dense(), folded):
+        torch.testing.assert_close(again, before, rtol=1e-4, atol=1e-4)

@@ -84,9 +84,8 @@ def _from_arrays(path: Path, sites: tuple[str, ...], target: str, gradients: str
     if len(sites) == 0:
         left = [name for name in arrays if name not in (target, gradients)]
         if len(left) != 1:
-            raise SettingError(
-                f"{path} holds {', '.join(arrays)}: say which to train on, e.g. --site {next(iter(left))}."
-            )
+            example = (left or list(arrays))[0]
+            raise SettingError(f"{path} holds {', '.join(arrays)}: say which to train on, e.g. --site {example}.")
         sites = (left[0],)
     if twice := [name for name in sites if sites.count(name) > 1]:
         raise SettingError(f"--site names {twice[0]} twice: views are different arrays.")

@@ -20,8 +20,9 @@ from overtone.cli._parse import OF_TRAINING, Shell
 if TYPE_CHECKING:
     from rich.console import Console
 
-RESUME = "The training was saved: run the same command again to go on from there."
+SAVED = "The training was saved: run the same command again to go on from there."
 NOTHING = "Nothing was saved yet."
+RESUME = "Run the same command again."
 FLAGS = ("--json", "--quiet", "--restart")
 NO_K = (
     "This kind has no number of active latents to set; taken so that one command line serves all kinds, and left out."
@@ -119,21 +120,29 @@ def _kind_among(words: list[str]) -> int | None:
 
 def run(options: Any) -> dict[str, Any]:
     """Where the dictionary lies and how well it does: error, L0 and dead share on rows it was trained on, speed."""
+    from overtone.core.artifacts import require_room
+
+    require_room(options.out, "dictionary")
+    unfinished = options.out.with_name(f".{options.out.name}.training")
+    with _telling_what_is_saved(unfinished):
+        return _trained(options, unfinished)
+
+
+def _trained(options: Any, unfinished: Path) -> dict[str, Any]:
+    """The same; unfinished: where the training is saved meanwhile."""
     from overtone.cli._knobs import made
     from overtone.cli._sources import training_source
-    from overtone.core.artifacts import require_room
     from overtone.core.catalogue import lookup
     from overtone.training.distributed.join import company
     from overtone.training.fit import fit
 
-    require_room(options.out, "dictionary")
     preset = made(lookup("dictionaries", options.kind).thing, options)
     _check_gradients(preset, options)
     given = training_source(options.activations, options.site, options.target, options.gradients)
-    unfinished, began = options.out.with_name(f".{options.out.name}.training"), time.perf_counter()
+    began = time.perf_counter()
     if left_out := _left_out(preset, options):
         print(f"overtone: {options.kind} has no number of active latents to set: --k is left out.", file=sys.stderr)
-    with company(options.split) as world, _telling_what_is_saved(unfinished):
+    with company(options.split) as world:
         fitted = fit(
             preset, given.source, site=given.sites or None, target=given.target, lr=options.lr,
             n_tokens=options.n_tokens, batch_rows=options.batch_rows, seed=options.seed, checkpoint=unfinished,
@@ -162,7 +171,7 @@ def _telling_what_is_saved(unfinished: Path) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(RESUME if (unfinished / MANIFEST).exists() else NOTHING) from None
+        raise KeyboardInterrupt(SAVED if (unfinished / MANIFEST).exists() else NOTHING) from None
 
 
 def _check_gradients(preset: Any, options: Any) -> None:

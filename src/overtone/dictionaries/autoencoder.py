@@ -51,6 +51,8 @@ class Autoencoder(Dictionary, kind="dictionary.autoencoder"):
     Build it with `linear_autoencoder` unless a slot other than score, selection and value differs.
     """
 
+    middle: Tensor | None
+
     def __init__(
         self, normaliser: Normaliser, encoder: Encoder, score: Score, selection: Selection, value: Value,
         decoder: Decoder, *, centred: bool = True, target: Normaliser | None = None,
@@ -63,6 +65,7 @@ class Autoencoder(Dictionary, kind="dictionary.autoencoder"):
         self.normaliser, self.encoder, self.score = normaliser, encoder, score
         self.selection, self.value, self.decoder, self.centred = selection, value, decoder, centred
         self.target = target
+        self.register_buffer("middle", None, persistent=False)
 
     def place(self, where: Slice) -> None:
         """From now on this is a slice of a dictionary, of which its parts have been cut down to."""
@@ -73,6 +76,7 @@ class Autoencoder(Dictionary, kind="dictionary.autoencoder"):
         """The specs of the six parts, `centred`, and the target's units where it is a transcoder."""
         slots = ["normaliser", "encoder", "score", "selection", "value", "decoder"]
         slots += [] if self.target is None else ["target"]
+        assert self.middle is None, "what is written down must not lean on a middle: settle it first"
         return {**{slot: getattr(self, slot).spec() for slot in slots}, "centred": self.centred}
 
     @property
@@ -222,6 +226,7 @@ class Autoencoder(Dictionary, kind="dictionary.autoencoder"):
                 f"{self.normaliser.kind} cannot be folded: the scale was folded before, or there is none."
             )
         other = copy.deepcopy(self)
+        other.settle()
         for part in (other.encoder, other.selection, other.value, other.decoder):
             part.scale_codes(float(1.0 / self.outward.unit))
             part.scale_input(_number(self.normaliser.factors / self.outward.unit))
@@ -238,7 +243,23 @@ class Autoencoder(Dictionary, kind="dictionary.autoencoder"):
     # ------------------------------------------------------------------------------------------- shared with training
     def centre(self) -> Tensor | float:
         """What is subtracted before encoding."""
-        return self.decoder.centre() if self.centred else 0.0
+        if self.centred:
+            return self.decoder.centre()
+        return 0.0 if self.middle is None else self.middle
+
+    def lean_on(self, middle: Float[Tensor, " width"]) -> None:
+        """Subtract a constant, in the dictionary's units, before encoding, and have the bias make up for it: the same
+        function, but what the matrix learns from a state does not depend on where the states lie. Training does so with
+        dictionaries that are not `centred`; `settle` undoes it."""
+        self.settle()
+        self.encoder.subtract(-middle)
+        self.middle = middle
+
+    def settle(self) -> None:
+        """Subtract nothing that is not written down, and let the bias make up for that."""
+        if self.middle is not None:
+            self.encoder.subtract(self.middle)
+            self.middle = None
 
     def heads_of(self, u: Tensor, at: At, sides: Mapping[str, Tensor]) -> Heads:
         """All heads in the shape of affine pre-activations `u`: the encoder's, `theta` and `norm` where a part asks for

@@ -39,7 +39,7 @@ class Normaliser(Part):
 
     def fit(self, rows: Float[Tensor, "rows width"]) -> None:
         """Fit on rows of states. Raises DataError if they do not vary."""
-        self.spread.copy_(_spread(rows))
+        self.spread.copy_(spread_of(rows))
 
     def units(self, rows: Tensor | None) -> Tensor | float:
         """The factor, or (rows, 1) factors where every row has its own; these come from the rows that were encoded.
@@ -92,7 +92,7 @@ class Scale(Normaliser, kind="normaliser.scale"):
 
     def fit(self, rows: Float[Tensor, "rows width"]) -> None:
         """Fit the factor and the spread on rows of states. Raises DataError if they do not vary."""
-        spread, power = _spread(rows), rows.double().square().sum(1).mean()
+        spread, power = spread_of(rows), rows.double().square().sum(1).mean()
         self.factor.copy_((rows.shape[1] / power).sqrt())
         self.spread.copy_(spread * rows.shape[1] / power)
 
@@ -187,18 +187,18 @@ class ViewScale(Normaliser, kind="normaliser.view_scale"):
     def fit(self, rows: Float[Tensor, "rows width"]) -> None:
         """Fit the factors and the spread. Raises DataError if the states, or those of one view, do not vary."""
         powers = [part.double().square().sum(1).mean() for part in rows.split(self.widths, 1)]
-        spreads = [_spread(part) for part in rows.split(self.widths, 1)]
+        spreads = [spread_of(part) for part in rows.split(self.widths, 1)]
         scales = [width / power for width, power in zip(self.widths, powers, strict=True)]
         self.view_factors.copy_(torch.stack(scales).sqrt())
         self.overall.copy_((rows.shape[1] / torch.stack(powers).sum()).sqrt())
         self.spread.copy_(torch.stack([spread * by for spread, by in zip(spreads, scales, strict=True)]).sum())
 
 
-def _spread(rows: Tensor) -> Tensor:
+def spread_of(rows: Float[Tensor, "rows width"]) -> Tensor:
+    """() float64 E||x - mean||^2 of rows. Raises DataError if they do not vary."""
     rows = rows.double()
     spread = (rows - rows.mean(0)).square().sum(1).mean()
     if len(rows) < 2 or not bool(spread > 1e-12 * rows.square().sum(1).mean()):
-        raise DataError(
-            f"all {len(rows)} rows are equal: there is nothing to decompose. Collect states of more positions."
-        )
+        told = f"all {len(rows)} rows are equal" if len(rows) > 1 else "there is one row only"
+        raise DataError(f"{told}: there is nothing to decompose. Collect states of more positions.")
     return spread

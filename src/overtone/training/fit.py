@@ -8,6 +8,7 @@ CPU.
 """
 
 import json
+import math
 import signal
 import threading
 import time
@@ -28,6 +29,7 @@ from overtone.core.sites import Site, parse_sites
 from overtone.dictionaries.dictionary import Dictionary
 from overtone.dictionaries.kernels import memory
 from overtone.dictionaries.kernels.dispatch import kernels_for
+from overtone.dictionaries.normalisers import spread_of
 from overtone.dictionaries.preset import Preset
 from overtone.dictionaries.storage import save_dictionary
 from overtone.training.checkpoint import load_checkpoint, save_checkpoint
@@ -151,20 +153,21 @@ def fit_many(
 ) -> list[Fitted]:  # fmt: skip
     """Train several dictionaries on one stream of states; each sees the same batches. Returns them in the jobs' order.
 
-    n_tokens: rows to train on, over as many epochs as that takes; batch_rows: rows per update; record_every: tokens
-    between two records (None: 50 records); checkpoint: folder to save to, every so many seconds, at the end and on
-    Ctrl-C, and to resume from if `resume`; device: where they are trained, "cpu" or, say, "cuda:1" (what is fitted as a
-    whole is fitted on the CPU); split: how the processes that torchrun started share the work, by "rows" of each batch
-    or "latents" of each dictionary (None: there is one). The first one shows and saves. All of them return the same,
-    but that with "latents" only the first one has the dictionaries: those of the others know their sizes and raise
-    CapabilityError for everything else. Raises SettingError, DataError or ShapeError for what cannot be trained on or
-    with, StoreError for a checkpoint of another training, DivergenceError when a loss is no longer finite,
-    CapabilityError for a dictionary that cannot be split so, WorkerError when another process has ended.
+    n_tokens: rows to train on, over as many epochs as that takes; batch_rows: rows per update, n_tokens at most;
+    record_every: tokens between two records (None: 50 records); checkpoint: folder to save to, every so many
+    seconds, at the end and on Ctrl-C, and to resume from if `resume`; device: where they are trained, "cpu" or,
+    say, "cuda:1" (what is fitted as a whole is fitted on the CPU); split: how the processes that torchrun started
+    share the work, by "rows" of each batch or "latents" of each dictionary (None: there is one). The first one
+    shows and saves. All of them return the same, but that with "latents" only the first one has the dictionaries:
+    those of the others know their sizes and raise CapabilityError for everything else. Raises SettingError,
+    DataError or ShapeError for what cannot be trained on or with, StoreError for a checkpoint of another training,
+    DivergenceError when a loss is no longer finite, CapabilityError for a dictionary that cannot be split so,
+    WorkerError when another process has ended.
     """
     require(bool(jobs), "there is nothing to train: give at least one job.")
     whole = all(isinstance(n, Integral) and n >= 1 for n in (n_tokens, batch_rows))
     require(whole, f"n_tokens={n_tokens} and batch_rows={batch_rows}: use whole numbers of at least 1.")
-    n_tokens, batch_rows = int(n_tokens), int(batch_rows)
+    n_tokens, batch_rows = int(n_tokens), min(int(batch_rows), int(n_tokens))
     jobs = [replace(job, seed=seed if job.seed is None else job.seed) for job in jobs]
     feed = make_feed(source, list(dict.fromkeys(job.ask for job in jobs)), batch_rows, seed)
     schedule, world = schedule or Schedule(), join(split)
@@ -226,7 +229,7 @@ def _start(job: Job, feed: Feed, schedule: Schedule, n_tokens: int, sharing: Sha
     dictionary = sharing.made(preset.n_latents, lambda: preset.build(sum(widths), draw, **other))
     dictionary.origin = {"preset": preset.name, "settings": preset.to_dict()}
     lr = preset.rate if job.lr is None else job.lr
-    require(lr > 0, f"lr={lr} for {job.label}: use a positive learning rate.")
+    require(0 < lr < math.inf, f"lr={lr} for {job.label}: use a positive, finite learning rate.")
     run = Run(
         job.label, preset, dictionary, lr=lr, schedule=schedule, n_tokens=n_tokens, share=sharing.share,
         seed=job.seed or 0,
@@ -237,6 +240,7 @@ def _start(job: Job, feed: Feed, schedule: Schedule, n_tokens: int, sharing: Sha
 
 def _fit_whole(job: Job, feed: Feed, n_tokens: int) -> Fitted:
     rows = feed.sample(job.ask, n_tokens).x.cpu()
+    spread_of(rows)  # complains of rows that do not vary before the work, not after it
     draw = torch_generator(job.seed or 0, "dictionary")
     if "where" in job.preset.needs:
         dictionary = job.preset.fitted_at(rows, feed.origins(n_tokens), draw)

@@ -59,6 +59,8 @@ class Run:
     def begin(self, x: Tensor, y: Tensor | None = None) -> None:
         """Fit what is fitted beforehand on the first rows of states, and of targets where there are any."""
         self.model.start(x, y)
+        if not self.model.centred:
+            self.model.lean_on(self.model.normaliser(x.double().mean(0)).to(self.model.decoder.centre().dtype))
         for maintainer in self.maintainers:
             maintainer.begin(self.model)
 
@@ -153,6 +155,7 @@ class Run:
     def _fixed(self) -> dict[str, Tensor]:
         """Those whose shapes stay."""
         found = {f"model.{name}": value for name, value in self.model.state_dict().items()}
+        found |= {} if self.model.middle is None else {"middle": self.model.middle}
         return found | {f"moments.{name}": value for name, value in self.adam.tensors().items()}
 
     def dictionary(self) -> Dictionary:
@@ -160,4 +163,5 @@ class Run:
         before it is put together."""
         self.adam.forget()
         self._latest = None
+        self.model.settle()
         return self.share.dictionary()

@@ -45,8 +45,9 @@ class Centroids(Dictionary, kind="dictionary.centroids"):
 
     def encode(self, x: Float[Tensor, "rows width"]) -> SparseCodes:
         """One active latent per row: the nearest centroid."""
-        nearest = torch.cdist(self.checked(x).float(), self.centroids.float()).argmin(1, keepdim=True)
-        return SparseCodes(self._offsets().norm(dim=1)[nearest].float(), nearest, self.n_latents)
+        exact = torch.promote_types(self.centroids.dtype, torch.float32)
+        nearest = torch.cdist(self.checked(x).to(exact), self.centroids.to(exact)).argmin(1, keepdim=True)
+        return SparseCodes(self._offsets().norm(dim=1)[nearest].to(exact), nearest, self.n_latents)
 
     def decode(self, codes: SparseCodes, x: Tensor | None = None) -> Float[Tensor, "rows width"]:
         """The centre plus the active atoms."""

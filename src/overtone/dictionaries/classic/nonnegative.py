@@ -51,7 +51,7 @@ class NonNegative(Dictionary, kind="dictionary.non_negative"):
         weight = self.weight.double()
         gram, centred = weight @ weight.T, self.checked(x).double() - self.offset.double()
         found = [nonnegative_least_squares(gram, rows @ weight.T) for rows in centred.split(BLOCK_ROWS)]
-        return SparseCodes.from_dense(torch.cat(found).float())
+        return SparseCodes.from_dense(torch.cat(found).to(torch.promote_types(self.weight.dtype, torch.float32)))
 
     def decode(self, codes: SparseCodes, x: Tensor | None = None) -> Float[Tensor, "rows width"]:
         """The sum of the active rows and the constant."""

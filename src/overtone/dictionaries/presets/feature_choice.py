@@ -8,7 +8,7 @@ threshold for each latent (selectors/columns). Auxiliary loss: aux_zipf (presets
 Deviations: 1. s, q, margin and memory are ours, the paper's constants could not be found; 2. ranks are those of
 `demand` (maintainers/zipf), since the density of a latent here is what it was granted; they move slowly, there are no
 phases of training; 3. shares below one row of a batch are given in some batches only; 4. thresholds are running means
-of the middle between the last affinity kept and the first one dropped.
+of the middle between the last affinity kept and the first one dropped, or of more where no row is given.
 Promises: in training each latent gets its rows as far as its affinities are positive, so that none is dead, and a batch
 at most k x rows; thresholds keep L0 in eval mode near that of training; none negative; unit atoms.
 """

@@ -22,7 +22,9 @@ class Columns(Selection, kind="selection.columns"):
     starts even, and maintainers may change it. Rounding is systematic sampling: `phase` in [0, 1) shifts it, and moved
     from batch to batch it gives every latent its share even where that is less than one row. A latent with fewer
     positive scores than m_i keeps those. The inference form is one threshold per latent, `theta`. `cuts`: what the last
-    batch says it should be, halfway between the last score kept and the first one dropped; None before the first.
+    batch says it should be, halfway between the last score kept and the first one dropped; None before the first. In a
+    batch that gives a latent no row it lies above all scores: where one of an exponential tail lies that the latent
+    exceeds as often as its share says, or rare latents would fire once in almost every batch.
     Source: Feature Choice, Ayonrinde 2024, arXiv 2411.02124.
     """
 
@@ -98,7 +100,7 @@ class Columns(Selection, kind="selection.columns"):
         assert self._hint is not None
         wanted = self.grants(nominees.n_rows)
         counts = counted(nominees.latents, len(wanted))
-        lacking = (counts <= wanted) & (self._hint > 0)  # the first one dropped must be known too, for the cuts
+        lacking = (counts <= wanted.clamp_min(1)) & (self._hint > 0)  # cuts take the first one dropped too, and two
         if bool(lacking.any()):
             self._lacking = lacking
             return None
@@ -109,11 +111,11 @@ class Columns(Selection, kind="selection.columns"):
         rank = torch.arange(len(order), device=order.device) - starts[latents]
         keep = torch.empty_like(rank, dtype=torch.bool)
         keep[order] = rank < wanted[latents]
-        self._note(ranked, starts, counts, wanted)
+        self._note(ranked, starts, counts, wanted, self.share * nominees.n_rows)
         return keep
 
-    def _note(self, ranked: Tensor, starts: Tensor, counts: Tensor, wanted: Tensor) -> None:
-        """Thresholds and hints from scores that are sorted within each latent."""
+    def _note(self, ranked: Tensor, starts: Tensor, counts: Tensor, wanted: Tensor, shares: Tensor) -> None:
+        """Thresholds and hints from scores that are sorted within each latent. shares: what `wanted` rounds."""
         assert self._hint is not None
         ranked = torch.cat([ranked, ranked.new_zeros(1)])
         last = len(ranked) - 1
@@ -124,7 +126,10 @@ class Columns(Selection, kind="selection.columns"):
 
         dropped = at(wanted, torch.zeros_like(ranked[:1]).expand(len(counts)))
         kept = at(wanted - 1, dropped)
-        self.cuts = torch.where(counts < wanted, 0, (kept + dropped) / 2)
+        second = at(torch.ones_like(wanted), torch.zeros_like(dropped))
+        without = dropped + _beyond(shares.to(ranked.dtype)) * (dropped - second).clamp_min(0)
+        cuts = torch.where((wanted == 0) & (counts > 0), without, (kept + dropped) / 2)
+        self.cuts = torch.where(counts < wanted, 0, cuts)
         self._hint = at(2 * wanted + SPARE, 0.9 * self._hint.to(ranked.dtype))
 
     def widen(self) -> None:
@@ -144,3 +149,14 @@ class Columns(Selection, kind="selection.columns"):
             if getattr(self, name).dtype in (torch.float16, torch.bfloat16):
                 setattr(self, name, value.to(getattr(self, name).device))
         return self
+
+
+def _beyond(shares: Tensor) -> Tensor:
+    """By how many gaps between the two best scores of a batch the threshold lies above the best where no row is given.
+
+    Of an exponential tail whose mean gap is e the best of N rows lies e (log N + 0.577) up, and what s of N rows exceed
+    e (log N - log s). A share s of the batches says best - e / 2, the others best + a e; the mean of both is what it
+    should be for a = (s / 2 - 1 / 2 - log s) / (1 - s), where 1 / 2 stands for 0.577 so that nothing jumps at s = 1.
+    """
+    s = shares.clamp(0.01, 0.99)
+    return (s / 2 - 0.5 - s.log()) / (1 - s)

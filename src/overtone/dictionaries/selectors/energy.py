@@ -115,7 +115,8 @@ class Energy(Selection, kind="selection.energy"):
 def _counts(best: Tensor, states: Tensor) -> Tensor:
     """(rows,) how many of the best scores, in falling order, are kept: as few as there are among lengths that differ by
     rounding alone, or noise would add latents."""
-    lengths, needed = best.cumsum(1).sqrt(), states.norm(dim=1, keepdim=True)
+    exact = torch.promote_types(best.dtype, torch.float32)  # sums of many squares are none in half precision
+    lengths, needed = best.cumsum(1, dtype=exact).sqrt(), states.to(exact).norm(dim=1, keepdim=True)
     gaps = (lengths - needed).abs()
     nearest = (gaps <= gaps.amin(1, keepdim=True) + ALIKE * needed).byte().argmax(1)
     return torch.minimum(nearest + 1, (best > 0).sum(1).clamp(min=1))
