@@ -1,10 +1,12 @@
 """Artifact folders are whole or not there, and say what is wrong with them."""
 
 import json
+import os
+from pathlib import Path
 
 import pytest
 
-from overtone.core.artifacts import Manifest, new_folder, read_manifest, write_json
+from overtone.core.artifacts import Manifest, new_folder, read_manifest, require_room, write_json
 from overtone.core.errors import StoreError
 
 
@@ -28,6 +30,24 @@ def test_an_exception_leaves_nothing_behind_and_the_old_artifact_in_place(tmp_pa
         raise RuntimeError
     assert (tmp_path / "a" / "data.txt").read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["a"]
+
+
+@pytest.mark.parametrize("taken", [False, True])
+def test_a_place_where_one_may_not_write_is_told_before_the_work(taken, tmp_path, monkeypatch):
+    if taken:
+        make(tmp_path / "a")
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path)
+    with pytest.raises(StoreError, match=f"nothing may be written in {tmp_path}"):
+        require_room(tmp_path / "a", "thing")
+
+
+def test_a_folder_that_the_system_does_not_make_is_one_line(tmp_path, monkeypatch):
+    def refused(self, *args, **kwargs):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(Path, "mkdir", refused)
+    with pytest.raises(StoreError, match="no folder can be made at .*Operation not permitted. Choose another place"):
+        make(tmp_path / "a")
 
 
 def test_the_fingerprint_follows_the_content_not_the_name(tmp_path):

@@ -62,3 +62,16 @@ def test_what_is_subtracted_while_training_is_in_the_bias_afterwards(generator):
     assert made.centre() == 0 and set(made.state_dict()) == names
     for again in (made.encode(x).dense(), folded):
         torch.testing.assert_close(again, before, rtol=1e-4, atol=1e-4)
+
+
+def test_the_last_batch_counts_for_what_of_it_lies_before_the_end(generator):
+    """It is trained on however little that is, at a rate that falls to 0 at the end."""
+    preset = next(preset for preset in STEPPED if preset.name == "top_k")
+    x = torch.randn(2 * ROWS, WIDTH, generator=generator)
+    for n_tokens in (ROWS + 1, 2 * ROWS - 1):
+        run = begun(preset, {"x": x})
+        run.n_tokens = n_tokens
+        go_on(run, preset, {"x": x}, [0])
+        before = run.model.encoder.weight.clone()
+        go_on(run, preset, {"x": x}, [1])
+        assert not torch.equal(run.model.encoder.weight, before)

@@ -80,12 +80,16 @@ def library_version() -> str:
 @contextmanager
 def new_folder(path: str | Path, manifest: Manifest) -> Iterator[Path]:
     """Yield a temporary folder to fill; on success add the manifest and rename it to `path` (an older artifact of the
-    same kind is replaced), on any exception leave nothing. Raises StoreError if `path` holds something else."""
+    same kind is replaced), on any exception leave nothing. Raises StoreError if `path` holds something else or cannot be
+    made."""
     path = Path(path)
     require_room(path, manifest.kind)
     part, old = (path.with_name(f".{path.name}.{os.getpid()}.{kind}") for kind in ("part", "old"))
     shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
+    try:
+        part.mkdir(parents=True)
+    except OSError as error:
+        raise StoreError(f"no folder can be made at {path}: {error.strerror}. Choose another place.") from None
     try:
         yield part
         seal(part, manifest)
@@ -99,13 +103,16 @@ def new_folder(path: str | Path, manifest: Manifest) -> Iterator[Path]:
 
 def require_room(path: str | Path, kind: str) -> None:
     """Raise StoreError unless an artifact of a kind may be made at a path: where nothing is, or an empty folder, or an
-    older artifact of the same kind. Long work asks before it begins."""
+    older artifact of the same kind, and one may write. Long work asks before it begins."""
     path = Path(path)
     if path.name in ("", ".."):
         raise StoreError(f"{str(path)!r} is not the name of a folder that can be made. Give one, such as runs/{kind}.")
     there = next(p for p in (path, *path.absolute().parents) if p.exists())
     if not there.is_dir():
         raise StoreError(f"{there} exists and is no folder; it was left alone. Choose another place than {path}.")
+    place = path.absolute().parent if there == path else there
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise StoreError(f"nothing may be written in {place}. Choose another place than {path}.")
     if there != path or not any(path.iterdir()):
         return
     try:

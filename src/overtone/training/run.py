@@ -76,7 +76,8 @@ class Run:
             passed = go(self.share, self.objectives, given, self.maintainers)
         self.share.reduce(self.adam.gradients())
         self._observe(passed, progress)
-        self._update(self.schedule.factor((self.tokens + len(x) / 2) / self.n_tokens), waiting)
+        end = min(self.tokens + len(x), self.n_tokens)  # the last batch may go beyond
+        self._update(self.schedule.factor((self.tokens + end) / 2 / self.n_tokens), waiting)
         self.tokens += len(x)
         self._latest = passed
 

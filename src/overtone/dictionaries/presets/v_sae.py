@@ -10,7 +10,7 @@ price is mu^2 / 2, an L2 penalty, as the KL is then but for a constant. The runs
 several at once.
 Deviations: 1. the constant is subtracted before encoding, as in the baselines it is compared with; 2. rows have length
 one at first, not 0.1, and are free afterwards unless `unit_rows`; 3. weights of the terms refer to E||x||^2 = width, so
-that beta can be carried over to other states.
+that beta can be carried over to other states; 4. mu is not cut to [-10, 10] in the price, where its gradient would end.
 Promises: at most k active latents per row, rows independent; no random numbers in eval mode. It is a method to ablate,
 not one to recommend: the authors' own verdict.
 """
