@@ -51,7 +51,7 @@ def test_what_is_taken_up_again_ends_with_the_same_bits(preset, generator):
 
 def test_what_is_subtracted_while_training_is_in_the_bias_afterwards(generator):
     """A kind without a centre is saved as what it was trained as: the same function, and nothing more to keep."""
-    preset = next(preset for preset in STEPPED if preset.name == "relu_l1")
+    preset = next(preset for preset in STEPPED if preset.name == "crosscoder")
     x = torch.randn(ROWS * STEPS, WIDTH, generator=generator) + 20
     run = begun(preset, {"x": x})
     go_on(run, preset, {"x": x}, range(STEPS))

@@ -80,8 +80,8 @@ def library_version() -> str:
 @contextmanager
 def new_folder(path: str | Path, manifest: Manifest) -> Iterator[Path]:
     """Yield a temporary folder to fill; on success add the manifest and rename it to `path` (an older artifact of the
-    same kind is replaced), on any exception leave nothing. Raises StoreError if `path` holds something else or cannot be
-    made."""
+    same kind is replaced), on any exception leave nothing. Raises StoreError if `path` holds something else, or no
+    folder can be made there."""
     path = Path(path)
     require_room(path, manifest.kind)
     part, old = (path.with_name(f".{path.name}.{os.getpid()}.{kind}") for kind in ("part", "old"))

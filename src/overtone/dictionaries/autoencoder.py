@@ -250,7 +250,8 @@ class Autoencoder(Dictionary, kind="dictionary.autoencoder"):
     def lean_on(self, middle: Float[Tensor, " width"]) -> None:
         """Subtract a constant, in the dictionary's units, before encoding, and have the bias make up for it: the same
         function, but what the matrix learns from a state does not depend on where the states lie. Training does so with
-        dictionaries that are not `centred`; `settle` undoes it."""
+        dictionaries that are not `centred` and whose latents compete (with a price, rates of biases become too low for
+        it to lower L0); `settle` undoes it."""
         self.settle()
         self.encoder.subtract(-middle)
         self.middle = middle

@@ -59,7 +59,7 @@ class Run:
     def begin(self, x: Tensor, y: Tensor | None = None) -> None:
         """Fit what is fitted beforehand on the first rows of states, and of targets where there are any."""
         self.model.start(x, y)
-        if not self.model.centred:
+        if not self.model.centred and self.model.selection.latents_compete:
             self.model.lean_on(self.model.normaliser(x.double().mean(0)).to(self.model.decoder.centre().dtype))
         for maintainer in self.maintainers:
             maintainer.begin(self.model)

@@ -9,7 +9,8 @@ u_i sum_v ||d_i^v|| of the batch; x_hat = z W_dec + b_dec. Loss: ||x - x_hat||^2
 width_v; rows are free and equal the encoder's at first: of length 1, or with blocks of length 0.1 with a price.
 Deviations: 1. the budget is the default, since a price shrinks one block of shared latents to nothing (arXiv
 2504.02922); 2. units of error and price as in `relu_l1`; b_dec starts at the mean row, b_enc so that the mean row has
-u = 0; 3. as in `relu_l1`, 5.
+u = 0; 3. with a budget W_enc learns from x less the mean row, which b_enc makes up for: else it would learn little but
+the mean where that is long.
 Promises: non-negative codes; k per row on average, within 5 % of it in eval mode; atoms are the views' blocks beside
 each other and have free norms.
 """

@@ -8,8 +8,7 @@ Loss: ||x - x_hat||^2 + lambda sum_i z_i ||d_i||; rows start with norm 0.1 and a
 Deviations: 1. the error is divided by the variance of x, the price by its square root times `width`: with E||x||^2 =
 width the paper's lambda is `sparsity` x sqrt(width), and `sparsity` means the same at every width; 2. b_dec starts at
 the mean row, and b_enc so that the mean row has u = 0; 3. the learning rate follows the other presets' law; 4.
-with `target_l0` the price is steered (maintainers/sparsity_target); 5. W_enc learns from x less the mean row, which
-b_enc makes up for: else it would learn little but the mean where that is long.
+with `target_l0` the price is steered (maintainers/sparsity_target).
 Promises: non-negative codes, rows independent; atoms have free norms (`atom_norms`).
 """
 

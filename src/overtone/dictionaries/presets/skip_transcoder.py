@@ -5,7 +5,7 @@ x: input of an MLP, (rows, width); y: its output, (rows, width_out). z = ReLU(To
 y_hat = z W_dec + b_dec + x W_skip^T. Loss: ||y - y_hat||^2 / var(y) + aux_weight * AuxK. W_dec starts at 0, b_enc so
 that the mean of x has u = 0; no constraint on row norms. With `skip=False` it is the paper's TopK transcoder.
 Deviations: 1. AuxK as in `top_k`; 2. W_skip starts at the linear map that predicts y best, not at 0: nothing in the
-loss takes back what a code has learned of it; 3. as in `relu_l1`, 5.
+loss takes back what a code has learned of it; 3. as in `crosscoder`, 3.
 Promises: at most k active latents per row, none negative, rows independent; decoding needs x; atoms lie in the space of
 y.
 """

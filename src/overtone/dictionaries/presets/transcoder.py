@@ -5,7 +5,7 @@ x: input of an MLP, (rows, width); y: its output, (rows, width_out). z = ReLU(x 
 y_hat = z W_dec + b_dec. Loss: ||y - y_hat||^2 + lambda sum_i z_i ||d_i||.
 Deviations: 1. the price counts value times row norm, as in `relu_l1`, in whose units error and price are; 2. b_dec
 starts at the mean of y, b_enc so that the mean of x has u = 0; 3. with `target_l0` the price is steered
-(maintainers/sparsity_target); 4. as in `relu_l1`, 5.
+(maintainers/sparsity_target).
 Promises: non-negative codes, rows independent; atoms lie in the space of y and have free norms.
 """
 
