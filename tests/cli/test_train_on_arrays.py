@@ -137,6 +137,22 @@ def test_a_fraction_of_active_latents_is_taken_or_refused_in_the_same_words_as_b
     assert "'many' is no number." in complaint(capsys, "batch_top_k", *words, "--k", "many")
 
 
+@pytest.mark.parametrize(
+    ("kind", "option", "value", "told"),
+    [
+        ("top_k", "--k", "many", "'many' is no number."),
+        ("top_k", "--k-aux", "1.5", "'1.5' is neither a whole number nor None."),
+        ("top_k", "--aux-weight", "much", "'much' is no number."),
+        ("pca", "--k", "1.4", "'1.4' is neither a whole number nor None."),
+        ("gated", "--target-l0", "few", "'few' is neither a number nor None."),
+        ("top_k", "--seed", "1.5", "'1.5' is no whole number."),
+    ],
+)
+def test_a_value_that_is_no_number_is_told_in_plain_words(kind, option, value, told, file, capsys):
+    said = complaint(capsys, kind, "--activations", file, "--latents", "8", option, value)
+    assert f"{option}: {told}" in said
+
+
 def test_the_speed_of_a_kind_that_is_fitted_at_once_is_of_the_rows_that_there_are(file, tmp_path, capsys):
     words = ["pca", "--activations", file, "--latents", "8", "--json", "--tokens", 10**7, "--out", tmp_path / "made"]
     began = time.perf_counter()

@@ -21,6 +21,14 @@ OF_TRAINING = {"--store": "--activations", "--latents": "--n-latents", "--tokens
 """Other spellings of options that `train` and `compare` have in common."""
 
 
+_SAID = {  # by Python and tyro, and what people read instead
+    r"invalid literal for int\(\) with base 10: ('.*?')": r"\1 is no whole number",
+    r"could not convert string to float: ('.*?')": r"\1 is no number",
+    r"no type matching \{None\}\|INT could be .*? from \[(.*?)\]\..*": r"\1 is neither a whole number nor None",
+    r"no type matching \{None\}\|FLOAT could be .*? from \[(.*?)\]\..*": r"\1 is neither a number nor None",
+}
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Shell:
     """Options of every verb. ALIASES: other spellings of some; VERB: what help is asked of, where that takes more."""
@@ -125,8 +133,11 @@ def _sentence(box: str) -> str:
     """The message inside the frame that tyro draws around an error, as one sentence."""
     text = re.sub(r"\x1b\[[0-9;]*m", "", box)
     lines = [line.strip(" │") for line in text.splitlines() if not re.match(r"\s*[╭╰]", line)]
-    until = next((i for i, line in enumerate(lines) if re.match(r"─+$", line)), len(lines))
+    lines = lines[2:] if len(lines) > 1 and re.match(r"-+$", lines[1]) else lines  # a title, where there is ASCII only
+    until = next((i for i, line in enumerate(lines) if re.match(r"[─-]+$", line)), len(lines))
     sentence = " ".join(lines[:until]).strip() or "these options cannot be read."
     sentence = sentence.replace(" (required)", "")
     sentence = re.sub(r"^Error parsing (?!-)[\w.]+: ", "", sentence)  # a settings class speaks for itself
+    for said, told in _SAID.items():
+        sentence = re.sub(said, told, sentence)
     return sentence if sentence.endswith((".", "?", "!")) else sentence + "."
