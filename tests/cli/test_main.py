@@ -85,6 +85,7 @@ def test_the_general_help_does_not_even_import_the_option_parser():
         (["discover", "--layers", "one"], "--layers"),
         (["discover", "--sampling.n-traces", "3"], "at least 16"),
         (["discover", "--model", "somewhere"], "--prompts"),
+        (["collect", "--limit", "1.5"], "--limit: '1.5' is neither a whole number nor None."),
         (["collect", "--sites", "residual.1"], "--texts FILE or --traces FOLDER"),
         (["train", "topk"], "Did you mean 'top_k'?"),
         (["train", "top_k", "--n-latents", "4", "--k", "5"], "only 4"),

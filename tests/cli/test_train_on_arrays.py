@@ -134,16 +134,16 @@ def test_a_fraction_of_active_latents_is_taken_or_refused_in_the_same_words_as_b
     assert load_dictionary(tmp_path / "made").origin["settings"]["k"] == 1.4
     assert "--k 1.4" in (tmp_path / "made" / "README.md").read_text()
     assert "k=1.4: use a whole number" in complaint(capsys, "top_k", *words, "--k", "1.4")
-    assert "'many' is no number." in complaint(capsys, "batch_top_k", *words, "--k", "many")
+    assert "k=1.4: use a whole number of at least 1, or None" in complaint(capsys, "pca", *words, "--k", "1.4")
+    assert "k_aux=1.5: use a whole number" in complaint(capsys, "top_k", *words, "--k-aux", "1.5")
 
 
 @pytest.mark.parametrize(
     ("kind", "option", "value", "told"),
     [
         ("top_k", "--k", "many", "'many' is no number."),
-        ("top_k", "--k-aux", "1.5", "'1.5' is neither a whole number nor None."),
+        ("top_k", "--k-aux", "few", "'few' is neither a number nor None."),
         ("top_k", "--aux-weight", "much", "'much' is no number."),
-        ("pca", "--k", "1.4", "'1.4' is neither a whole number nor None."),
         ("gated", "--target-l0", "few", "'few' is neither a number nor None."),
         ("top_k", "--seed", "1.5", "'1.5' is no whole number."),
     ],

@@ -10,12 +10,15 @@ from typing import Annotated, Any, get_type_hints
 
 import tyro
 
+# Whole numbers are read as any number: the preset says, as in Python, which of them it takes.
+_READ = {int: (int | float, "INT"), int | None: (int | float | None, "{None}|INT")}
+
 
 def knobs(preset: type) -> list[tuple[str, Any, Field]]:
     """Fields for `make_dataclass`, one per knob of a preset class."""
     types = get_type_hints(preset)
     told = {name: _in_full(name, text) for name, text in descriptions(preset).items()}
-    return [(f.name, _annotated(f.name, types[f.name], told.get(f.name, "")), _default(f)) for f in fields(preset)]
+    return [(f.name, _annotated(types[f.name], told.get(f.name, "")), _default(f)) for f in fields(preset)]
 
 
 def made(preset: type, options: Any) -> Any:
@@ -49,10 +52,9 @@ def _in_full(name: str, text: str) -> str:
     return text
 
 
-def _annotated(name: str, kind: Any, told: str) -> Any:
-    if name == "k" and kind is int:  # the preset says who takes fractions
-        return Annotated[int | float, tyro.conf.arg(help=told or None, metavar="INT")]
-    return Annotated[kind, tyro.conf.arg(help=told or None)]
+def _annotated(kind: Any, told: str) -> Any:
+    wide, shown = _READ.get(kind, (kind, None))
+    return Annotated[wide, tyro.conf.arg(help=told or None, metavar=shown)]
 
 
 def _default(f: Field) -> Field:

@@ -92,23 +92,27 @@ def _registry() -> Any:
             str_from_instance=lambda value: [str(value).lower()],
         )  # fmt: skip
 
-    def number(words: list[str]) -> int | float:
-        try:
-            found = float(words[0])
-            return int(found) if found.is_integer() else found
-        except ValueError:
-            raise ValueError(f"{words[0]!r} is no number.") from None
-
     @registry.primitive_rule
     def of_numbers(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec | None:
-        if info.type != int | float:
+        optional = info.type == int | float | None
+        if not optional and info.type != int | float:
             return None
         return PrimitiveConstructorSpec(
-            nargs=1, metavar="NUM", instance_from_str=number,
-            is_instance=lambda value: isinstance(value, int | float), str_from_instance=lambda value: [str(value)],
+            nargs=1, metavar="NUM", instance_from_str=lambda words: _number(words[0], optional),
+            is_instance=lambda value: isinstance(value, int | float) or (optional and value is None),
+            str_from_instance=lambda value: [str(value)],
         )  # fmt: skip
 
     return registry
+
+
+def _number(word: str, optional: bool) -> int | float | None:
+    if optional and word.lower() == "none":
+        return None
+    try:
+        return int(word) if re.fullmatch(r"[+-]?\d+", word) else float(word)
+    except ValueError:
+        raise ValueError(f"{word!r} is {'neither a number nor None' if optional else 'no number'}.") from None
 
 
 def option_names(kind: type) -> list[str]:

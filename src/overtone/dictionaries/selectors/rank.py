@@ -135,7 +135,7 @@ def check_budget(scope: str, budget: int | float) -> None:
     """Raise SettingError unless a rank of this scope can have this budget: whole and at least 1 within each row, above
     0 over a batch."""
     require(scope in ("row", "batch"), f"scope={scope!r}: a rank is taken over a 'row' or a 'batch'.")
-    require(budget > 0, f"k={budget} active latents per row: use at least 1.")
+    require(budget > 0, f"k={budget} active latents per row: use more than 0.")
     require(
         scope == "batch" or budget % 1 == 0,
         f"k={budget} active latents per row: each row keeps a whole number. Use a whole k, or have k x rows chosen "
